@@ -8,7 +8,6 @@ True
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.io import read, save_labels
     from napari_nucleus_kd.pipeline import Result, save, segment
 
-__version__ = version("napari-nucleus-kd")
+    __version__: str
 
 _HOMES = {
     "DecodeSettings": "config",
@@ -33,6 +32,10 @@ __all__ = ["DecodeSettings", "Recipe", "Result", "__version__", "read", "save", 
 
 def __getattr__(name: str) -> Any:
     # Lazy (PEP 562): napari imports every plugin at its start, and torch alone takes seconds.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-nucleus-kd")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
