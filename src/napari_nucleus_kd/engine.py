@@ -1,0 +1,279 @@
+"""Runs a network on the best processor there is, and says which and why."""
+
+from __future__ import annotations
+
+import threading
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_nucleus_kd.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import FloatArray
+
+DEVICES = ("auto", "cuda", "mps", "openvino", "cpu")
+_EXAMPLE_PX = 64  # enough to trace a network; its shapes stay dynamic
+_OPEN: dict[tuple[str, str], Engine] = {}
+_LOCK = threading.Lock()
+
+
+class Runner(Protocol):
+    """One way to run a network."""
+
+    description: str
+    batch_size: int
+
+    def __call__(self, batch: FloatArray) -> FloatArray:
+        """Map (N, 3, H, W) to (N, M, H, W), both float32."""
+
+
+class Engine:
+    """A network on a device, with what to do when the device runs out of memory.
+
+    Attributes
+    ----------
+    description : device and number type for people, with the reason for the choice.
+    notes : everything that did not go as chosen ("GPU out of memory, ..."), in order.
+    """
+
+    def __init__(self, runner: Runner, fall_back: Callable[[], Runner], notes: list[str] | None = None):
+        self._runner = runner
+        self._fall_back = fall_back
+        self._lock = threading.Lock()
+        self.notes: list[str] = notes or []
+
+    @property
+    def description(self) -> str:
+        """Device, number type and reason, for people."""
+        return self._runner.description
+
+    @property
+    def batch_size(self) -> int:
+        """How many images go through the network at once."""
+        return self._runner.batch_size
+
+    def run(self, batch: FloatArray) -> FloatArray:
+        """Run the network.
+
+        Parameters
+        ----------
+        batch : (N, 3, H, W) float32; H and W are multiples of the model's multiple_px.
+
+        Returns
+        -------
+        (N, M, H, W) float32
+
+        Raises
+        ------
+        DeviceError if the memory does not suffice, on the CPU too.
+        """
+        with self._lock:
+            parts, start = [], 0
+            while start < len(batch):
+                part = np.ascontiguousarray(batch[start : start + self._runner.batch_size], dtype=np.float32)
+                try:
+                    parts.append(self._runner(part))
+                except (RuntimeError, MemoryError) as error:
+                    self._make_room(error, part.shape)
+                    continue
+                start += len(part)
+            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _make_room(self, error: Exception, shape: tuple[int, ...]) -> None:
+        runner = self._runner
+        if isinstance(runner, _TorchRunner) and runner.device.type == "cpu":
+            if not _is_out_of_memory(error):
+                raise error
+            raise DeviceError(
+                f"not enough memory for {shape[0]} x {shape[2]} x {shape[3]} pixels on the CPU; "
+                "choose a smaller tile"
+            ) from error
+        if _is_out_of_memory(error) and shape[0] > 1:
+            runner.batch_size = shape[0] // 2
+            self.notes.append(f"{runner.description}: out of memory, {runner.batch_size} images at once now")
+        else:
+            self._runner = self._fall_back()
+            why = "out of memory" if _is_out_of_memory(error) else _first_line(error)
+            self.notes.append(f"{runner.description} failed ({why}); went on with {self._runner.description}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def open_engine(model: Model, device: str = "auto") -> Engine:
+    """Put a model on a device; the same model and device give the same engine again.
+
+    Parameters
+    ----------
+    device : "auto" takes the first there is of cuda, mps, openvino and cpu. Or one of these, or
+        "cuda:N". torch's number of threads is left as it is.
+
+    Raises
+    ------
+    DeviceError if the device is unknown or not there.
+    ModelError if the weights do not fit.
+    """
+    check_device(device)
+    key = (model.hash + model.spec.model_dump_json(), device)
+    with _LOCK:
+        if key not in _OPEN:
+            while len(_OPEN) > 1:  # two models in hand are enough
+                _OPEN.pop(next(iter(_OPEN)))
+            _OPEN[key] = _open(model, device)
+        return _OPEN[key]
+
+
+def available_devices() -> tuple[str, ...]:
+    """Return the devices that "auto" would consider here, best first."""
+    found = []
+    if torch.cuda.is_available():
+        found += ["cuda", *(f"cuda:{i}" for i in range(1, torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if find_spec("openvino") is not None:
+        found.append("openvino")
+    return (*found, "cpu")
+
+
+def check_device(device: str) -> None:
+    """Raise DeviceError unless the device is "auto" or there."""
+    if device == "auto":
+        return
+    there = available_devices()
+    if device in there or (device == "cuda:0" and "cuda" in there):
+        return
+    if device == "openvino":
+        raise DeviceError("openvino is not installed; pip install 'napari-nucleus-kd[openvino]', or take cpu")
+    if device.split(":")[0] not in DEVICES:
+        raise DeviceError(f"unknown device {device!r}; choose from {', '.join(DEVICES)} or cuda:N")
+    raise DeviceError(f"device {device!r} is not there; this computer has {', '.join(there)}")
+
+
+def _open(model: Model, device: str) -> Engine:
+    network = model.network()
+    reason = ""
+    if device == "auto":
+        device = available_devices()[0]
+        reason = "" if device in ("cuda", "mps") else "no GPU found"
+
+    def on_cpu() -> Runner:
+        return _TorchRunner(network, torch.device("cpu"), reason)
+
+    if device == "openvino":
+        try:
+            return Engine(_OpenVinoRunner(network, reason), on_cpu)
+        except Exception as error:  # OpenVINO raises many kinds; torch on the CPU always works
+            runner = on_cpu()
+            note = f"OpenVINO failed ({_first_line(error)}); went on with {runner.description}"
+            return Engine(runner, on_cpu, [note])
+    return Engine(_TorchRunner(network, torch.device(device), reason), on_cpu)
+
+
+class _TorchRunner:
+    """torch on the CPU, CUDA or Apple's GPU; channels last, bfloat16 where the processor has it."""
+
+    def __init__(self, network: nn.Module, device: torch.device, reason: str = ""):
+        self.device = device
+        self.batch_size = {"cpu": 1, "mps": 4}.get(device.type, 16)
+        self._dtype, dtype_name = _number_type(device)
+        fused = _fuse(network)
+        self._network = fused.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.description = _describe(_device_name(device), dtype_name, device.type, reason)
+
+    def __call__(self, batch: FloatArray) -> FloatArray:
+        with torch.inference_mode():
+            x = torch.from_numpy(batch).to(self.device, self._dtype).to(memory_format=torch.channels_last)
+            maps = self._network(x).float().contiguous().cpu().numpy()
+        return cast("FloatArray", maps)
+
+
+class _OpenVinoRunner:
+    """OpenVINO on the CPU; one compiled network takes every image size, as fast as a fixed one."""
+
+    def __init__(self, network: nn.Module, reason: str = ""):
+        import openvino
+
+        example = torch.zeros(1, 3, _EXAMPLE_PX, _EXAMPLE_PX)
+        core = openvino.Core()
+        bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": 1,
+        }
+        with torch.inference_mode():
+            converted = openvino.convert_model(network, example_input=example)
+        self._request = core.compile_model(converted, "CPU", options).create_infer_request()
+        self.batch_size = 1
+        self.description = _describe("CPU with OpenVINO", "bfloat16" if bf16 else "float32", "cpu", reason)
+
+    def __call__(self, batch: FloatArray) -> FloatArray:
+        maps: FloatArray = np.array(self._request.infer({0: batch})[0], dtype=np.float32)
+        return maps
+
+
+def _number_type(device: torch.device) -> tuple[torch.dtype, str]:
+    if device.type == "cuda":
+        # Compute capability 8 and later has bfloat16 in hardware; older GPUs only emulate it.
+        new = torch.cuda.get_device_capability(device)[0] >= 8
+        return (torch.bfloat16, "bfloat16") if new else (torch.float16, "float16")
+    if device.type == "cpu" and _cpu_has_bf16():
+        return torch.bfloat16, "bfloat16"
+    return torch.float32, "float32"
+
+
+def _cpu_has_bf16() -> bool:
+    # Without hardware support bfloat16 is slower than float32.
+    return any(
+        bool(getattr(torch.cpu, name, bool)())
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+
+
+def _fuse(network: nn.Module) -> nn.Module:
+    """Return a copy whose batch norms are folded into the convolutions before them."""
+    import copy
+
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    network = copy.deepcopy(network).eval()
+    for block in [m for m in network.modules() if isinstance(m, nn.Sequential)]:
+        layers = list(block)
+        for i, (first, second) in enumerate(pairwise(layers)):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                block[i] = fuse_conv_bn_eval(first, second)
+                block[i + 1] = nn.Identity()
+    return network
+
+
+def _describe(device: str, dtype: str, kind: str, reason: str) -> str:
+    parts = [device, dtype]
+    if kind == "cpu":
+        threads = torch.get_num_threads()
+        parts.append(f"{threads} thread{'s' if threads != 1 else ''}")
+    return ", ".join(parts) + (f" ({reason})" if reason else "")
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"GPU {torch.cuda.get_device_name(device)}"
+    return {"mps": "Apple GPU"}.get(device.type, "CPU")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

@@ -1,0 +1,213 @@
+"""Runs a function over an image of any size, tile by tile, and joins the nuclei it finds.
+
+Every tile is read with a halo around its core. A nucleus belongs to the tile whose core holds its
+centroid and is written whole, so nothing is cut at a seam and nothing is glued by contact.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_nucleus_kd.types import Progress, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari_nucleus_kd.types import Array, FloatArray, LabelArray, Nuclei
+
+_SLACK_PX = 2.0  # two tiles may place one centroid this far apart
+
+
+class LabelTarget(Protocol):
+    """Where labels go: a numpy or zarr array, (Y, X)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height and width."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Read a rectangle."""
+
+    def __setitem__(self, index: Any, value: Any, /) -> None:
+        """Write a rectangle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One step of a run.
+
+    Attributes
+    ----------
+    core : the rectangle that this tile answers for; cores do not overlap.
+    window : the rectangle that is read: the core and its halo, inside the image.
+    """
+
+    core: Region
+    window: Region
+
+
+@dataclass(frozen=True, slots=True)
+class TileDone:
+    """What a finished tile added.
+
+    Attributes
+    ----------
+    index : number of the tile, from 0.
+    next_label : the first label that is still free.
+    scores : of the nuclei this tile added, in label order; None if unknown.
+    """
+
+    index: int
+    next_label: int
+    scores: FloatArray | None
+
+
+def plan_tiles(shape_yx: tuple[int, int], tile_px: int, halo_px: int, align_px: int = 1) -> list[Tile]:
+    """Cover an image with tiles, row by row.
+
+    Parameters
+    ----------
+    tile_px, halo_px : edge of a core and width of the halo; both are rounded up to align_px.
+    align_px : every window begins at a multiple of this, so that a network that pools over such
+        blocks sees the same blocks whatever the tile size.
+    """
+    tile_px, halo_px = _round_up(tile_px, align_px), _round_up(halo_px, align_px)
+    height, width = shape_yx
+    tiles = []
+    for y in range(0, height, tile_px):
+        for x in range(0, width, tile_px):
+            core = Region(y, x, min(y + tile_px, height), min(x + tile_px, width))
+            window = Region(
+                max(core.y0 - halo_px, 0),
+                max(core.x0 - halo_px, 0),
+                min(core.y1 + halo_px, height),
+                min(core.x1 + halo_px, width),
+            )
+            tiles.append(Tile(core, window))
+    return tiles
+
+
+def run_tiles(
+    pixels: Array,
+    predict: Callable[[npt.NDArray[Any]], Nuclei],
+    *,
+    tile_px: int,
+    halo_px: int,
+    out: LabelTarget,
+    align_px: int = 1,
+    start_tile: int = 0,
+    next_label: int = 1,
+    on_tile_done: Callable[[TileDone], None] | None = None,
+) -> Generator[Progress, None, int]:
+    """Find the nuclei of an image tile by tile; the next tile is read while one is predicted.
+
+    Parameters
+    ----------
+    pixels : (C, Y, X), numpy or lazy.
+    predict : takes one window's pixels, (C, h, w), and returns its nuclei.
+    tile_px, halo_px, align_px : see plan_tiles. The halo must hold what the network sees around a
+        pixel and a nucleus.
+    out : (Y, X) int32, zeros; receives labels 1..n without gaps.
+    start_tile, next_label : where an interrupted run goes on. Labels from next_label on that the
+        interrupted tile left behind are removed.
+    on_tile_done : called after a tile is written, before the next one.
+
+    Yields
+    ------
+    Progress after each tile.
+
+    Returns
+    -------
+    int : number of nuclei.
+    """
+    tiles = plan_tiles((int(pixels.shape[1]), int(pixels.shape[2])), tile_px, halo_px, align_px)
+    with ThreadPoolExecutor(1, thread_name_prefix="read tile") as reader:
+        ahead = reader.submit(_read, pixels, tiles[start_tile].window) if start_tile < len(tiles) else None
+        for index in range(start_tile, len(tiles)):
+            assert ahead is not None
+            window_pixels = ahead.result()
+            if index + 1 < len(tiles):
+                ahead = reader.submit(_read, pixels, tiles[index + 1].window)
+            nuclei = predict(window_pixels)
+            done = _write_tile(nuclei, tiles[index], index, out, next_label)
+            next_label = done.next_label
+            if on_tile_done is not None:
+                on_tile_done(done)
+            yield Progress(index + 1, len(tiles), f"tile {index + 1} of {len(tiles)}")
+    return next_label - 1
+
+
+def _write_tile(nuclei: Nuclei, tile: Tile, index: int, out: LabelTarget, next_label: int) -> TileDone:
+    where = (slice(tile.window.y0, tile.window.y1), slice(tile.window.x0, tile.window.x1))
+    current = np.array(out[where], dtype=np.int32)
+    current[current >= next_label] = 0  # left behind by a run that stopped inside this tile
+    target = _assign(nuclei.labels, current, _owned(nuclei.labels, tile), next_label)
+    written = target[nuclei.labels]
+    np.copyto(current, written, where=(current == 0) & (written > 0))
+    out[where] = current
+    added = target >= next_label
+    scores = None if nuclei.scores is None else nuclei.scores[added[1:]]
+    return TileDone(index, next_label + int(added.sum()), scores)
+
+
+def _owned(labels: LabelArray, tile: Tile) -> npt.NDArray[np.bool_]:
+    """Return for labels 0..n whether the centroid lies in the tile's core, give or take a little.
+
+    The little slack keeps a nucleus whose centroid two tiles place on different sides of a seam;
+    `_assign` drops the second copy.
+    """
+    y, x = np.nonzero(labels)
+    flat = labels[y, x]
+    area = np.bincount(flat, minlength=1)
+    area[area == 0] = 1
+    centre_y = np.bincount(flat, y, minlength=1) / area + tile.window.y0
+    centre_x = np.bincount(flat, x, minlength=1) / area + tile.window.x0
+    core = tile.core
+    owned: npt.NDArray[np.bool_] = (
+        (centre_y >= core.y0 - _SLACK_PX)
+        & (centre_y < core.y1 + _SLACK_PX)
+        & (centre_x >= core.x0 - _SLACK_PX)
+        & (centre_x < core.x1 + _SLACK_PX)
+    )
+    owned[0] = False
+    return owned
+
+
+def _assign(
+    labels: LabelArray, current: LabelArray, owned: npt.NDArray[np.bool_], next_label: int
+) -> LabelArray:
+    """Return the label to write for each of labels 0..n; 0 writes nothing.
+
+    A nucleus more than half covered by nuclei already written is there already. One that covers
+    more than half of a written nucleus completes it and takes its label. All others are new.
+    """
+    target = np.zeros(len(owned), np.int32)
+    area = np.bincount(labels.ravel(), minlength=len(owned))
+    both = (labels > 0) & (current > 0) & owned[labels]
+    new, old = labels[both].astype(np.int64), current[both].astype(np.int64)
+    covered = np.bincount(new, minlength=len(owned))
+    there = covered > 0.5 * area
+    if new.size:
+        base = int(old.max()) + 1
+        pairs, overlap = np.unique(new * base + old, return_counts=True)
+        old_area = np.bincount(current.ravel())
+        completes = overlap > 0.5 * old_area[pairs % base]
+        order = np.argsort(overlap[completes], kind="stable")  # the largest overlap is written last and wins
+        target[(pairs // base)[completes][order]] = (pairs % base)[completes][order]
+    target[there | ~owned] = 0
+    fresh = np.flatnonzero(owned & ~there & (target == 0) & (area > 0))
+    target[fresh] = np.arange(next_label, next_label + fresh.size, dtype=np.int32)
+    return target
+
+
+def _read(pixels: Array, window: Region) -> npt.NDArray[Any]:
+    return np.asarray(pixels[:, window.y0 : window.y1, window.x0 : window.x1])
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
