@@ -1,0 +1,45 @@
+"""Settings of a run. A Recipe, saved as JSON, gives the same labels anywhere."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_nucleus_kd.types import Modality
+
+
+class Settings(BaseModel):
+    """Base of all settings: unchangeable, and unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DecodeSettings(Settings):
+    """How network maps become nuclei; changing these never needs the network again."""
+
+    foreground: float = Field(0.5, ge=0.01, le=0.99, description="Pixels at least this probable are nucleus")
+    split: float = Field(0.5, ge=0, le=1, description="0 joins touching nuclei, 1 splits them readily")
+    min_area_px: int = Field(20, ge=0, description="Smaller objects are removed; in image pixels (area)")
+    fill_holes: bool = Field(True, description="Fill holes inside a nucleus")
+
+
+class Recipe(Settings):
+    """Every setting of one segmentation run.
+
+    A finished run's recipe is *resolved*: model_hash, channels, scaling_low, scaling_high,
+    modality and diameter_px say what was really used, so running it again repeats the run.
+    """
+
+    segmenter: str = Field("student", description="Registered segmenter")
+    model: str = Field("nucleus-student", description="Model package: a shipped name or a folder")
+    model_hash: str | None = Field(None, description="SHA-256 of the weights; None takes the model as it is")
+    modality: Modality | None = Field(None, description="None: suggested from the pixels")
+    channels: tuple[int | str, ...] | None = Field(None, description="Nuclear channels by name or index")
+    percentiles: tuple[float, float] = Field((1.0, 99.8), description="Intensities scaled to 0 and 1")
+    scaling_low: tuple[float, ...] | None = Field(None, description="Intensity shown as 0, a channel")
+    scaling_high: tuple[float, ...] | None = Field(None, description="Intensity shown as 1, a channel")
+    pixel_size_um: float | None = Field(None, gt=0, description="Edge of one pixel; None: as the file says")
+    diameter_px: float | None = Field(None, gt=1, description="Typical nucleus diameter; None: estimated")
+    diameter_um: float | None = Field(None, gt=0, description="The same in micrometres; needs a pixel size")
+    decode: DecodeSettings = DecodeSettings()
+    device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
+    tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")

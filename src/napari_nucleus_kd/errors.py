@@ -1,0 +1,35 @@
+"""Errors a person may see: each message names the thing, the rule it broke and the remedy."""
+
+
+class NucleusKDError(Exception):
+    """Base of every error that this package raises on purpose; its text is meant for people."""
+
+
+class ReadError(NucleusKDError):
+    """A file cannot be read as an image."""
+
+
+class WriteError(NucleusKDError):
+    """A result cannot be written."""
+
+
+class SettingsError(NucleusKDError, ValueError):
+    """A setting, channel or recipe does not fit."""
+
+
+class LabelsError(NucleusKDError, ValueError):
+    """A label image is not a 2-D integer array."""
+
+
+class ModelError(NucleusKDError):
+    """A model package is missing, damaged or does not do what its card says."""
+
+
+class UnknownSegmenterError(NucleusKDError, KeyError):
+    """No segmenter has this name."""
+
+    __str__ = Exception.__str__  # KeyError would show the message in quotes
+
+
+class DeviceError(NucleusKDError):
+    """The chosen device is not there or has too little memory."""

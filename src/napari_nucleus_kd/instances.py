@@ -1,0 +1,153 @@
+"""Between instance labels and the maps a network predicts.
+
+Every nucleus is described by five maps: where it is (foreground), how deep inside it a pixel lies
+(distance), where its centre is (offset_y, offset_x) and how large it is (log_diameter).
+docs/encoding.md records what was tried and why these won.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cc3d
+import edt
+import fastremap
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+from napari_nucleus_kd.errors import LabelsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+MAP_NAMES = ("foreground", "distance", "offset_y", "offset_x", "border", "log_diameter")
+CANONICAL_DIAMETER_PX = 20.0
+
+
+def check_labels(labels: npt.NDArray[np.integer]) -> None:
+    """Raise LabelsError unless labels is a 2-D integer array without negative values."""
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise LabelsError(
+            f"labels must be a 2-D integer array, not {labels.ndim}-D {labels.dtype}; "
+            "choose one plane and convert it with labels.astype('int32')"
+        )
+    if labels.size and labels.min() < 0:
+        raise LabelsError("labels must not be negative: 0 is background, nuclei are 1..n")
+
+
+def encode(labels: npt.NDArray[np.integer]) -> FloatArray:
+    """Turn instance labels into the maps a network learns.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array; 0 is background. Not changed.
+
+    Returns
+    -------
+    (6, Y, X) float32, in the order of MAP_NAMES: nucleus (0 or 1); distance to the nucleus' edge
+    divided by the nucleus' largest (0 to 1); offset to its centroid along y and x, in units of
+    CANONICAL_DIAMETER_PX; touching edge (1 within a pixel of another nucleus); natural log of its
+    diameter over CANONICAL_DIAMETER_PX. All are 0 in the background.
+
+    Raises
+    ------
+    LabelsError : labels is not a 2-D integer array.
+    """
+    check_labels(labels)
+    maps = np.zeros((len(MAP_NAMES), *labels.shape), np.float32)
+    inside = labels > 0
+    if not inside.any():
+        return maps
+    ids, flat = np.unique(labels[inside], return_inverse=True)
+    area = np.bincount(flat).astype(np.float32)
+    y, x = (c.astype(np.float32) for c in np.nonzero(inside))
+    depth = edt.edt(np.ascontiguousarray(labels, dtype=np.uint32), black_border=False)[inside]
+    deepest = ndimage.maximum(depth, flat, np.arange(len(ids))).astype(np.float32)
+    maps[0][inside] = 1
+    maps[1][inside] = depth / np.maximum(deepest[flat], 1e-6)
+    maps[2][inside] = ((np.bincount(flat, y) / area)[flat] - y) / CANONICAL_DIAMETER_PX
+    maps[3][inside] = ((np.bincount(flat, x) / area)[flat] - x) / CANONICAL_DIAMETER_PX
+    maps[4] = _touching(labels)
+    maps[5][inside] = np.log(2 * np.sqrt(area / np.pi) / CANONICAL_DIAMETER_PX)[flat]
+    return maps
+
+
+def _touching(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Nucleus pixels with another nucleus among their 5 x 5 neighbours."""
+    far = np.iinfo(labels.dtype).max
+    highest = ndimage.maximum_filter(labels, 5)
+    lowest = ndimage.minimum_filter(np.where(labels == 0, far, labels), 5)
+    touching: npt.NDArray[np.bool_] = (labels > 0) & (highest != lowest)
+    return touching
+
+
+def decode(
+    maps: Mapping[str, FloatArray], settings: DecodeSettings, *, magnification: float = 1.0
+) -> LabelArray:
+    """Turn maps into instance labels.
+
+    Parameters
+    ----------
+    maps : "foreground" and "distance", each (H, W) float32 in [0, 1], as `encode` describes them.
+    settings : thresholds; `min_area_px` is in image pixels.
+    magnification : edge of an image pixel in pixels of the maps.
+
+    Returns
+    -------
+    (H, W) int32; 0 is background, nuclei are 1..n, each one connected piece.
+    """
+    mask = maps["foreground"] > settings.foreground
+    depth = ndimage.gaussian_filter(maps["distance"], 1.0)
+    # The higher the cut through the distance, the more touching nuclei fall apart.
+    seeds = (depth > 0.1 + 0.6 * settings.split) & mask
+    markers = cc3d.connected_components(seeds, connectivity=4).astype(np.int32)
+    labels = watershed(-depth, markers, mask=mask).astype(np.int32)
+    return _tidy(labels, round(settings.min_area_px * magnification**2), fill=settings.fill_holes)
+
+
+def _tidy(labels: LabelArray, min_area: int, *, fill: bool) -> LabelArray:
+    """Keep the largest piece of each nucleus, fill its holes, drop small ones, renumber 1..n."""
+    pieces = cc3d.connected_components(labels, connectivity=4)
+    area = np.bincount(pieces.ravel())
+    owner = np.zeros(len(area), labels.dtype)
+    owner[pieces.ravel()] = labels.ravel()
+    largest = np.zeros(len(area), np.int64)
+    by_area = np.argsort(area, kind="stable")
+    largest[owner[by_area]] = by_area  # the last, that is the largest, piece wins
+    keep = (largest[owner] == np.arange(len(area))) & (area >= min_area) & (owner > 0)
+    kept = np.where(keep, np.arange(len(area)), 0)[pieces]
+    if fill:
+        kept = _fill_holes(kept)
+    renumbered, _ = fastremap.renumber(kept.astype(np.int32), in_place=True)
+    return np.asarray(renumbered, np.int32)
+
+
+def _fill_holes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """Give background enclosed by a single nucleus to it."""
+    gaps = cc3d.connected_components(labels == 0, connectivity=4)
+    count = int(gaps.max())
+    if count < 2:
+        return labels
+    low = np.full(count + 1, np.iinfo(np.int64).max)
+    high = np.zeros(count + 1, np.int64)
+    for a, b in (
+        (gaps[:, 1:], labels[:, :-1]),
+        (gaps[:, :-1], labels[:, 1:]),
+        (gaps[1:], labels[:-1]),
+        (gaps[:-1], labels[1:]),
+    ):
+        rim = (a > 0) & (b > 0)
+        np.minimum.at(low, a[rim], b[rim])
+        np.maximum.at(high, a[rim], b[rim])
+    for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
+        high[edge] = -1  # open to the outside
+    owner = np.where(low == high, high, 0)
+    owner[0] = 0
+    filled: npt.NDArray[np.integer] = np.where(gaps > 0, owner[gaps], labels)
+    return filled

@@ -1,0 +1,211 @@
+"""The only metrics of the package. The overlaps of two label images are counted once; all else follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+
+from napari_nucleus_kd.errors import LabelsError
+from napari_nucleus_kd.instances import check_labels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy.typing as npt
+
+    Labels = npt.NDArray[np.integer]
+
+
+def median_diameter(labels: Labels) -> float | None:
+    """Return the median diameter of the nuclei in pixels (of circles of their areas); None without any."""
+    area = np.bincount(labels.ravel())[1:]
+    area = area[area > 0]
+    return float(np.median(2 * np.sqrt(area / np.pi))) if area.size else None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Shared pixels of the nuclei of two label images.
+
+    Attributes
+    ----------
+    true_area : (T,) pixels of each true nucleus.
+    pred_area : (P,) pixels of each predicted nucleus.
+    shared : (T, P) sparse matrix of pixels in common.
+    """
+
+    true_area: npt.NDArray[np.int64]
+    pred_area: npt.NDArray[np.int64]
+    shared: sparse.coo_array
+
+    @property
+    def iou(self) -> npt.NDArray[np.float64]:
+        """Intersection over union of each entry of `shared`, in its order."""
+        union = self.true_area[self.shared.row] + self.pred_area[self.shared.col] - self.shared.data
+        iou: npt.NDArray[np.float64] = self.shared.data / union
+        return iou
+
+
+def overlap(true: Labels, pred: Labels) -> Overlap:
+    """Count the pixels that the nuclei of two label images share.
+
+    Parameters
+    ----------
+    true, pred : (Y, X) int arrays; 0 is background.
+
+    Raises
+    ------
+    LabelsError : not two 2-D integer arrays of one shape.
+    """
+    check_labels(true)
+    check_labels(pred)
+    if true.shape != pred.shape:
+        raise LabelsError(f"label images differ in shape: {true.shape} and {pred.shape}")
+    t_ids, t = np.unique(true, return_inverse=True)
+    p_ids, p = np.unique(pred, return_inverse=True)
+    counts = sparse.coo_array(
+        (np.ones(t.size, np.int64), (t.ravel(), p.ravel())), shape=(len(t_ids), len(p_ids))
+    ).tocsr()
+    t_keep, p_keep = np.flatnonzero(t_ids), np.flatnonzero(p_ids)
+    return Overlap(
+        np.bincount(t.ravel(), minlength=len(t_ids))[t_keep],
+        np.bincount(p.ravel(), minlength=len(p_ids))[p_keep],
+        counts[t_keep][:, p_keep].tocoo(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Matches of one image at one IoU threshold; sums of these over images are again Counts.
+
+    Attributes
+    ----------
+    tp, fp, fn : matched, spurious and missed nuclei.
+    iou_sum : sum of the IoU of the matched ones.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    iou_sum: float
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(
+            self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.iou_sum + other.iou_sum
+        )
+
+    @property
+    def f1(self) -> float:
+        """Detection quality (DQ): 2 TP / (2 TP + FP + FN); 1 if both images are empty."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else 1.0
+
+    @property
+    def sq(self) -> float:
+        """Segmentation quality: mean IoU of the matched; 1 if both images are empty, 0 without a match."""
+        if not self.tp:
+            return float(not (self.fp or self.fn))
+        return self.iou_sum / self.tp
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality, DQ x SQ (Kirillov et al., 2019)."""
+        return self.f1 * self.sq
+
+    @property
+    def ap(self) -> float:
+        """Average precision as StarDist and Cellpose define it: TP / (TP + FP + FN)."""
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else 1.0
+
+
+def match(pairs: Overlap, iou: float = 0.5) -> Counts:
+    """Match nuclei one to one so that as many as possible reach an IoU.
+
+    At 0.5 or more no choice exists; below it the assignment with the largest total IoU is taken.
+    """
+    values = pairs.iou
+    good = values > iou if iou >= 0.5 else values >= iou
+    rows, cols, values = pairs.shared.row[good], pairs.shared.col[good], values[good]
+    if iou < 0.5 and len(values):
+        dense = np.zeros((len(pairs.true_area), len(pairs.pred_area)))
+        dense[rows, cols] = values
+        chosen = linear_sum_assignment(-dense)
+        values = dense[chosen]
+        values = values[values > 0]
+    tp = len(values)
+    return Counts(tp, len(pairs.pred_area) - tp, len(pairs.true_area) - tp, float(values.sum()))
+
+
+def dice(true: Labels, pred: Labels) -> float:
+    """Return the Dice coefficient of the two foregrounds; 1 if both are empty."""
+    a, b = true > 0, pred > 0
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def aji(pairs: Overlap, *, plus: bool = False) -> float:
+    """Return the aggregated Jaccard index (Kumar et al., 2017), or AJI+ (Graham et al., 2019).
+
+    AJI gives every true nucleus its best prediction, AJI+ matches one to one.
+    """
+    shape = (len(pairs.true_area), len(pairs.pred_area))
+    if not all(shape):
+        return float(not any(shape))
+    iou = sparse.coo_array((pairs.iou, (pairs.shared.row, pairs.shared.col)), shape=shape).toarray()
+    if plus:
+        rows, cols = linear_sum_assignment(-iou)
+    else:
+        rows, cols = np.arange(shape[0]), iou.argmax(1)
+    hit = iou[rows, cols] > 0
+    rows, cols = rows[hit], cols[hit]
+    shared = pairs.shared.toarray()[rows, cols]
+    union = pairs.true_area[rows] + pairs.pred_area[cols] - shared
+    missed = pairs.true_area.sum() - pairs.true_area[rows].sum()
+    spurious = np.delete(pairs.pred_area, np.unique(cols)).sum()
+    return float(shared.sum() / (union.sum() + missed + spurious))
+
+
+def scores(true: Labels, pred: Labels) -> dict[str, float]:
+    """Return every metric of one image: pq, dq, sq, aji, aji_plus, dice, ap50, ap75, f1, counts."""
+    pairs = overlap(true, pred)
+    at50, at75 = match(pairs), match(pairs, 0.75)
+    return {
+        "pq": at50.pq,
+        "dq": at50.f1,
+        "sq": at50.sq,
+        "ap50": at50.ap,
+        "ap75": at75.ap,
+        "aji": aji(pairs),
+        "aji_plus": aji(pairs, plus=True),
+        "dice": dice(true, pred),
+        "true_count": float(len(pairs.true_area)),
+        "pred_count": float(len(pairs.pred_area)),
+    }
+
+
+def bootstrap(
+    values: Sequence[float],
+    statistic: Callable[[npt.NDArray[np.float64]], float] = lambda v: float(v.mean()),
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Return a statistic and its 95% percentile interval over resampled images.
+
+    Parameters
+    ----------
+    values : one number an image.
+    statistic : of an array of such numbers; the mean by default.
+    """
+    data = np.asarray(values, float)
+    if not data.size:
+        raise ValueError("bootstrap needs at least one value")
+    rng = np.random.default_rng(seed)
+    drawn = [statistic(data[rng.integers(0, len(data), len(data))]) for _ in range(replicates)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return statistic(data), float(low), float(high)

