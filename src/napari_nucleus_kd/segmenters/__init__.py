@@ -1,0 +1,61 @@
+"""Segmenters by name; each is imported when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from napari_nucleus_kd.errors import UnknownSegmenterError
+from napari_nucleus_kd.segmenters.base import Segmenter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_nucleus_kd.config import Recipe
+
+__all__ = ["Segmenter", "load", "names", "register"]
+
+_LOADERS: dict[str, str | Callable[[Recipe], Segmenter]] = {
+    "student": "napari_nucleus_kd.segmenters.student:load",
+    "classical": "napari_nucleus_kd.segmenters.classical:load",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `load` takes."""
+    return tuple(_LOADERS)
+
+
+def register(name: str, loader: str | Callable[[Recipe], Segmenter]) -> None:
+    """Add a segmenter.
+
+    Parameters
+    ----------
+    name : what a recipe calls it.
+    loader : takes a Recipe and returns a Segmenter; a callable, or "module:function" to import later.
+
+    Raises
+    ------
+    UnknownSegmenterError if the name is taken.
+    """
+    if name in _LOADERS:
+        raise UnknownSegmenterError(f"segmenter {name!r} is registered already; choose another name")
+    _LOADERS[name] = loader
+
+
+def load(name: str, recipe: Recipe) -> Segmenter:
+    """Return the segmenter a recipe asks for, ready to run.
+
+    Raises
+    ------
+    UnknownSegmenterError lists the names there are.
+    ModelError, DeviceError if its model or device is not there.
+    """
+    if name not in _LOADERS:
+        raise UnknownSegmenterError(f"no segmenter {name!r}; choose from {', '.join(names())}")
+    loader = _LOADERS[name]
+    if isinstance(loader, str):
+        module, function = loader.split(":")
+        loader = cast("Callable[[Recipe], Segmenter]", getattr(import_module(module), function))
+        _LOADERS[name] = loader
+    return loader(recipe)

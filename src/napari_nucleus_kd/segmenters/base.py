@@ -1,0 +1,69 @@
+"""What every segmenter can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.types import FloatArray, Maps, Nuclei
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Finds nuclei in one tile in memory; knows no files, tiles or GUI.
+
+    A tile is (3, Y, X) float32 in [0, 1], as channels.InputMap makes it. Diameters are in image
+    pixels; None stands for the diameter the segmenter was made for.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+
+    @property
+    def description(self) -> str:
+        """Model and device, for people."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What did not go as chosen, for people."""
+
+    @property
+    def model_hash(self) -> str | None:
+        """SHA-256 of the weights; None without weights."""
+
+    @property
+    def decode_defaults(self) -> DecodeSettings:
+        """Decode settings that suit this segmenter."""
+
+    @property
+    def percentiles(self) -> tuple[float, float]:
+        """Percentiles that are scaled to 0 and 1, as in training."""
+
+    @property
+    def default_diameter_px(self) -> float:
+        """Nucleus diameter to assume where none is known."""
+
+    def scale(self, diameter_px: float | None) -> float:
+        """Return the factor by which tiles are enlarged before the network sees them."""
+
+    def align_px(self, diameter_px: float | None) -> int:
+        """Return the step that tile origins keep, so that results do not depend on the tile."""
+
+    def halo_px(self, diameter_px: float | None) -> int:
+        """Return how much of the surroundings a tile needs, a multiple of align_px."""
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Return the typical nucleus diameter in patches of one image; None if there are no nuclei."""
+
+    def diameter_in(self, maps: Maps) -> float | None:
+        """Return the diameter that maps made with diameter None show; None if they cannot tell."""
+
+    def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
+        """Return the maps of one tile."""
+
+    def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
+        """Turn maps into nuclei, at image resolution."""

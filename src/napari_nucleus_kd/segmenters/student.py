@@ -1,0 +1,220 @@
+"""The student network as a segmenter: rescale if need be, run, decode."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from napari_nucleus_kd import instances
+from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.tiling import plan_tiles
+from napari_nucleus_kd.types import Maps, Nuclei
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.config import DecodeSettings, Recipe
+    from napari_nucleus_kd.engine import Engine
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+_CONTEXT_PX = 64  # what the network looks at around a pixel, in its own pixels
+_MAX_RUN_PX = 2304  # edge of the largest picture run at once; larger ones go in blocks (memory)
+_BLOCK_PX = 1024
+_MAX_SCALE, _MIN_SCALE = 4.0, 0.1
+_CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
+_ENOUGH = 0.005  # share of such pixels below which other scales are tried
+
+
+def load(recipe: Recipe) -> StudentSegmenter:
+    """Open the recipe's model on the recipe's device."""
+    model = load_model(recipe.model)
+    return StudentSegmenter(model, open_engine(model, recipe.device))
+
+
+class StudentSegmenter:
+    """A network package on an engine; see segmenters.base.Segmenter for the methods."""
+
+    name = "student"
+
+    def __init__(self, model: Model, engine: Engine):
+        self._model = model
+        self._engine = engine
+        self._spec = model.spec
+        self.model_hash: str | None = model.hash
+        self.decode_defaults = model.spec.decode
+        self.percentiles = model.spec.percentiles
+        self.default_diameter_px = model.spec.diameter_px
+
+    @property
+    def description(self) -> str:
+        """Model and device, for people."""
+        return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What did not go as chosen, for people."""
+        return tuple(self._engine.notes)
+
+    def scale(self, diameter_px: float | None) -> float:
+        """Return 1 for diameters within the model's range, else what makes them canonical.
+
+        The factor is multiple_px / align_px: whole blocks of pixels become whole blocks of the
+        network, so tiles that begin at such blocks see exactly the same picture.
+        """
+        return self._spec.multiple_px / self.align_px(diameter_px)
+
+    def align_px(self, diameter_px: float | None) -> int:
+        """Return the image pixels that become one block of multiple_px network pixels."""
+        smallest, largest = self._spec.size_range
+        if diameter_px is None or smallest <= diameter_px <= largest:
+            return self._spec.multiple_px
+        scale = min(max(self._spec.diameter_px / diameter_px, _MIN_SCALE), _MAX_SCALE)
+        return max(1, round(self._spec.multiple_px / scale))
+
+    def halo_px(self, diameter_px: float | None) -> int:
+        """Return the network's surroundings plus a nucleus, in whole blocks."""
+        step = self.align_px(diameter_px)
+        need = _CONTEXT_PX / self.scale(diameter_px) + (diameter_px or self._spec.diameter_px)
+        return math.ceil(need / step) * step
+
+    def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
+        """Return the network's maps of a (3, Y, X) tile, at the network's resolution."""
+        _, height, width = tile.shape
+        step, scale = self.align_px(diameter_px), self.scale(diameter_px)
+        pad = [(0, 0), (0, -height % step), (0, -width % step)]
+        padded = np.pad(tile, pad, mode="reflect") if height and width else tile
+        if scale != 1:
+            size = [n // step * self._spec.multiple_px for n in padded.shape[1:]]
+            padded = _resize(padded, size)
+        values = self._run(padded)[:, : math.ceil(height * scale), : math.ceil(width * scale)]
+        return Maps(np.ascontiguousarray(values), self._spec.maps, (height, width), scale, diameter_px)
+
+    def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
+        """Turn maps into nuclei where they are finest, then bring the labels to image resolution."""
+        if maps.scale < 1:
+            maps = _enlarged(maps)
+        by_name = {name: maps[name] for name in maps.names}
+        found = instances.decode(by_name, settings, magnification=maps.scale)
+        scores = _mean_per_label(maps["foreground"], found)
+        if maps.scale > 1:
+            return _at_image_pixels(found, scores, maps)
+        return Nuclei(found, scores)
+
+    def diameter_in(self, maps: Maps) -> float | None:
+        """Return the median predicted diameter in image pixels, if it is one the network can judge."""
+        share, diameter = self._judge(maps)
+        smallest, largest = self._spec.size_range
+        if diameter is None or share < _ENOUGH or not smallest <= diameter <= largest:
+            return None
+        return diameter
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Look at the patches as they are, then smaller and larger if that does not settle it."""
+        guesses = []
+        for enlarge in (1.0, 0.5, 2.0):
+            looks = [self._judge(self._look(patch, enlarge)) for patch in patches]
+            seen = [(share, diameter) for share, diameter in looks if diameter is not None]
+            if not seen:
+                continue
+            share = sum(share for share, _ in seen) / len(looks)
+            diameter = float(np.median([d for _, d in seen]))
+            smallest, largest = (edge / enlarge for edge in self._spec.size_range)
+            if share >= _ENOUGH and smallest <= diameter <= largest:
+                return diameter
+            # The best look is the one in which nuclei are many and near the size trained on.
+            off = abs(math.log(diameter * enlarge / self._spec.diameter_px))
+            guesses.append((share * math.exp(-off), diameter))
+        return max(guesses)[1] if guesses else None
+
+    def _look(self, patch: FloatArray, enlarge: float) -> Maps:
+        """Return maps of a patch seen smaller or larger."""
+        multiple = self._spec.multiple_px
+        size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
+        if enlarge > 1:  # the middle is enough
+            keep = [max(1, round(n / enlarge)) for n in patch.shape[1:]]
+            y, x = ((n - k) // 2 for n, k in zip(patch.shape[1:], keep, strict=True))
+            patch = patch[:, y : y + keep[0], x : x + keep[1]]
+            size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
+        if enlarge == 1:
+            return self.maps(patch, None)
+        return Maps(self._run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)
+
+    def _judge(self, maps: Maps) -> tuple[float, float | None]:
+        """Return the share of confident foreground and the median diameter there, in image pixels."""
+        sure = maps["foreground"] > _CONFIDENT
+        if not sure.any():
+            return 0.0, None
+        log_diameter = float(np.median(maps["log_diameter"][sure]))
+        return float(sure.mean()), math.exp(log_diameter) * self._spec.diameter_px / maps.scale
+
+    def _run(self, picture: FloatArray) -> FloatArray:
+        """Run the network on (3, H, W); a large picture in blocks, which bounds the memory."""
+        _, height, width = picture.shape
+        if height * width <= _MAX_RUN_PX**2:
+            return self._engine.run(picture[None])[0]
+        maps = np.empty((len(self._spec.maps), height, width), np.float32)
+        for tile in plan_tiles((height, width), _BLOCK_PX, _CONTEXT_PX, self._spec.multiple_px):
+            core, window = tile.core, tile.window
+            block: FloatArray = self._engine.run(
+                picture[None, :, window.y0 : window.y1, window.x0 : window.x1]
+            )[0]
+            y, x = core.y0 - window.y0, core.x0 - window.x0
+            height, width = core.shape_yx
+            maps[:, core.y0 : core.y1, core.x0 : core.x1] = block[:, y : y + height, x : x + width]
+        return maps
+
+
+def _resize(picture: FloatArray, size: list[int]) -> FloatArray:
+    """Return (C, H, W) at a new size; bilinear, smoothed first where it gets smaller."""
+    with torch.inference_mode():
+        batch = torch.from_numpy(np.ascontiguousarray(picture))[None]
+        resized = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+    values: FloatArray = resized[0].numpy()
+    return values
+
+
+def _enlarged(maps: Maps) -> Maps:
+    """Return maps at image resolution; lengths they predict grow with them."""
+    factor = 1 / maps.scale
+    height, width = maps.shape_yx
+    with torch.inference_mode():
+        batch = torch.from_numpy(maps.values)[None]
+        # Padding by one keeps the last row, whose size the factor rounds down.
+        batch = F.pad(batch, (0, 1, 0, 1), mode="replicate")
+        large = F.interpolate(
+            batch, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
+        )[0, :, :height, :width].numpy()
+    for name, values in zip(maps.names, large, strict=True):
+        if name.startswith("offset"):
+            values *= factor
+        elif name == "log_diameter":
+            values += math.log(factor)
+    return replace(maps, values=large, scale=1.0)
+
+
+def _at_image_pixels(labels: LabelArray, scores: FloatArray, maps: Maps) -> Nuclei:
+    """Pick for each image pixel the label under its centre, and number the nuclei anew."""
+    y, x = (
+        np.minimum(((np.arange(n) + 0.5) * maps.scale).astype(int), size - 1)
+        for n, size in zip(maps.shape_yx, labels.shape, strict=True)
+    )
+    small = labels[np.ix_(y, x)]
+    kept = np.bincount(small.ravel(), minlength=len(scores) + 1) > 0
+    kept[0] = False
+    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return Nuclei(number[small], scores[kept[1:]])
+
+
+def _mean_per_label(values: FloatArray, labels: LabelArray) -> FloatArray:
+    """Return the mean value in labels 1..n."""
+    area = np.bincount(labels.ravel(), minlength=1)
+    total = np.bincount(labels.ravel(), values.ravel(), minlength=1)
+    means: FloatArray = (total[1:] / np.maximum(area[1:], 1)).astype(np.float32)
+    return means
