@@ -133,6 +133,11 @@ def _check_readable(path: Path, series: Any) -> None:
             f"{path.name} stores its colours as {kind}: only grey values and RGB are read. "
             "Save it as an RGB TIFF."
         )
+    if isinstance(series.keyframe.compression, int) and not hasattr(series.keyframe.compression, "name"):
+        raise ReadError(
+            f"{path.name} is compressed by a method ({series.keyframe.compression}) that tifffile does not know. "
+            "Save it again without compression, or with LZW, deflate or JPEG."
+        )
     if series.dtype is None or series.dtype.kind not in "buif":
         raise ReadError(
             f"{path.name} has pixels of type {series.dtype}: only whole and real numbers are read. "

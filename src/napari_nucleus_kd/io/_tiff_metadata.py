@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from napari_nucleus_kd.io._choice import um_per_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CREDIBLE_UM = (0.02, 5.0)  # 72 dpi is 353 um, a 4800 dpi flatbed scanner 5.3 um
 _UM_PER_CENTIMETRE = 10000.0
@@ -22,10 +22,10 @@ Sizes = tuple[float | None, float | None]
 class Words:
     """What a file says of its channels and its pixel size; empty where it says nothing."""
 
-    names: list[str | None] = field(default_factory=list)
-    colors: list[str | None] = field(default_factory=list)
+    names: Sequence[str | None] = ()
+    colors: Sequence[str | None] = ()
     size_um: Sizes = (None, None)  # x, y
-    notes: list[str] = field(default_factory=list)
+    notes: Sequence[str] = ()
 
 
 def describe(tif: Any, series: Any, number: int, count: int) -> Words:
@@ -119,7 +119,7 @@ def _from_imagej(tif: Any, series: Any, count: int) -> Words:
         if scale >= _UM_PER_CENTIMETRE:  # ImageJ turns printing resolutions into scales in cm or inch
             size, notes = credible_size(*size, f"ImageJ's scale in {unit}")
     said = data.get("Labels") or []
-    labels: list[str | None] = [*([said] if isinstance(said, str) else said)]
+    labels = [said] if isinstance(said, str) else list(said)
     colors = [_hex(lut[:, -1]) for lut in data.get("LUTs") or []]
     return Words(labels if len(labels) == count else [], colors if len(colors) == count else [], size, notes)
 
