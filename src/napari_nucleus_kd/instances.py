@@ -64,11 +64,13 @@ def encode(labels: npt.NDArray[np.integer]) -> FloatArray:
     inside = labels > 0
     if not inside.any():
         return maps
-    ids, flat = np.unique(labels[inside], return_inverse=True)
+    dense, _ = fastremap.renumber(labels)  # 1..n
+    flat = dense[inside].astype(np.intp) - 1
     area = np.bincount(flat).astype(np.float32)
     y, x = (c.astype(np.float32) for c in np.nonzero(inside))
-    depth = edt.edt(np.ascontiguousarray(labels, dtype=np.uint32), black_border=False)[inside]
-    deepest = ndimage.maximum(depth, flat, np.arange(len(ids))).astype(np.float32)
+    depth = edt.edt(dense, black_border=False)[inside]
+    deepest = np.zeros(len(area), np.float32)
+    np.maximum.at(deepest, flat, depth)
     maps[0][inside] = 1
     maps[1][inside] = depth / np.maximum(deepest[flat], 1e-6)
     maps[2][inside] = ((np.bincount(flat, y) / area)[flat] - y) / CANONICAL_DIAMETER_PX

@@ -16,6 +16,8 @@ from torch.nn import functional as F  # noqa: N812
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
 DAB = np.array([0.27, 0.57, 0.78], np.float32)  # optical density of the brown stain in red, green, blue
@@ -23,13 +25,13 @@ HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
 
 
 def warp(
-    image: FloatArray, labels: LabelArray, size_px: int, scale: float, rng: np.random.Generator
+    image: npt.NDArray[np.floating], labels: LabelArray, size_px: int, scale: float, rng: np.random.Generator
 ) -> tuple[FloatArray, LabelArray]:
     """Cut a randomly placed, turned, mirrored, stretched and bent square out of an image.
 
     Parameters
     ----------
-    image : (C, Y, X) float32
+    image : (C, Y, X) float16 or float32
     labels : (Y, X) int32
     size_px : edge of the square that is returned.
     scale : magnification; 2 doubles the diameter of every nucleus.
@@ -49,9 +51,10 @@ def warp(
     if rng.random() < 0.3:
         grid = grid + _bend(size_px, rng)
     xy = grid @ matrix.T + center[::-1]
-    xy = (xy + 0.5) / np.array([width, height]) * 2 - 1
+    corner, image, labels = _surroundings(xy, image, labels)
+    xy = (xy - corner + 0.5) / np.array(labels.shape[::-1]) * 2 - 1
     at = torch.from_numpy(xy[None].astype(np.float32))
-    source = torch.from_numpy(image[None])
+    source = torch.from_numpy(image[None].astype(np.float32))
     pool = 1 if scale > 0.7 else 2 if scale > 0.35 else 4  # against aliasing
     if pool > 1:
         source = F.avg_pool2d(source, pool, ceil_mode=True, count_include_pad=False)
@@ -61,6 +64,23 @@ def warp(
     # Mirroring made copies of nuclei under one label; each is a nucleus of its own.
     pieces = cc3d.connected_components(marks[0, 0].numpy().astype(np.int32), connectivity=8)
     return picture[0].numpy(), pieces.astype(np.int32)
+
+
+def _surroundings(
+    xy: npt.NDArray[np.float64], image: npt.NDArray[np.floating], labels: LabelArray
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.floating], LabelArray]:
+    """Return the part of the image that points lie in, and its corner as x, y.
+
+    A side of the part is a side of the image wherever a point lies beyond it, so that mirroring there
+    gives the same picture.
+    """
+    size = np.array(labels.shape[::-1])
+    low = np.array([np.floor(xy[..., i].min()) for i in (0, 1)], np.intp) // 4 * 4 - 8
+    high = np.array([np.ceil(xy[..., i].max()) for i in (0, 1)], np.intp) + 8
+    beyond = (low < 0) | (high > size)
+    low, high = np.where(beyond, 0, low), np.where(beyond, size, high)
+    part = slice(low[1], high[1]), slice(low[0], high[0])
+    return low, image[:, *part], labels[part]
 
 
 def _center(labels: LabelArray, rng: np.random.Generator) -> FloatArray:
@@ -100,13 +120,20 @@ def _fluorescent(image: FloatArray, rng: np.random.Generator) -> FloatArray:
         shade = torch.from_numpy(rng.uniform(0.4, 1, (1, 1, 3, 3)).astype(np.float32))
         image = image * F.interpolate(shade, image.shape[1:], mode="bicubic", align_corners=True)[0].numpy()
     if rng.random() < 0.2:  # haze
-        glow = ndimage.gaussian_filter(image, (0, *[rng.uniform(8, 25)] * 2))
-        image = image + glow * np.float32(rng.uniform(0.2, 1))
+        image = image + _glow(image, rng.uniform(8, 25)) * np.float32(rng.uniform(0.2, 1))
     if rng.random() < 0.15:  # false colour
         weights = rng.uniform(0, 1, 3)
         weights[rng.integers(3)] = 1
         image = image * weights[:, None, None].astype(np.float32)
     return 1 - image if rng.random() < 0.08 else image
+
+
+def _glow(image: FloatArray, sigma_px: float) -> FloatArray:
+    """Blur widely; on a quarter of the resolution, where it looks the same."""
+    small = F.avg_pool2d(torch.from_numpy(image)[None], 4)[0].numpy()
+    small = ndimage.gaussian_filter(small, (0, sigma_px / 4, sigma_px / 4), truncate=3)
+    glow: FloatArray = F.interpolate(torch.from_numpy(small)[None], image.shape[1:], mode="bilinear")[0].numpy()
+    return glow
 
 
 def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:

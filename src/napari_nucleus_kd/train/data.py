@@ -121,7 +121,8 @@ class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         else:
             target = np.clip(sample.diameter_px, low, high) * np.exp(rng.normal(0, crops.scale_jitter))
         scale = float(np.clip(target / sample.diameter_px, 0.2, 4))
-        image, labels = warp(sample.pixels(), sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
+        image, labels = warp(sample.image, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
+        image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
         image = recolor(image, labels, sample.modality, rng)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return image[:, inner, inner], encode(labels)[:, inner, inner]
