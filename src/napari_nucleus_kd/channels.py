@@ -140,6 +140,32 @@ def fit_input(
     return _fit(sample, chosen, modality, percentiles, joint=image.rgb)
 
 
+def given_input(
+    image: Image,
+    channels: Sequence[int | str] | None,
+    modality: Modality,
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+) -> InputMap:
+    """Return the map of a resolved recipe, whose scaling is known.
+
+    Raises
+    ------
+    SettingsError if there is not one rising pair of low and high for each channel.
+    """
+    keeps_color = modality is not Modality.FLUORESCENCE
+    if keeps_color:
+        chosen = _repeated(choose_channels(image, None, modality))
+    else:
+        chosen = choose_channels(image, channels, modality)
+    if not len(low) == len(high) == len(chosen) or any(b <= a for a, b in zip(low, high, strict=True)):
+        raise SettingsError(
+            f"{image.name}: {len(chosen)} channels need as many scaling_low, each below its scaling_high; "
+            f"got {low} and {high}"
+        )
+    return InputMap(chosen, keeps_color, low, high)
+
+
 def normalize_image(
     pixels: npt.NDArray[Any],
     modality: Modality,
@@ -217,6 +243,11 @@ def _colour_channels(
     return tuple(range(count))
 
 
+def _repeated(channels: tuple[int, ...]) -> tuple[int, ...]:
+    """Return three channels: a grey picture goes in three times."""
+    return channels * (NETWORK_CHANNELS // len(channels))
+
+
 def _index(image: Image, channel: int | str) -> int:
     if isinstance(channel, str):
         names = [c.name for c in image.channels]
@@ -247,8 +278,7 @@ def _fit(
         _, high = scale_limits(sample.reshape(1, -1), percentiles)
         # One scale keeps the colour, and black is 0 in every camera.
         top = high[0] if high[0] > 0 else 1.0
-        repeat = NETWORK_CHANNELS  # a grey picture goes in three times
-        return InputMap(channels * (repeat // count), True, (0.0,) * repeat, (top,) * repeat)
+        return InputMap(_repeated(channels), True, (0.0,) * NETWORK_CHANNELS, (top,) * NETWORK_CHANNELS)
     if joint:
         # Scaling an RGB picture channel by channel would lift the noise of the empty colours.
         low, high = scale_limits(sample.max(axis=0, keepdims=True), percentiles)

@@ -156,18 +156,17 @@ class StudentSegmenter:
 
     def _run(self, picture: FloatArray) -> FloatArray:
         """Run the network on (3, H, W); a large picture in blocks, which bounds the memory."""
-        _, height, width = picture.shape
-        if height * width <= _MAX_RUN_PX**2:
-            return self._engine.run(picture[None])[0]
-        maps = np.empty((len(self._spec.maps), height, width), np.float32)
-        for tile in plan_tiles((height, width), _BLOCK_PX, _CONTEXT_PX, self._spec.multiple_px):
+        shape = picture.shape[1], picture.shape[2]
+        if shape[0] * shape[1] <= _MAX_RUN_PX**2:
+            return self._engine.run(picture[None])[0]  # type: ignore[no-any-return]
+        maps = np.empty((len(self._spec.maps), *shape), np.float32)
+        for tile in plan_tiles(shape, _BLOCK_PX, _CONTEXT_PX, self._spec.multiple_px):
             core, window = tile.core, tile.window
-            block: FloatArray = self._engine.run(
-                picture[None, :, window.y0 : window.y1, window.x0 : window.x1]
-            )[0]
+            part = picture[None, :, window.y0 : window.y1, window.x0 : window.x1]
             y, x = core.y0 - window.y0, core.x0 - window.x0
             height, width = core.shape_yx
-            maps[:, core.y0 : core.y1, core.x0 : core.x1] = block[:, y : y + height, x : x + width]
+            block = self._engine.run(part)[0, :, y : y + height, x : x + width]
+            maps[:, core.y0 : core.y1, core.x0 : core.x1] = block
         return maps
 
 

@@ -1,0 +1,183 @@
+"""What a run needs, worked out from an image and a recipe: segmenter, input scaling, diameter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd.channels import InputMap, fit_input, given_input
+from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.types import Modality, Nuclei, Region
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.segmenters import Segmenter
+    from napari_nucleus_kd.types import Array, FloatArray, Image
+
+_PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run, ready to start.
+
+    Attributes
+    ----------
+    pixels : (K, Y, X) used channels of the region, numpy or lazy.
+    recipe : resolved, but for the diameter while that is None.
+    notes : what was chosen for the person, in words.
+    """
+
+    pixels: Array
+    region: Region
+    segmenter: Segmenter
+    input: InputMap
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+    def tile(self, pixels: npt.NDArray[Any]) -> FloatArray:
+        """Return the network's input for pixels of the used channels."""
+        return self.input.scale(pixels)
+
+    def predict(self, pixels: npt.NDArray[Any]) -> Nuclei:
+        """Return the nuclei of one tile of the used channels."""
+        maps = self.segmenter.maps(self.tile(pixels), self.recipe.diameter_px)
+        return self.segmenter.decode(maps, self.recipe.decode)
+
+    def with_diameter(self, diameter_px: float, note: str) -> Job:
+        """Return the job with its diameter known."""
+        recipe = self.recipe.model_copy(update={"diameter_px": float(diameter_px)})
+        return replace(self, recipe=recipe, notes=(*self.notes, note))
+
+    def all_notes(self) -> tuple[str, ...]:
+        """Return the notes, with what the segmenter had to change while it ran."""
+        return (*self.notes, *self.segmenter.notes)
+
+
+def prepare(image: Image, recipe: Recipe, region: Region | None = None) -> Job:
+    """Choose channels, scaling and model for an image.
+
+    Scaling is measured on the whole image, so a region gives the nuclei that the whole gives there.
+
+    Raises
+    ------
+    SettingsError if a channel, region or diameter does not fit the image.
+    ModelError if the model is missing or not the one the recipe was made with.
+    UnknownSegmenterError, DeviceError
+    """
+    region = _checked(region or Region(0, 0, *image.shape_yx), image)
+    modality, notes = recipe.modality, []
+    if modality is None:
+        modality, reason = suggest_modality(image)
+        notes.append(f"{modality}: {reason}")
+    segmenter = segmenters.load(recipe.segmenter, recipe.model_copy(update={"modality": modality}))
+    _check_model(recipe, segmenter)
+    notes.append(segmenter.description)
+    percentiles = recipe.percentiles if _was_set(recipe, "percentiles") else segmenter.percentiles
+    input_map = _input(image, recipe, modality, percentiles)
+    pixel_size = recipe.pixel_size_um or image.pixel_size_um
+    resolved = recipe.model_copy(
+        update={
+            "modality": modality,
+            "model_hash": segmenter.model_hash,
+            "channels": input_map.channels,
+            "percentiles": percentiles,
+            "scaling_low": input_map.low,
+            "scaling_high": input_map.high,
+            "pixel_size_um": pixel_size,
+            "diameter_px": _diameter(recipe, pixel_size),
+            "diameter_um": None,
+            "decode": recipe.decode if _was_set(recipe, "decode") else segmenter.decode_defaults,
+        }
+    )
+    pixels = input_map.select(image.pixels)
+    if region.shape_yx != image.shape_yx:
+        pixels = pixels[:, region.y0 : region.y1, region.x0 : region.x1]
+    return Job(pixels, region, segmenter, input_map, resolved, tuple(notes))
+
+
+def measure_diameter(job: Job) -> Job:
+    """Return the job with a diameter: the recipe's, else estimated on patches of the region."""
+    if job.recipe.diameter_px is not None:
+        return job
+    return settle_diameter(job, job.segmenter.estimate_diameter(_patches(job)))
+
+
+def settle_diameter(job: Job, estimate: float | None) -> Job:
+    """Return the job with an estimated diameter, or the segmenter's own if there is no estimate."""
+    if estimate is None:
+        default = job.segmenter.default_diameter_px
+        return job.with_diameter(default, f"no nuclei to measure; took a diameter of {default:g} px")
+    rounded = round(estimate, 2)
+    return job.with_diameter(rounded, f"nuclei are about {rounded:.1f} px across (estimated)")
+
+
+def _input(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> InputMap:
+    if recipe.scaling_low is None and recipe.scaling_high is None:
+        return fit_input(image, recipe.channels, modality, percentiles)
+    if recipe.scaling_low is None or recipe.scaling_high is None:
+        raise SettingsError("scaling_low and scaling_high go together; give both or neither")
+    return given_input(image, recipe.channels, modality, recipe.scaling_low, recipe.scaling_high)
+
+
+def _patches(job: Job) -> list[FloatArray]:
+    """Return the patches of the region with most signal, the first of the grid winning ties."""
+    _, height, width = job.pixels.shape
+    grid = [
+        job.tile(np.asarray(job.pixels[:, y : y + _PATCH_PX, x : x + _PATCH_PX]))
+        for y in _starts(height)
+        for x in _starts(width)
+    ]
+    return sorted(grid, key=lambda patch: -float(patch.std()))[:_PATCHES]
+
+
+def _starts(length: int) -> list[int]:
+    count = max(1, min(_CANDIDATES, length // _PATCH_PX))
+    spare = max(0, length - _PATCH_PX)
+    return [spare * i // max(1, count - 1) for i in range(count)] if count > 1 else [spare // 2]
+
+
+def _checked(region: Region, image: Image) -> Region:
+    height, width = image.shape_yx
+    if not (0 <= region.y0 < region.y1 <= height and 0 <= region.x0 < region.x1 <= width):
+        raise SettingsError(
+            f"region y {region.y0} to {region.y1}, x {region.x0} to {region.x1} is empty or not inside "
+            f"{image.name} ({height} x {width} pixels)"
+        )
+    return region
+
+
+def _check_model(recipe: Recipe, segmenter: Segmenter) -> None:
+    if recipe.model_hash is not None and recipe.model_hash != segmenter.model_hash:
+        raise ModelError(
+            f"the recipe was made with other weights of {recipe.model!r} "
+            f"({recipe.model_hash[:12]}..., here {str(segmenter.model_hash)[:12]}...); "
+            "get that version of the model, or remove model_hash from the recipe to accept a new result"
+        )
+
+
+def _diameter(recipe: Recipe, pixel_size_um: float | None) -> float | None:
+    if recipe.diameter_px is not None or recipe.diameter_um is None:
+        return recipe.diameter_px
+    if pixel_size_um is None:
+        raise SettingsError(
+            f"diameter_um {recipe.diameter_um:g} needs a pixel size, and the image has none; "
+            "give pixel_size_um, or the diameter in pixels (diameter_px)"
+        )
+    diameter = recipe.diameter_um / pixel_size_um
+    if diameter <= 1:
+        raise SettingsError(
+            f"nuclei of {recipe.diameter_um:g} um are {diameter:.2g} pixels at {pixel_size_um:g} um a pixel, "
+            "too small to find; check the pixel size"
+        )
+    return diameter
+
+
+def _was_set(recipe: Recipe, name: str) -> bool:
+    return name in recipe.model_fields_set

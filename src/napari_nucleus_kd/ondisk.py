@@ -1,0 +1,256 @@
+"""Segments an image of any size into an OME-Zarr label image; interrupted runs go on where they stopped.
+
+Until the end everything is under `<name>.partial` with a journal, and a lock keeps a second run away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.io.labels import _zarr_words
+from napari_nucleus_kd.job import measure_diameter, prepare
+from napari_nucleus_kd.tiling import run_tiles
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from napari_nucleus_kd.job import Job
+    from napari_nucleus_kd.tiling import TileDone
+    from napari_nucleus_kd.types import Image
+
+_CHUNK_PX = 1024
+_COARSEST_PX = 512  # no further pyramid level once both edges are within this
+_JOURNAL = "journal.json"
+
+
+def segment_to_zarr_steps(
+    image: Image,
+    path: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    *,
+    overwrite: bool = False,
+) -> Generator[Progress, None, Path]:
+    """Find the nuclei of an image of any size and write them as an OME-Zarr 0.5 label image.
+
+    Memory does not grow with the image. A run that was cancelled or killed goes on where it
+    stopped when the same recipe, model and image are asked for again.
+
+    Parameters
+    ----------
+    path : ends in .zarr; usually .ome.zarr.
+    overwrite : replace what is there, once the new labels are complete.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    The absolute path written.
+
+    Raises
+    ------
+    WriteError if the path exists and overwrite is False, its suffix is not .zarr, another run is
+    writing it, or the disk refuses. Otherwise see pipeline.segment.
+    """
+    recipe = recipe or Recipe()
+    path = Path(path).expanduser().absolute()
+    _check_target(path, overwrite)
+    with _locked(path):
+        _check_target(path, overwrite)  # another run may have finished while this one waited
+        try:
+            yield from _write(image, path, recipe)
+        except OSError as error:
+            raise WriteError(
+                f"{path} cannot be written: {error}. Check space and permissions, then start again: "
+                "the run goes on where it stopped."
+            ) from error
+    return path
+
+
+def partial_path(path: Path) -> Path:
+    """Return where a run keeps its unfinished labels."""
+    return path.with_name(path.name + ".partial")
+
+
+def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None, None]:
+    import zarr
+
+    partial = partial_path(path)
+    yield Progress(0, 0, "opening the model")
+    request = _request(image, recipe)
+    journal = _read_journal(partial, request)
+    if journal is None:
+        job = measure_diameter(prepare(image, recipe))
+        shutil.rmtree(partial, ignore_errors=True)
+        journal = _begin(partial, request, job)
+    else:
+        job = prepare(image, Recipe.model_validate_json(journal["recipe"]))
+        yield Progress(0, 0, f"going on after tile {journal['tiles']}")
+    labels = zarr.open_array(str(partial / "0"), mode="r+")
+
+    def record(done: TileDone) -> None:
+        journal.update(tiles=done.index + 1, next_label=done.next_label)
+        _write_journal(partial, journal)
+
+    count = yield from run_tiles(
+        job.pixels,
+        job.predict,
+        tile_px=job.recipe.tile_px,
+        halo_px=job.segmenter.halo_px(job.recipe.diameter_px),
+        align_px=job.segmenter.align_px(job.recipe.diameter_px),
+        out=labels,
+        start_tile=journal["tiles"],
+        next_label=journal["next_label"],
+        on_tile_done=record,
+    )
+    yield from _finish(partial, path, job, count)
+
+
+def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
+    """Make the empty full-resolution level and the journal."""
+    import zarr
+
+    group = zarr.open_group(str(partial), mode="w-", zarr_format=3)
+    _make_level(group, 0, job.region.shape_yx)
+    journal = {
+        "request": request,
+        "recipe": job.recipe.model_dump_json(),
+        "tiles": 0,
+        "next_label": 1,
+    }
+    _write_journal(partial, journal)
+    return journal
+
+
+def _finish(partial: Path, path: Path, job: Job, count: int) -> Generator[Progress, None, None]:
+    """Add the pyramid and the metadata, then give the folder its name."""
+    import zarr
+
+    group = zarr.open_group(str(partial), mode="r+")
+    scales = [1]
+    while max(group[f"{len(scales) - 1}"].shape) > _COARSEST_PX:
+        yield Progress(0, 0, f"pyramid level {len(scales)}")
+        _halve(group, len(scales))
+        scales.append(2 ** len(scales))
+    group.attrs["ome"] = _zarr_words(path.name, scales, job.recipe.pixel_size_um)
+    group.attrs["napari-nucleus-kd"] = {"recipe": job.recipe.model_dump_json(), "nuclei": count}
+    (partial / _JOURNAL).unlink()
+    for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
+        stray.unlink()
+    _rename(partial, path)
+
+
+def _halve(group: Any, level: int) -> None:
+    """Write a level with every second label of the one before: averages would invent labels."""
+    fine = group[f"{level - 1}"]
+    height, width = fine.shape
+    coarse = _make_level(group, level, (-(-height // 2), -(-width // 2)))
+    step = 2 * _CHUNK_PX
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            block = fine[y : y + step, x : x + step][::2, ::2]
+            coarse[y // 2 : y // 2 + block.shape[0], x // 2 : x // 2 + block.shape[1]] = block
+
+
+def _make_level(group: Any, level: int, shape: tuple[int, int]) -> Any:
+    chunks = tuple(min(_CHUNK_PX, n) for n in shape)
+    return group.create_array(
+        f"{level}", shape=shape, dtype="uint32", chunks=chunks, dimension_names=["y", "x"], overwrite=True
+    )
+
+
+def _rename(partial: Path, path: Path) -> None:
+    """Put the finished folder in place; what was there goes only once that worked."""
+    if not path.exists():
+        partial.rename(path)
+        return
+    aside = path.with_name(path.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    try:
+        partial.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _request(image: Image, recipe: Recipe) -> str:
+    """Return a fingerprint of what was asked: the image, the recipe and the weights."""
+    segmenter = segmenters.load(recipe.segmenter, recipe)
+    _, height, width = image.pixels.shape
+    source: dict[str, Any] = {"shape": list(image.pixels.shape), "type": str(image.pixels.dtype)}
+    if image.source is not None and image.source.exists():
+        stat = image.source.stat()
+        source |= {"file": str(image.source), "bytes": stat.st_size, "changed": stat.st_mtime_ns}
+    # The plane in hand is not in the file's name, so look at the middle of the picture as well.
+    y, x = max(0, height // 2 - 128), max(0, width // 2 - 128)
+    middle = np.ascontiguousarray(image.pixels[:, y : y + 256, x : x + 256])
+    source["middle"] = hashlib.sha256(middle.tobytes()).hexdigest()
+    asked = {
+        "recipe": recipe.model_dump(mode="json", include=recipe.model_fields_set),
+        "model": segmenter.model_hash,
+        "image": source,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _read_journal(partial: Path, request: str) -> dict[str, Any] | None:
+    """Return the journal of the same request; None if there is none to go on with."""
+    try:
+        journal = json.loads((partial / _JOURNAL).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return journal if isinstance(journal, dict) and journal.get("request") == request else None
+
+
+def _write_journal(partial: Path, journal: dict[str, Any]) -> None:
+    scratch = partial / f"{_JOURNAL}.new"
+    scratch.write_text(json.dumps(journal), encoding="utf-8")
+    os.replace(scratch, partial / _JOURNAL)
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if path.suffix.lower() != ".zarr":
+        raise WriteError(f"{path.name} must end in .zarr; labels of any size are written as OME-Zarr")
+    if not path.parent.is_dir():
+        raise WriteError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise WriteError(f"{path} exists already. Choose another name, or allow overwriting.")
+    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise WriteError(f"{path} is something else than labels and is not overwritten. Choose another name.")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other runs, also of other processes, from the same output; a killed run frees it."""
+    from filelock import FileLock, Timeout
+
+    file = path.with_name(path.name + ".lock")
+    # Not per thread: a window may close the generator from another thread than it ran in.
+    lock = FileLock(str(file), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise WriteError(f"another run is writing {path}; wait for it, or choose another name") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        lock.release()

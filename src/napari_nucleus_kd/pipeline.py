@@ -1,0 +1,294 @@
+"""From image to nuclei: in memory here, and of any size on disk in ondisk.py.
+
+Image -> InputMap -> Segmenter.maps -> Segmenter.decode -> Nuclei
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd import io, segmenters
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import SettingsError, WriteError
+from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
+from napari_nucleus_kd.measure import features
+from napari_nucleus_kd.ondisk import segment_to_zarr_steps
+from napari_nucleus_kd.tiling import run_tiles
+from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.job import Job
+    from napari_nucleus_kd.segmenters import Segmenter
+    from napari_nucleus_kd.tiling import TileDone
+    from napari_nucleus_kd.types import FloatArray
+
+__all__ = [
+    "Result",
+    "measure_result",
+    "redecode",
+    "save",
+    "segment",
+    "segment_steps",
+    "segment_to_zarr_steps",
+    "to_image",
+]
+
+ONE_TILE_PX = 2048  # regions up to this edge run in one go, and their maps are kept
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run found.
+
+    Attributes
+    ----------
+    nuclei : labels of the region.
+    maps : what the network said; None for regions larger than 2048 px, which run in tiles.
+    region : the part of the image that was segmented.
+    recipe : resolved: running it again on the same image gives the same labels.
+    notes : choices and fallbacks, for a person.
+    seconds : how long it took.
+    diameter_px : typical nucleus diameter that was used.
+    segmenter : what ran; None loads it again when it is needed.
+    """
+
+    nuclei: Nuclei
+    maps: Maps | None
+    region: Region
+    recipe: Recipe
+    notes: tuple[str, ...]
+    seconds: float
+    diameter_px: float
+    segmenter: Segmenter | None = field(default=None, repr=False, compare=False)
+
+
+def segment(
+    image: Image | npt.NDArray[Any],
+    recipe: Recipe | None = None,
+    *,
+    region: Region | None = None,
+    **settings: Any,
+) -> Result:
+    """Find the nuclei of an image.
+
+    Parameters
+    ----------
+    image : from `read`, or an array: (Y, X), (C, Y, X), or (Y, X, 3) uint8 colour.
+    recipe : every setting; None takes the defaults.
+    region : part of the image, in pixels; None takes it all.
+    **settings : fields of Recipe that replace the recipe's, for example diameter_px=18.
+
+    Raises
+    ------
+    SettingsError, ModelError, DeviceError, UnknownSegmenterError
+
+    >>> spots = np.zeros((64, 64), np.uint8)
+    >>> spots[10:20, 10:20] = spots[30:44, 30:42] = 200
+    >>> segment(spots, segmenter="classical").nuclei.count
+    2
+    """
+    recipe = recipe or Recipe()
+    if settings:
+        recipe = Recipe.model_validate({n: getattr(recipe, n) for n in recipe.model_fields_set} | settings)
+    steps = segment_steps(to_image(image), recipe, region)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def segment_steps(
+    image: Image, recipe: Recipe | None = None, region: Region | None = None
+) -> Generator[Progress, None, Result]:
+    """Find the nuclei of an image step by step; the labels are kept in memory.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    See `segment`.
+    """
+    began = time.perf_counter()
+    yield Progress(0, 0, "opening the model")
+    job = prepare(image, recipe or Recipe(), region)
+    if max(job.region.shape_yx) <= ONE_TILE_PX:
+        job, maps, nuclei = yield from _in_one_go(job)
+    else:
+        maps = None
+        job, nuclei = yield from _in_tiles(job)
+    assert job.recipe.diameter_px is not None
+    seconds = time.perf_counter() - began
+    return Result(
+        nuclei,
+        maps,
+        job.region,
+        job.recipe,
+        job.all_notes(),
+        seconds,
+        job.recipe.diameter_px,
+        job.segmenter,
+    )
+
+
+def redecode(result: Result, settings: DecodeSettings) -> Result:
+    """Return the result with other decode settings; the network does not run again.
+
+    Raises
+    ------
+    SettingsError if the maps were not kept (regions larger than 2048 px).
+    """
+    if result.maps is None:
+        raise SettingsError(
+            f"the maps of {result.region.shape_yx[0]} x {result.region.shape_yx[1]} pixels were not kept; "
+            f"try settings on a region up to {ONE_TILE_PX} px, then run the whole again"
+        )
+    began = time.perf_counter()
+    segmenter = result.segmenter or segmenters.load(result.recipe.segmenter, result.recipe)
+    nuclei = segmenter.decode(result.maps, settings)
+    recipe = result.recipe.model_copy(update={"decode": settings})
+    seconds = time.perf_counter() - began
+    return replace(result, nuclei=nuclei, recipe=recipe, seconds=seconds, segmenter=segmenter)
+
+
+def measure_result(result: Result, image: Image) -> dict[str, npt.NDArray[Any]]:
+    """Measure each nucleus, with its intensity in the channels that were used; see measure.features."""
+    region = result.region
+    used = list(dict.fromkeys(int(c) for c in result.recipe.channels or ()))
+    pixels = image.pixels[used, region.y0 : region.y1, region.x0 : region.x1]
+    return features(
+        result.nuclei.labels,
+        pixels,
+        channel_names=[image.channels[c].name for c in used],
+        pixel_size_um=result.recipe.pixel_size_um,
+        scores=result.nuclei.scores,
+    )
+
+
+def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the labels, and beside them the recipe as `<name>_recipe.json`.
+
+    Parameters
+    ----------
+    path : .tif, .tiff or .ome.tif for OME-TIFF, .ome.zarr for OME-Zarr.
+
+    Returns
+    -------
+    Path of the labels.
+
+    Raises
+    ------
+    WriteError if a file exists and overwrite is False, or cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f"{_stem(path)}_recipe.json")
+    if beside.exists() and not overwrite:
+        raise WriteError(f"{beside} exists; choose another name or overwrite it")
+    text = result.recipe.model_dump_json(indent=2)
+    written = io.save_labels(
+        result.nuclei.labels,
+        path,
+        pixel_size_um=result.recipe.pixel_size_um,
+        overwrite=overwrite,
+        recipe=text,
+    )
+    scratch = beside.with_name(f".{beside.name}.partial")
+    try:
+        scratch.write_text(text + "\n", encoding="utf-8")
+        os.replace(scratch, beside)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise WriteError(f"{beside} cannot be written: {error.strerror or error}") from error
+    return written
+
+
+def to_image(image: Image | npt.NDArray[Any]) -> Image:
+    """Return an Image; arrays are (Y, X), (C, Y, X), or (Y, X, 3 or 4) uint8 colour.
+
+    >>> to_image(np.zeros((8, 9, 3), np.uint8)).rgb
+    True
+    """
+    if isinstance(image, Image):
+        return image
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buif":
+        raise SettingsError(
+            "an image must be a numeric array (Y, X), (C, Y, X) or (Y, X, 3), "
+            f"not {array.shape} {array.dtype}"
+        )
+    if array.ndim == 3 and array.dtype == np.uint8 and array.shape[-1] in (3, 4):
+        names = ("red", "green", "blue")
+        pixels = np.moveaxis(array[..., :3], -1, 0)
+        return Image((pixels,), tuple(Channel(n) for n in names), rgb=True)
+    pixels = array[None] if array.ndim == 2 else array
+    return Image((pixels,), tuple(Channel(f"channel {i + 1}") for i in range(len(pixels))))
+
+
+def _in_one_go(job: Job) -> Generator[Progress, None, tuple[Job, Maps, Nuclei]]:
+    segmenter = job.segmenter
+    tile = job.tile(np.asarray(job.pixels))
+    yield Progress(0, 2, "running the network")
+    maps = None
+    if job.recipe.diameter_px is None:
+        # Most images need no rescaling: then the look at the diameter is the run itself.
+        maps = segmenter.maps(tile, None)
+        diameter = segmenter.diameter_in(maps)
+        job = measure_diameter(job) if diameter is None else settle_diameter(job, diameter)
+    diameter = job.recipe.diameter_px
+    if maps is None or segmenter.scale(diameter) != maps.scale:
+        maps = segmenter.maps(tile, diameter)
+    maps = replace(maps, diameter_px=diameter)
+    yield Progress(1, 2, "separating the nuclei")
+    nuclei = segmenter.decode(maps, job.recipe.decode)
+    yield Progress(2, 2, f"{nuclei.count} nuclei")
+    return job, maps, nuclei
+
+
+def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
+    yield Progress(0, 0, "measuring the nuclei")
+    job = measure_diameter(job)
+    labels = np.zeros(job.region.shape_yx, np.int32)
+    scores: list[FloatArray] = []
+
+    def collect(done: TileDone) -> None:
+        if done.scores is not None:
+            scores.append(done.scores)
+
+    count = yield from run_tiles(
+        job.pixels,
+        job.predict,
+        tile_px=job.recipe.tile_px,
+        halo_px=job.segmenter.halo_px(job.recipe.diameter_px),
+        align_px=job.segmenter.align_px(job.recipe.diameter_px),
+        out=labels,
+        on_tile_done=collect,
+    )
+    joined = np.concatenate(scores) if scores else np.zeros(0, np.float32)
+    return job, Nuclei(labels, joined if len(joined) == count else None)
+
+
+def _stem(path: Path) -> str:
+    """Return the name without .ome.tif, .tif, .ome.zarr and the like."""
+    name = path.name
+    for suffix in (path.suffix, ".ome"):
+        if suffix and name.lower().endswith(suffix.lower()):
+            name = name[: -len(suffix)]
+    return name
