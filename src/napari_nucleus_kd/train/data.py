@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from skimage.io import imread
 from torch.utils.data import Dataset
 
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.instances import encode
+from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
+from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.train.augment import recolor, warp
-from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from napari_nucleus_kd.train.settings import CropSettings
-    from napari_nucleus_kd.types import FloatArray, LabelArray
+    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
 
-COLUMNS = ("image", "labels", "modality", "source", "split")
 MARGIN_PX = 32  # cut off again after encoding, so that nuclei at the rim are encoded whole
 
 
@@ -54,40 +53,25 @@ class Sample:
 
 
 def load_index(index: Path, split: str) -> list[Sample]:
-    """Read the images of one split that a CSV index lists.
-
-    Parameters
-    ----------
-    index : CSV with the columns image, labels, modality, source, split; paths relative to the file.
-    split : which rows to read, for example "train".
+    """Read the images of one split of a CSV index; see index.read_index.
 
     Raises
     ------
-    ReadError : a column, a row or an image is missing or does not fit its labels.
+    ReadError : the index, or an image, cannot be read, or does not fit its labels.
     """
-    with index.open(newline="") as file:
-        reader = csv.DictReader(file)
-        missing = set(COLUMNS) - set(reader.fieldnames or ())
-        if missing:
-            raise ReadError(f"{index}: missing column(s) {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}")
-        rows = [row for row in reader if row["split"] == split]
-    if not rows:
-        raise ReadError(f"{index}: no row has split {split!r}")
-    return [_load_row(index.parent, row) for row in rows]
+    return [_load(row) for row in read_index(index, split)]
 
 
-def _load_row(root: Path, row: dict[str, str]) -> Sample:
-    pixels = imread(root / row["image"])
-    labels = imread(root / row["labels"]).astype(np.int32)
-    if pixels.shape[:2] != labels.shape:
-        raise ReadError(f"{row['image']}: is {pixels.shape[:2]} pixels, its labels are {labels.shape}")
-    modality = Modality(row["modality"])
-    channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels[..., :3], -1, 0)
-    image = normalize_image(channels, modality)
-    if pixels.ndim == 2:
+def _load(row: Row) -> Sample:
+    source = read(row.image)
+    labels = read_labels(row.labels)
+    if source.shape_yx != labels.shape:
+        raise ReadError(f"{row.image}: is {source.shape_yx} pixels, its labels are {labels.shape}")
+    image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
+    if not source.rgb:
         image = image[:1]
-    diameter = median_diameter(labels) or 20.0
-    return Sample(Path(row["image"]).stem, image.astype(np.float16), labels, modality, row["source"], diameter)
+    diameter = median_diameter(labels) or CANONICAL_DIAMETER_PX
+    return Sample(row.name, image.astype(np.float16), labels, row.modality, row.source, diameter)
 
 
 class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from napari_nucleus_kd.config import Settings
+from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.networks.student import StudentConfig
 
 
@@ -35,6 +35,12 @@ class LossWeights(Settings):
 class TrainSettings(Settings):
     """Every setting of a training run."""
 
+    name: str = Field("my-student", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Of the model")
+    purpose: str = Field("Finds nuclei in microscope images.", description="First words of the model's card")
+    licence: str = Field("", description="Licence of the weights")
+    data: tuple[str, ...] = Field((), description="What it is trained on, with licences; for the card")
+    limits: tuple[str, ...] = Field((), description="Where it may fail; for the card")
+    decode: DecodeSettings = Field(DecodeSettings(), description="Decode settings the model proposes")
     student: StudentConfig = StudentConfig()
     pretrained: bool = Field(False, description="Start the encoder from ImageNet weights")
     crops: CropSettings = CropSettings()

@@ -1,0 +1,82 @@
+"""A CSV index of annotated images: what is trained on, tuned on and judged by."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from skimage.io import imread
+
+from napari_nucleus_kd.errors import LabelsError, ReadError
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.types import LabelArray
+
+COLUMNS = ("image", "labels", "modality", "source", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One annotated image; `source` is the data set it comes from."""
+
+    image: Path
+    labels: Path
+    modality: Modality
+    source: str
+
+    @property
+    def name(self) -> str:
+        """File name of the image."""
+        return self.image.name
+
+
+def read_index(index: Path, split: str) -> list[Row]:
+    """Return the rows of one split.
+
+    Parameters
+    ----------
+    index : CSV with the columns image, labels, modality, source, split; paths relative to the file.
+    split : for example "train", "tune" or "val".
+
+    Raises
+    ------
+    ReadError : the file, a column or the split is missing, or a modality is unknown.
+    """
+    try:
+        with index.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = set(COLUMNS) - set(reader.fieldnames or ())
+            if missing:
+                raise ReadError(f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}")
+            rows = [row for row in reader if row["split"] == split]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
+    if not rows:
+        raise ReadError(f"{index}: no row has split {split!r}")
+    known = {modality.value for modality in Modality}
+    for row in rows:
+        if row["modality"] not in known:
+            raise ReadError(f"{index}: modality {row['modality']!r} is not one of {', '.join(sorted(known))}")
+    root = index.parent
+    return [Row(root / r["image"], root / r["labels"], Modality(r["modality"]), r["source"]) for r in rows]
+
+
+def read_labels(path: Path) -> LabelArray:
+    """Read instance labels from an image file, (Y, X) int32.
+
+    Raises
+    ------
+    ReadError : it cannot be read.
+    LabelsError : it is not a 2-D integer image.
+    """
+    try:
+        labels = np.asarray(imread(path))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ReadError(f"{path} cannot be read as labels: {error}") from error
+    if labels.ndim != 2 or labels.dtype.kind not in "ui":
+        raise LabelsError(f"{path}: labels must be one plane of whole numbers, not {labels.shape} {labels.dtype}")
+    return labels.astype(np.int32)

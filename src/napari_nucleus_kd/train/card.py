@@ -1,0 +1,80 @@
+"""The model card: what a person should know before trusting a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.evaluate import SHOWN
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.package import ModelSpec
+    from napari_nucleus_kd.train.settings import TrainSettings
+
+_HEADS = {
+    "pq": "PQ",
+    "dq": "DQ",
+    "sq": "SQ",
+    "ap50": "AP@0.5",
+    "ap75": "AP@0.75",
+    "aji": "AJI",
+    "aji_plus": "AJI+",
+    "dice": "Dice",
+}
+
+
+def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
+    """Return the card as Markdown: purpose, data, recipe, metrics with intervals, limits, reproduction."""
+    smallest, largest = spec.size_range
+    return "\n".join(
+        [
+            f"# {spec.name} {spec.version}",
+            "",
+            settings.purpose,
+            "",
+            "## Data and licence",
+            "",
+            *(f"- {line}" for line in spec.data),
+            f"- Licence of the weights: {spec.licence or 'not stated'}",
+            "",
+            "## Metrics",
+            "",
+            "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval over",
+            "images (1,000 replicates). Default settings: the diameter is estimated by the model.",
+            "",
+            *metrics_table(spec.metrics),
+            "",
+            "## Limits",
+            "",
+            *(f"- {line}" for line in settings.limits),
+            f"- Nuclei with a median diameter outside {smallest:g} to {largest:g} px are rescaled first.",
+            "",
+            "## Recipe",
+            "",
+            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px; AdamW at "
+            f"{settings.learning_rate:g}, cosine; encoder {settings.student.encoder}"
+            f"{' from ImageNet' if settings.pretrained else ''}; seed {settings.seed}.",
+            "",
+            "## Reproduce",
+            "",
+            "    nucleus-kd train --data index.csv --config recipe.json --output runs/again",
+            "",
+            "with recipe.json:",
+            "",
+            "```json",
+            settings.model_dump_json(indent=2),
+            "```",
+            "",
+        ]
+    )
+
+
+def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Return the lines of a Markdown table of evaluate.summary."""
+    lines = [
+        "| source | images | " + " | ".join(_HEADS[name] for name in SHOWN) + " |",
+        "|---" * (len(SHOWN) + 2) + "|",
+    ]
+    for source, values in metrics.items():
+        cells = [f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in (values[name] for name in SHOWN)]
+        lines.append(f"| {source} | {values['images'][0]:.0f} | " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,89 @@
+"""A whole training run: train, package, judge on images never seen, write the card."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_nucleus_kd.channels import normalize_image
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.evaluate import evaluate_steps, summary
+from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
+from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.networks.student import MULTIPLE_PX
+from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.train.card import write_card
+from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_nucleus_kd.networks.student import Student
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.train.settings import TrainSettings
+    from napari_nucleus_kd.types import FloatArray, Progress
+
+_TEST_PX = 128
+
+
+def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Model]:
+    """Train a student and write it as a model package with card and metrics.
+
+    Parameters
+    ----------
+    settings : what to train and how.
+    index : CSV of annotated images with the splits "train", "tune" (watched during training) and "val"
+        (only used for the numbers in the card).
+    output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
+
+    Yields
+    ------
+    Progress of training, then of judging.
+
+    Returns
+    -------
+    The finished package.
+
+    Raises
+    ------
+    ReadError, ModelError, WriteError
+    """
+    network = yield from train_steps(settings, index, output)
+    spec = _spec(settings)
+    folder = output / settings.name
+    _save(folder, network, spec, "")
+    scores = yield from evaluate_steps(index, "val", Recipe(model=str(folder), device="cpu"))
+    spec = spec.model_copy(update={"metrics": summary(scores)})
+    _save(folder, network, spec, write_card(spec, settings))
+    return load_model(str(folder))
+
+
+def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:
+    save_model(folder, network, spec, card, _test_input(), half=True, overwrite=True)
+
+
+def _spec(settings: TrainSettings) -> ModelSpec:
+    return ModelSpec(
+        name=settings.name,
+        version=datetime.now(UTC).strftime("%Y.%m.%d"),
+        architecture="student",
+        options=settings.student.model_dump(mode="json"),
+        maps=settings.student.maps,
+        multiple_px=MULTIPLE_PX,
+        diameter_px=CANONICAL_DIAMETER_PX,
+        size_range=settings.crops.size_range,
+        decode=settings.decode,
+        licence=settings.licence,
+        data=settings.data,
+    )
+
+
+def _test_input() -> FloatArray:
+    """Part of a drawn sample: training images may not be passed on, this one may."""
+    image = sample("he")
+    tile = np.asarray(image.pixels[:, :_TEST_PX, :_TEST_PX])
+    return normalize_image(tile, Modality.HE)
