@@ -24,6 +24,7 @@ from napari_nucleus_kd.io._choice import (
     name_channels,
 )
 from napari_nucleus_kd.io._plane import CHANNEL_AXES, Plane, reading, to_dask
+from napari_nucleus_kd.io._tiff_check import COLOUR, check_complete, check_readable, check_structure, word
 from napari_nucleus_kd.io._tiff_metadata import describe
 from napari_nucleus_kd.types import Image
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     import dask.array as da
 
 MAX_PAGES_AS_CHANNELS = 64
-_COLOUR = {"RGB", "YCBCR"}
-_GREY = {"MINISBLACK", "MINISWHITE", "PALETTE", "MASK"}
 _SLIDES = {"svs", "ndpi", "scn", "philips", "bif", "qpi", "avs"}
 
 
@@ -47,12 +46,14 @@ def read_tiff(path: Path, choice: Choice) -> Image:
     ReadError if it is damaged, cut short, of an unknown variant, or has no such z, t or series.
     """
     with reading(path, "a TIFF"), tifffile.TiffFile(path) as tif:
+        if not tif.is_ndpi:  # whose offsets beyond 4 GB are coded in its own way
+            check_structure(path)
         everything = tif.series
         if not everything:
             raise ReadError(f"{path.name} is a TIFF without an image in it. Save it again from its source.")
         check_series(path, choice.series, [s.name for s in everything])
         series = everything[choice.series]
-        _check_readable(path, series)
+        check_readable(path, series)
         layout = _lay_out(path, series, choice)
         levels = _levels(path, series, layout, choice.series)
         words = describe(tif, series, choice.series, layout.count)
@@ -82,8 +83,8 @@ def _lay_out(path: Path, series: Any, choice: Choice) -> _Layout:
     samples = sizes.get("S", 1)
     count = math.prod(sizes.get(a, 1) for a in CHANNEL_AXES)
     small = series.dtype in (np.uint8, np.uint16)
-    photometric = _word(series.keyframe.photometric)
-    rgb = photometric in _COLOUR and small and samples in (3, 4) and count == samples
+    photometric = word(series.keyframe.photometric)
+    rgb = photometric in COLOUR and small and samples in (3, 4) and count == samples
     alpha = samples - 3 if rgb else _alphas(series, count == samples)
     if alpha:
         notes.append("an alpha channel was left out")
@@ -94,14 +95,9 @@ def _lay_out(path: Path, series: Any, choice: Choice) -> _Layout:
     return _Layout(axes, fixed, count - alpha, rgb, notes + axis_notes)
 
 
-def _word(value: Any) -> str:
-    """Return the name of a TIFF tag's value; tifffile gives a bare number for one it does not know."""
-    return str(getattr(value, "name", value))
-
-
 def _alphas(series: Any, samples_only: bool) -> int:
     """Return the number of trailing alpha samples to leave out of a picture that is not RGB."""
-    extra = [_word(sample) for sample in series.keyframe.extrasamples]
+    extra = [word(sample) for sample in series.keyframe.extrasamples]
     return int(samples_only and bool(extra) and extra[-1] in ("ASSOCALPHA", "UNASSALPHA"))
 
 
@@ -124,27 +120,6 @@ def _name_axes(series: Any, choice: Choice) -> tuple[str, list[str]]:
     return "".join(axes), [note]
 
 
-def _check_readable(path: Path, series: Any) -> None:
-    check_pixels(path, series.shape)
-    kind = _word(series.keyframe.photometric)
-    lossless = _word(series.keyframe.compression) in ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE")
-    if kind not in _COLOUR | _GREY or (kind == "YCBCR" and lossless):
-        raise ReadError(
-            f"{path.name} stores its colours as {kind}: only grey values and RGB are read. "
-            "Save it as an RGB TIFF."
-        )
-    if isinstance(series.keyframe.compression, int) and not hasattr(series.keyframe.compression, "name"):
-        raise ReadError(
-            f"{path.name} is compressed by a method ({series.keyframe.compression}) that tifffile does not know. "
-            "Save it again without compression, or with LZW, deflate or JPEG."
-        )
-    if series.dtype is None or series.dtype.kind not in "buif":
-        raise ReadError(
-            f"{path.name} has pixels of type {series.dtype}: only whole and real numbers are read. "
-            "Save it as 8-bit, 16-bit or 32-bit float."
-        )
-
-
 def _levels(path: Path, series: Any, layout: _Layout, number: int) -> tuple[da.Array, ...]:
     """Wrap every level of a pyramid that has the channels of the first."""
     source = TiffSource(path)
@@ -156,7 +131,7 @@ def _levels(path: Path, series: Any, layout: _Layout, number: int) -> tuple[da.A
         other = any(sizes[a] != n for a, n in zip(layout.axes, series.shape, strict=True) if a not in "YX")
         if other or (levels and not 0 < sizes["X"] < levels[-1].shape[2]):
             continue
-        _check_complete(path, level, layout)
+        check_complete(path, level, layout.axes, layout.fixed)
         shape = (layout.count, int(sizes["Y"]), int(sizes["X"]))
         opener, native = _opener(path, source, level, (number, index))
         plane = Plane(opener, layout.axes, shape, level.dtype.newbyteorder("="), path, layout.fixed)
@@ -179,57 +154,6 @@ def _opener(
 
 def _map(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return np.memmap(path, dtype, "r", offset, shape)
-
-
-def _check_complete(path: Path, level: Any, layout: _Layout) -> None:
-    """Raise ReadError if the file ends before the pixels of the chosen plane do."""
-    file_size = path.stat().st_size
-    if level.dataoffset is not None and level.keyframe.is_memmappable:
-        _check_end(path, level.dataoffset + math.prod(level.shape) * level.dtype.itemsize, file_size)
-        return
-    for page in _chosen_pages(level, layout):
-        if page is None:
-            raise ReadError(
-                f"{path.name} has no pixels for the chosen plane: the file lists it but does not hold it. "
-                "Choose another z or t, or save the image again as one complete file."
-            )
-        if page.parent.filehandle.path != level.keyframe.parent.root.filehandle.path:
-            continue  # a part of a multi-file OME-TIFF; tifffile found it there
-        ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        _check_end(path, max(ends, default=0), file_size)
-        _check_pieces(path, page)
-
-
-def _check_pieces(path: Path, page: Any) -> None:
-    expected = math.prod(page.keyframe.chunked)
-    if len(page.dataoffsets) < expected and not page.keyframe.is_ndpi:
-        raise ReadError(
-            f"{path.name} is damaged: it lists {len(page.dataoffsets)} of its {expected} pieces. "
-            "Copy it again from its source."
-        )
-
-
-def _check_end(path: Path, end: int, file_size: int) -> None:
-    if end > file_size:
-        raise ReadError(
-            f"{path.name} is cut short: its pixels need {end:,} bytes and the file has {file_size:,}. "
-            "The copy or download was not finished; copy it again from its source."
-        )
-
-
-def _chosen_pages(level: Any, layout: _Layout) -> list[Any]:
-    """Return the pages that hold the chosen plane (all channels); all pages where they do not map to axes."""
-    pages = list(level.pages)
-    leading: list[int] = []
-    for size in level.shape:
-        if math.prod(leading) == len(pages):
-            break
-        leading.append(size)
-    if math.prod(leading) != len(pages):
-        return pages
-    index = tuple(layout.fixed.get(a, slice(None)) for a in layout.axes[: len(leading)])
-    numbers = np.arange(len(pages)).reshape(leading)[index]
-    return [pages[i] for i in np.atleast_1d(numbers).ravel()]
 
 
 def _series_notes(everything: Any, number: int) -> list[str]:
