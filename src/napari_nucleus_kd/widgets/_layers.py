@@ -1,0 +1,217 @@
+"""From napari layers to core types: which images are there, which plane and part of them is seen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.types import Channel, Image, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Layer
+
+    from napari_nucleus_kd.types import Array
+
+# Keys in layer.metadata.
+IMAGE_KEY = "nucleus_kd_image"  # types.Image, on layers of an image that we opened
+ID_KEY = "nucleus_kd_id"  # str, the same on all channel layers of one image
+CHANNEL_KEY = "nucleus_kd_channel"  # int, which channel of the image a layer shows
+FROM_KEY = "nucleus_kd_from"  # str, Source.key of the image that a result was computed from
+RECIPE_KEY = "nucleus_kd_recipe"  # config.Recipe, resolved, on every result
+
+MICROMETRE = "micrometer"
+Z_NOTE = re.compile(r"z plane (\d+) of (\d+)")  # as our reader notes it
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One image among the layers of a viewer: all channels of an image that we read, or one other layer.
+
+    Attributes
+    ----------
+    key : tells images apart; stays when layers are renamed or their data change.
+    name : for people.
+    layers : at least one, in the order of the layer list.
+    """
+
+    key: str
+    name: str
+    layers: tuple[ImageLayer, ...]
+
+    @property
+    def opened(self) -> Image | None:
+        """The image as our reader gave it; None for layers of another origin."""
+        image = self.layers[0].metadata.get(IMAGE_KEY)
+        return image if isinstance(image, Image) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The plane of a source that a viewer showed at some moment.
+
+    Attributes
+    ----------
+    axes : the two displayed axes of its layers, rising; the last two while the viewer shows volumes.
+    point : data index on every axis; those of the displayed axes mean nothing.
+    """
+
+    source: Source
+    axes: tuple[int, int]
+    point: tuple[int, ...]
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The axes along which the plane is one pixel thick."""
+        return tuple(axis for axis in range(len(self.point)) if axis not in self.axes)
+
+
+def source_key(layer: Layer) -> str:
+    """Return the key of the image that a layer belongs to."""
+    return str(layer.metadata.get(ID_KEY, layer.unique_id))
+
+
+def sources(layers: Iterable[Layer]) -> list[Source]:
+    """List the images among the layers; the channels of one image that we read are one source."""
+    groups: dict[str, list[ImageLayer]] = {}
+    for layer in layers:
+        # By name: importing napari.layers costs seconds, and readers import this module.
+        if type(layer).__name__ == "Image" and layer.ndim >= 2 and RECIPE_KEY not in layer.metadata:
+            groups.setdefault(source_key(layer), []).append(layer)
+    return [Source(key, _name(group), tuple(group)) for key, group in groups.items()]
+
+
+def _name(layers: list[ImageLayer]) -> str:
+    image = layers[0].metadata.get(IMAGE_KEY)
+    return image.name if isinstance(image, Image) and len(image.channels) > 1 else str(layers[0].name)
+
+
+def made_from(source: Source, layers: Iterable[Layer]) -> list[Layer]:
+    """List the layers that were computed from an image."""
+    return [layer for layer in layers if layer.metadata.get(FROM_KEY) == source.key]
+
+
+def shown_plane(source: Source, viewer: ViewerModel) -> Plane:
+    """Find the plane of a source that the viewer shows now."""
+    layer = source.layers[0]
+    ndim = layer.ndim
+    offset = viewer.dims.ndim - ndim
+    shown = sorted(axis - offset for axis in viewer.dims.displayed)
+    axes = (shown[0], shown[1]) if len(shown) == 2 and shown[0] >= 0 else (ndim - 2, ndim - 1)
+    shape = full_resolution(layer).shape
+    raw = np.rint(np.asarray(layer.world_to_data(np.asarray(viewer.dims.point)[-ndim:]))).astype(int)
+    point = tuple(int(np.clip(raw[axis], 0, shape[axis] - 1)) for axis in range(ndim))
+    return Plane(source, axes, point)
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Return the viewer's camera; napari 0.9 moved it into the scene."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def full_resolution(layer: Layer) -> Any:
+    """Return the full-resolution data of a layer."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def to_image(source: Source, viewer: ViewerModel) -> Image:
+    """Take the shown plane of any napari image layer as an Image; nothing is computed.
+
+    Parameters
+    ----------
+    source : its first layer is taken: 2-D or more, grey or RGB(A), multiscale or not, over numpy, dask,
+        zarr or the like.
+    viewer : says which plane is shown.
+
+    Returns
+    -------
+    Image named after the layer; its pixel size is known only where the layer's units are a length.
+    """
+    layer, plane = source.layers[0], shown_plane(source, viewer)
+    full = full_resolution(layer).shape
+    levels = list(layer.data) if layer.multiscale else [layer.data]
+    names = ("red", "green", "blue") if layer.rgb else (layer.name,)
+    return Image(
+        levels=tuple(_cut(level, plane, full, layer.rgb) for level in levels),
+        channels=tuple(Channel(name) for name in names),
+        rgb=bool(layer.rgb),
+        pixel_size_um=pixel_size_um(layer, plane.axes),
+        name=layer.name,
+        notes=tuple(
+            f"plane {plane.point[axis]} of {full[axis]} on axis {axis}, counted from 0"
+            for axis in plane.hidden
+        ),
+    )
+
+
+def _cut(level: Any, plane: Plane, full: Sequence[int], rgb: bool) -> Array:
+    """Cut the plane out of a pyramid level as (C, Y, X)."""
+    data = _as_array(level)
+    # A coarser level may have fewer planes as well.
+    index = tuple(
+        plane.point[axis] * data.shape[axis] // full[axis] if axis in plane.hidden else slice(None)
+        for axis in range(len(plane.point))
+    )
+    picture: Array = data[index]
+    return picture[..., :3].transpose(2, 0, 1) if rgb else picture[None]  # alpha carries no stain
+
+
+def _as_array(data: Any) -> Array:
+    if isinstance(data, np.ndarray) or type(data).__module__.startswith("dask."):
+        array: Array = data
+        return array
+    import dask.array
+
+    lazy: Array = dask.array.from_array(data)  # type: ignore[no-untyped-call]
+    return lazy
+
+
+def pixel_size_um(layer: Layer, axes: tuple[int, int]) -> float | None:
+    """Return the edge of a pixel in micrometres; None if it is not square or the units are no length."""
+    sizes = []
+    for axis in axes:
+        unit = layer.units[axis]
+        if not unit.is_compatible_with(MICROMETRE):
+            return None
+        sizes.append(float((layer.scale[axis] * unit).to(MICROMETRE).magnitude))
+    return sizes[0] if np.isclose(sizes[0], sizes[1], rtol=0.01) and sizes[0] > 0 else None
+
+
+def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
+    """Return the part of a source that the canvas shows, in full-resolution pixels.
+
+    Returns
+    -------
+    None when all of it is seen or nothing was drawn yet.
+    """
+    layer = source.layers[0]
+    axes = shown_plane(source, viewer).axes
+    factors = np.ones(layer.ndim)
+    if layer.multiscale:
+        factors = np.asarray(layer.downsample_factors[layer.data_level])
+    first, last = np.asarray(layer.corner_pixels, float) * factors
+    spans = []
+    for axis in axes:
+        size = int(full_resolution(layer).shape[axis])
+        start = max(0, int(np.floor(first[axis])))
+        # The last corner is the last pixel that is seen.
+        spans.append((start, min(size, int(np.ceil(last[axis] + factors[axis])))))
+    (y0, y1), (x0, x1) = spans
+    whole = full_resolution(layer).shape
+    if last[list(axes)].max() <= 0 or (y1 - y0, x1 - x0) == (whole[axes[0]], whole[axes[1]]):
+        return None
+    return Region(y0, x0, y1, x1)
+
+
+def z_plane(image: Image) -> tuple[int, int] | None:
+    """Return which z plane of how many a file was read at, counted from 0; None if it has only one."""
+    if image.source is None:
+        return None
+    found = next(filter(None, (Z_NOTE.search(note) for note in image.notes)), None)
+    return None if found is None else (int(found[1]), int(found[2]))

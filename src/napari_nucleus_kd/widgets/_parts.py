@@ -1,0 +1,239 @@
+"""Parts that the dock widgets share: their base, the run button with its progress, the error box."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QApplication,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QElidingLabel
+
+from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._session import session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari import Viewer
+    from psygnal import SignalInstance
+
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.workspace import Activity, Problem
+
+# Blue and vermilion of Okabe and Ito: seen by the colour-blind, legible on napari's dark and light.
+PRIMARY_STYLE = """
+QPushButton { background: #0072b2; color: white; font-weight: bold; padding: 7px; border-radius: 3px; }
+QPushButton:hover { background: #1a86c2; }
+QPushButton:disabled { background: #8a8f96; color: #d5d7da; }
+"""
+PROBLEM_STYLE = "#problem { border: none; border-left: 4px solid #d55e00; padding-left: 4px; }"
+FOLD_STYLE = """
+QPushButton { text-align: left; border: none; background: transparent; padding: 3px 0px; font-weight: bold; }
+QPushButton:hover { text-decoration: underline; }
+"""
+CANCEL_KEY = "Ctrl+."
+_BUSY = 1000  # steps of the bar; fine enough to be smooth
+
+
+class StepWidget(QWidget):
+    """Base of the dock widgets: observes the session of its viewer, and lets go of it when destroyed."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.session: Session = session_of(viewer)
+        self.workspace = self.session.workspace
+        self._followed: list[tuple[SignalInstance, Callable[..., Any]]] = []
+        self.session.attach()
+        # The callable must not hold the widget: it runs when the widget is already gone.
+        self.destroyed.connect(partial(_let_go, self.session, self._followed))
+
+    def follow(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
+        """Call a slot at each signal, for as long as this widget lives."""
+        signal.connect(slot)
+        self._followed.append((signal, slot))
+
+    def add_shortcut(self, keys: str, slot: Callable[[], None]) -> None:
+        """Call a slot when keys are pressed anywhere in the window."""
+        shortcut = QShortcut(QKeySequence(keys), self)
+        shortcut.activated.connect(slot)
+        # Two widgets of this kind may be open: Qt then tells only one of them at a time.
+        shortcut.activatedAmbiguously.connect(slot)
+
+
+def _let_go(session: Session, followed: list[tuple[SignalInstance, Callable[..., Any]]], *_: object) -> None:
+    for signal, slot in followed:
+        signal.disconnect(slot, missing_ok=True)
+    followed.clear()
+    session.detach()
+
+
+def words_label() -> QLabel:
+    """Make a label for sentences: wrapped, and its text can be selected."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setTextFormat(Qt.TextFormat.PlainText)  # names of files and channels are not markup
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+def row(*widgets: QWidget, stretch: int = 0) -> QWidget:
+    """Put widgets side by side; the one numbered `stretch` takes the room that is left."""
+    line = QWidget()
+    layout = QHBoxLayout(line)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for index, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if index == stretch else 0)
+    return line
+
+
+class Fold(QWidget):
+    """A heading that shows or hides what is under it.
+
+    superqt's QCollapsible fixes the height of its content when it opens; ours must grow, for errors
+    and results appear in it.
+    """
+
+    toggled = Signal(bool)
+
+    def __init__(self, title: str, content: QWidget, *, tip: str = "", is_open: bool = False) -> None:
+        super().__init__()
+        self._title = title
+        self.content = content
+        self.heading = QPushButton()
+        self.heading.setCheckable(True)
+        self.heading.setChecked(is_open)
+        self.heading.setStyleSheet(FOLD_STYLE)
+        self.heading.setToolTip(tip)
+        self.heading.toggled.connect(self._on_toggled)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.heading)
+        layout.addWidget(content)
+        self._on_toggled(is_open)
+
+    def set_open(self, is_open: bool) -> None:
+        """Show or hide the content."""
+        self.heading.setChecked(is_open)
+
+    def _on_toggled(self, is_open: bool) -> None:
+        self.heading.setText(f"{'▾' if is_open else '▸'}  {self._title}")
+        self.content.setVisible(is_open)
+        self.toggled.emit(is_open)
+
+
+class TaskBar(QStackedWidget):
+    """The primary button of a step; while its job runs, progress with time left and Cancel.
+
+    Parameters
+    ----------
+    owner : the widget it stands in.
+    step : whose jobs it shows; jobs of other steps only disable the button.
+    text : on the button.
+    tip : its tooltip.
+    run : called when it is pressed.
+    """
+
+    def __init__(self, owner: StepWidget, step: str, text: str, tip: str, run: Callable[[], None]) -> None:
+        super().__init__()
+        self._step = step
+        self._owner = owner
+        self._available = True
+        self.button = QPushButton(text)
+        self.button.setToolTip(tip)
+        self.button.setStyleSheet(PRIMARY_STYLE)
+        self.button.clicked.connect(lambda: run())
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.message = QElidingLabel()
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setToolTip(f"Stop at the next step; nothing is changed ({CANCEL_KEY})")
+        self.cancel.clicked.connect(owner.session.cancel)
+        self._running = QWidget()
+        lines = QVBoxLayout(self._running)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.setSpacing(2)
+        lines.addWidget(row(self.bar, self.cancel))
+        lines.addWidget(self.message)
+        self.addWidget(self.button)
+        self.addWidget(self._running)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        owner.follow(owner.workspace.events.activity, self._on_activity)
+        owner.add_shortcut(CANCEL_KEY, owner.session.cancel)
+        self._on_activity(owner.workspace.activity)
+
+    def set_available(self, available: bool) -> None:
+        """Say whether the step can be run at all now."""
+        self._available = available
+        self._on_activity(self._owner.workspace.activity)
+
+    def _on_activity(self, activity: Activity | None) -> None:
+        self.button.setEnabled(self._available and activity is None)
+        if activity is None or activity.step != self._step:
+            self.setCurrentWidget(self.button)
+            return
+        self.setCurrentWidget(self._running)
+        self.cancel.setEnabled(not activity.stopping)
+        self.message.setText(_words.progress(activity))
+        progress = activity.progress
+        if progress is None or progress.total <= 0:
+            self.bar.setRange(0, 0)
+            return
+        self.bar.setRange(0, _BUSY)
+        self.bar.setValue(round(_BUSY * progress.done / progress.total))
+
+
+class ProblemBox(QFrame):
+    """Says what went wrong in a step and what to do; the technical details are folded."""
+
+    def __init__(self, owner: StepWidget, step: str) -> None:
+        super().__init__()
+        self._step = step
+        self._workspace = owner.workspace
+        self.setObjectName("problem")
+        self.setStyleSheet(PROBLEM_STYLE)
+        self.text = words_label()
+        self.details = words_label()
+        self.copy = QPushButton("Copy the details")
+        self.copy.setToolTip("Put message and details on the clipboard, for a report to the developers")
+        self.copy.clicked.connect(self._copy)
+        inner = QWidget()
+        lines = QVBoxLayout(inner)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.addWidget(self.copy)
+        lines.addWidget(self.details)
+        self.fold = Fold("Details", inner, tip="The technical details, for a report to the developers")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 2, 2, 2)
+        layout.addWidget(self.text)
+        layout.addWidget(self.fold)
+        owner.follow(owner.workspace.events.problem, self._on_problem)
+        self._on_problem(owner.workspace.problem)
+
+    def _on_problem(self, problem: Problem | None) -> None:
+        mine = problem is not None and problem.step == self._step
+        self.setVisible(mine)
+        if problem is None or not mine:
+            return
+        self.text.setText(problem.text)
+        self.details.setText(problem.details)
+        self.fold.set_open(False)
+        self.fold.setVisible(bool(problem.details))
+
+    def _copy(self) -> None:
+        QApplication.clipboard().setText(f"{self.text.text()}\n\n{self.details.text()}")

@@ -1,0 +1,103 @@
+"""The same run as a command line or as Python, for the clipboard; needs no Qt."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.widgets._layers import z_plane
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.types import Image, Region
+
+_MODALITIES = {Modality.FLUORESCENCE: "fluorescence", Modality.HE: "he", Modality.IHC: "ihc"}
+# Options of `nucleus-kd segment`, by Recipe field.
+_OPTIONS = {
+    "segmenter": "--segmenter",
+    "model": "--model",
+    "device": "--device",
+    "pixel_size_um": "--pixel-size",
+    "diameter_px": "--diameter",
+    "diameter_um": "--diameter-um",
+}
+_DECODE_OPTIONS = {"foreground": "--foreground", "split": "--split", "min_area_px": "--min-area"}
+
+
+def as_command(image: Image, recipe: Recipe) -> str:
+    """Return the command line that segments the whole image with these settings.
+
+    Parameters
+    ----------
+    recipe : as chosen or, better, resolved: then the command does not estimate the diameter anew.
+
+    Raises
+    ------
+    SettingsError if the image has no file.
+    """
+    if image.source is None:
+        raise SettingsError(
+            f"{image.name} has no file that a command could read; save it (File > Save Selected Layers) and "
+            "open that file, or use Copy as Python"
+        )
+    words = ["nucleus-kd", "segment", str(image.source), "--output", "nuclei"]
+    if plane := z_plane(image):
+        words += ["--z", str(plane[0])]
+    if not image.rgb:
+        for channel in recipe.channels or ():
+            words += ["--channel", str(channel)]
+    if recipe.modality is not None:
+        words += ["--modality", _MODALITIES[recipe.modality]]
+    chosen, defaults = recipe.model_dump(), Recipe().model_dump()
+    for name, option in _OPTIONS.items():
+        if chosen[name] != defaults[name] and not _is_said(name, recipe):
+            words += [option, _number(chosen[name])]
+    if "decode" in recipe.model_fields_set:
+        # All of them: given some, the command would not take the model's own for the others.
+        for name, option in _DECODE_OPTIONS.items():
+            words += [option, _number(chosen["decode"][name])]
+        words.append("--fill-holes" if recipe.decode.fill_holes else "--keep-holes")
+    return shlex.join(words)
+
+
+def _is_said(name: str, recipe: Recipe) -> bool:
+    """Tell whether another setting already says this one: a resolved recipe holds both."""
+    if name == "diameter_um":
+        return recipe.diameter_px is not None
+    return name == "model" and recipe.segmenter != Recipe().segmenter
+
+
+def _number(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def as_python(image: Image, recipe: Recipe, region: Region | None, layer_name: str) -> str:
+    """Return Python that repeats the run.
+
+    Parameters
+    ----------
+    region : None is the whole image.
+    layer_name : of a layer without a file, whose picture the script then takes from the running viewer.
+    """
+    lines = ["from napari_nucleus_kd import Recipe, read, segment"]
+    if region is not None:
+        lines.append("from napari_nucleus_kd.types import Region")
+    if image.source is None:
+        lines[0] = "from napari_nucleus_kd import Recipe, segment"
+        lines += ["", f"image = viewer.layers[{layer_name!r}].data  # in the console of the napari window"]
+    else:
+        plane = z_plane(image)
+        lines += ["", f"image = read({str(image.source)!r}{f', z={plane[0]}' if plane else ''})"]
+    lines += ["result = segment(", "    image,", f"    Recipe({_arguments(recipe)}),"]
+    if region is not None:
+        lines.append(f"    region=Region({region.y0}, {region.x0}, {region.y1}, {region.x1}),")
+    return "\n".join([*lines, ")", "labels = result.nuclei.labels"]) + "\n"
+
+
+def _arguments(recipe: Recipe) -> str:
+    chosen, defaults = recipe.model_dump(mode="json", exclude_unset=True), Recipe().model_dump(mode="json")
+    # Thresholds are said even if they are the defaults: left out, the model's own would be taken.
+    said = {name: value for name, value in chosen.items() if name == "decode" or value != defaults[name]}
+    return ", ".join(f"{name}={value!r}" for name, value in said.items())

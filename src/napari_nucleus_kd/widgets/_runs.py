@@ -1,0 +1,180 @@
+"""Segmenting in the window: start, cancel, show the nuclei, decode again, keep what a person drew."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer
+
+from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
+from napari_nucleus_kd.widgets._worker import one_step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.config import DecodeSettings, Recipe
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.widgets._layers import Plane
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._steps import Found, Stored
+
+ON_DISK_EDGE_PX = 4096  # whole images with a longer edge go to a file
+_DEBOUNCE_MS = 250
+
+
+class Runs(QObject):
+    """Runs the segmentation of one session and shows what comes of it."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._labels: Labels | None = None
+        self._plane: Plane | None = None
+        self._decoding = False
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_DEBOUNCE_MS)
+        self._timer.timeout.connect(self.decode_again)
+        session.workspace.events.recipe.connect(self._on_recipe)
+
+    # What would be run
+
+    def region(self) -> Region | None:
+        """Return the part of the image that the next run acts on; None is all of it."""
+        source = self._session.source
+        if source is None or self._session.workspace.whole_image:
+            return None
+        return _layers.visible_region(source, self._session.viewer)
+
+    def on_disk(self) -> bool:
+        """Tell whether the next run is too large for memory and goes to a file."""
+        image = self._session.workspace.image
+        return image is not None and self.region() is None and max(image.shape_yx) > ON_DISK_EDGE_PX
+
+    def is_edited(self) -> bool:
+        """Tell whether a person changed the labels since they were computed."""
+        result, layer = self._session.workspace.result, self._labels
+        if result is None or layer is None or layer not in self._session.viewer.layers:
+            return False
+        return not np.array_equal(np.squeeze(layer.data), np.squeeze(result.nuclei.labels))
+
+    # Running
+
+    def start(self, ask_path: Callable[[str], Path | None]) -> None:
+        """Segment what is in hand.
+
+        Parameters
+        ----------
+        ask_path : asks the person for the OME-Zarr of a large image, given a name to suggest; None: not now.
+        """
+        source, image = self._session.source, self._session.refresh()
+        if source is None or image is None or self._session.workspace.activity is not None:
+            return
+        recipe, region = self._session.workspace.recipe, self.region()
+        self._session.workspace.outcome = ""
+        # Taken now: the person may scroll on to another plane while it runs.
+        plane = _layers.shown_plane(source, self._session.viewer)
+        if not self.on_disk():
+            steps = _steps.memory_steps(image, recipe, region)
+            self._session.run_main("segment", "Segmenting", steps, partial(self._show, plane, image))
+            return
+        path = ask_path(f"{Path(image.name).stem}_nuclei.ome.zarr")
+        if path is not None:
+            self._session.run_main(
+                "segment",
+                f"Segmenting into {path.name}",
+                _steps.disk_steps(image, path, recipe),
+                partial(self._show_stored, plane, image, recipe),
+            )
+
+    def wanted_decode(self) -> DecodeSettings | None:
+        """Return the thresholds that the newest result should have; None if it is right or there is none."""
+        workspace = self._session.workspace
+        result = workspace.result
+        if result is None:
+            return None
+        chosen = workspace.chosen_decode()
+        if chosen is None and result.segmenter is not None:
+            chosen = result.segmenter.decode_defaults
+        return None if chosen is None or chosen == result.recipe.decode else chosen
+
+    def decode_again(self) -> None:
+        """Apply changed thresholds to the kept maps, in a thread; the network does not run."""
+        workspace, wanted = self._session.workspace, self.wanted_decode()
+        result, image = workspace.result, workspace.image
+        if wanted is None or result is None or result.maps is None or image is None:
+            return
+        if self._decoding:
+            self._timer.start()  # the newest thresholds are decoded when this one is through
+            return
+        self._decoding = True
+        self._session.run_beside(
+            one_step(partial(_steps.decode, result, wanted, image)),
+            partial(self._show_again, result, image),
+            ended=self._decoding_ended,
+        )
+
+    def _decoding_ended(self) -> None:
+        self._decoding = False
+
+    def _on_recipe(self, _: Recipe) -> None:
+        result = self._session.workspace.result
+        if result is not None and result.maps is not None and self.wanted_decode() is not None:
+            self._timer.start()
+
+    # Showing
+
+    def _show(self, plane: Plane, image: Image, found: Found) -> None:
+        viewer, workspace, result = self._session.viewer, self._session.workspace, found.result
+        self._hide_former(plane)
+        if workspace.probability and result.maps is not None:
+            _show.add_probability(viewer, plane, result)
+        labels = _show.add_labels(viewer, plane, result, found.table)
+        workspace.remember_run(result.nuclei.labels.size / 1e6, result.seconds)
+        if self._session.source is not None and self._session.source.key == plane.source.key:
+            self._labels, self._plane = labels, plane
+            workspace.result = result
+            workspace.outcome = outcome(result)
+
+    def _show_again(self, before: Result, image: Image, found: Found) -> None:
+        workspace, plane = self._session.workspace, self._plane
+        if workspace.result is not before or plane is None:
+            return  # another image or a new run came between
+        viewer, layer, kept = self._session.viewer, self._labels, ""
+        if layer is not None and layer in viewer.layers and not self.is_edited():
+            _show.update_labels(layer, found.result, found.table)
+        else:
+            if layer is not None and layer in viewer.layers:
+                kept = f"\nYour edits stay in “{layer.name}”, now hidden; this is a new layer."
+            self._hide_former(plane)
+            self._labels = _show.add_labels(viewer, plane, found.result, found.table)
+        workspace.result = found.result
+        workspace.outcome = outcome(found.result) + kept
+
+    def _show_stored(self, plane: Plane, image: Image, recipe: Recipe, stored: Stored) -> None:
+        workspace = self._session.workspace
+        self._hide_former(plane)
+        _show.add_stored_labels(self._session.viewer, plane, recipe, stored.levels, stored.path)
+        workspace.remember_run(image.shape_yx[0] * image.shape_yx[1] / 1e6, stored.seconds)
+        if self._session.source is not None and self._session.source.key == plane.source.key:
+            workspace.result = None
+            workspace.outcome = f"Done in {_words.duration(stored.seconds)}. The labels are in {stored.path}."
+
+    def _hide_former(self, plane: Plane) -> None:
+        # Results on top of each other cannot be told apart.
+        for layer in _layers.made_from(plane.source, self._session.viewer.layers):
+            layer.visible = False
+
+
+def outcome(result: Result) -> str:
+    """Say what a run found."""
+    across = _words.size_in_both(result.diameter_px, result.recipe.pixel_size_um)
+    found = _words.count(result.nuclei.count, "nucleus", "nuclei")
+    notes = [note for note in result.notes if " px across" not in note]  # the first line says it in um too
+    return "\n".join((f"{found} in {_words.duration(result.seconds)}, about {across} across.", *notes))

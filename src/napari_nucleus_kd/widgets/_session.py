@@ -1,0 +1,283 @@
+"""The images of one viewer: which are there, which is in hand, opening others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from psygnal import Signal
+
+from napari_nucleus_kd.widgets import _layers, _show, _steps
+from napari_nucleus_kd.widgets._runs import Runs
+from napari_nucleus_kd.widgets._worker import one_step, run_in_thread
+from napari_nucleus_kd.workspace import Activity, Problem, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from napari import Viewer
+
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import Image, Modality, Progress
+    from napari_nucleus_kd.widgets._layers import Source
+    from napari_nucleus_kd.widgets._show import LayerData
+    from napari_nucleus_kd.widgets._worker import Job
+
+_SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
+
+
+def session_of(viewer: Viewer) -> Session:
+    """Return the session that all widgets of a viewer share."""
+    # napari hands widgets a short-lived proxy of the viewer.
+    viewer = getattr(viewer, "__wrapped__", viewer)
+    if viewer not in _SESSIONS:
+        _SESSIONS[viewer] = Session(viewer, Workspace.remembered())
+    return _SESSIONS[viewer]
+
+
+class Session:
+    """Keeps the workspace and the layers of one viewer in step, and holds the jobs that run for it.
+
+    Only the GUI thread uses it. It holds no widget, and its viewer only weakly.
+    """
+
+    sources_changed = Signal()
+    models_changed = Signal()
+    view_changed = Signal()
+
+    def __init__(self, viewer: Viewer, workspace: Workspace) -> None:
+        self._viewer = ref(viewer)
+        self.workspace = workspace
+        self.models: tuple[Model, ...] = ()
+        self._key = ""
+        self._jobs: set[Job] = set()
+        self._main: Job | None = None
+        self._views = 0
+        self.runs = Runs(self)
+        viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.events.renamed.connect(self._on_renamed)
+        viewer.dims.events.current_step.connect(self._on_plane)
+        _layers.camera_of(viewer).events.connect(self._on_camera)
+        found = self.sources()
+        if found:
+            self.choose(found[-1])
+        self.run_beside(one_step(_steps.list_models), self._set_models)
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer.
+
+        Raises
+        ------
+        RuntimeError if it is gone.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer of this session is gone")
+        return viewer
+
+    # Images
+
+    def sources(self) -> list[Source]:
+        """List the images among the viewer's layers."""
+        return _layers.sources(self.viewer.layers)
+
+    @property
+    def source(self) -> Source | None:
+        """The image in hand, None if there is none."""
+        return next((source for source in self.sources() if source.key == self._key), None)
+
+    def choose(self, source: Source | None) -> None:
+        """Take an image of the viewer in hand and ask what its pixels suggest."""
+        self._key = "" if source is None else source.key
+        if source is None:
+            self.workspace.take(None)
+            return
+        image = source.opened or _layers.to_image(source, self.viewer)
+        self.workspace.take(image)
+        self.run_beside(
+            one_step(lambda: _steps.suggest(image)), lambda found: self._set_suggestion(image, found)
+        )
+
+    def refresh(self) -> Image | None:
+        """Return the image in hand as it is shown now: a stack's plane, or a name, may have changed."""
+        source, image = self.source, self.workspace.image
+        if source is None or image is None:
+            return None
+        if source.opened is None:
+            current = _layers.to_image(source, self.viewer)
+            size_um = self.workspace.recipe.pixel_size_um or current.pixel_size_um
+            self.workspace.image = replace(current, pixel_size_um=size_um)
+        return self.workspace.image
+
+    def set_pixel_size(self, size_um: float) -> None:
+        """Fill in the edge of a pixel in micrometres; the layers of an image that we opened follow."""
+        source, image = self.source, self.workspace.image
+        if source is None or image is None or image.pixel_size_um == size_um:
+            return
+        if source.opened is None:
+            image = replace(image, pixel_size_um=size_um)
+        else:
+            image = _show.set_pixel_size(source, self.viewer.layers, size_um)
+        self.workspace.set_recipe(pixel_size_um=size_um)
+        self.workspace.image = image
+
+    def open(self, path: Path) -> None:
+        """Read an image in a thread and add its layers; problems stand in the workspace."""
+        self.run_main("open", f"Opening {path.name}", _steps.read_steps(path), self._add_layers)
+
+    def open_sample(self, name: str) -> None:
+        """Draw a sample image in a thread and add its layers."""
+        self.run_main("open", f"Drawing the {name} sample", _steps.sample_steps(name), self._add_layers)
+
+    def show_plane(self, z: int) -> None:
+        """Read another z plane, counted from 0, of the file in hand into the same layers."""
+        source, image = self.source, self.workspace.image
+        if source is None or image is None or image.source is None:
+            return
+        self.run_main(
+            "open",
+            f"Reading z plane {z}",
+            _steps.read_steps(image.source, z=z),
+            lambda found: self._swap_plane(source, found[0]),
+        )
+
+    # Jobs
+
+    def run_main(
+        self,
+        step: str,
+        title: str,
+        steps: Generator[Progress, None, Any],
+        done: Callable[[Any], None],
+    ) -> None:
+        """Run the one job that a person waits for; does nothing while another one runs.
+
+        Parameters
+        ----------
+        step : whose widget shows a problem, "open" or "segment".
+        title : what is being done, for a person.
+        done : called with the result in the GUI thread.
+        """
+        if self._main is not None:
+            steps.close()
+            return
+        self.workspace.problem = None
+        self.workspace.activity = Activity(step, title)
+
+        def failed(error: BaseException, details: str) -> None:
+            self.workspace.problem = Problem.from_error(step, error, details)
+
+        self._main = self._start(steps, done, failed, self.workspace.report, self._main_ended)
+
+    def run_beside(
+        self,
+        steps: Generator[Progress, None, Any],
+        done: Callable[[Any], None],
+        ended: Callable[[], None] | None = None,
+    ) -> Job:
+        """Run a short job that nobody waits for; a problem stands in the workspace like any other."""
+
+        def failed(error: BaseException, details: str) -> None:
+            self.workspace.problem = Problem.from_error("segment", error, details)
+
+        return self._start(steps, done, failed, None, ended)
+
+    def cancel(self) -> None:
+        """Stop the job that a person waits for, at its next step."""
+        if self._main is not None and self.workspace.activity is not None:
+            self._main.cancel()
+            self.workspace.activity = replace(self.workspace.activity, stopping=True)
+
+    def attach(self) -> None:
+        """Count a widget in."""
+        self._views += 1
+
+    def detach(self) -> None:
+        """Count a widget out; with the last one gone nobody could cancel the jobs, so they stop."""
+        self._views -= 1
+        if self._views == 0:
+            for job in tuple(self._jobs):
+                job.cancel()
+
+    def _start(
+        self,
+        steps: Generator[Progress, None, Any],
+        done: Callable[[Any], None],
+        failed: Callable[[BaseException, str], None],
+        progress: Callable[[Progress], None] | None,
+        ended: Callable[[], None] | None,
+    ) -> Job:
+        def leave() -> None:
+            self._jobs.discard(job)
+            if ended is not None:
+                ended()
+
+        job = run_in_thread(steps, done=done, failed=failed, progress=progress, ended=leave)
+        self._jobs.add(job)
+        return job
+
+    def _main_ended(self) -> None:
+        self._main = None
+        self.workspace.activity = None
+
+    # What comes back from jobs
+
+    def _add_layers(self, found: tuple[Image, list[LayerData]]) -> None:
+        from napari.layers import Layer
+
+        image, data = found
+        if image.source is not None:
+            self.workspace.remember_file(image.source)
+        for values, keywords, kind in data:
+            self.viewer.add_layer(Layer.create(values, keywords, kind))
+
+    def _swap_plane(self, source: Source, image: Image) -> None:
+        size_um = self.workspace.recipe.pixel_size_um
+        if size_um is not None:
+            image = replace(image, pixel_size_um=size_um)
+        for layer in _layers.made_from(source, self.viewer.layers):
+            layer.visible = False  # it belongs to the former plane
+        _show.swap_image(source, image)
+        self.workspace.result = None
+        self.workspace.outcome = ""
+        self.workspace.image = image
+
+    def _set_suggestion(self, image: Image, found: tuple[Modality, str]) -> None:
+        if self.workspace.image is image:
+            self.workspace.suggestion = found
+
+    def _set_models(self, found: tuple[Model, ...]) -> None:
+        self.models = found
+        self.models_changed.emit()
+
+    # What happens in the viewer
+
+    def _on_inserted(self, event: Any) -> None:
+        source = next((s for s in self.sources() if event.value in s.layers), None)
+        # An image that was opened on purpose is taken in hand; layers of other plugins only if it is empty.
+        new = source is not None and source.opened is not None and source.key != self._key
+        if source is not None and (new or self.workspace.image is None):
+            self.choose(source)
+        self.sources_changed.emit()
+
+    def _on_removed(self, event: Any) -> None:
+        if self.source is None and self.workspace.image is not None:
+            left = self.sources()
+            self.choose(left[-1] if left else None)
+        self.sources_changed.emit()
+
+    def _on_renamed(self, event: Any) -> None:
+        self.refresh()
+        self.sources_changed.emit()
+
+    def _on_camera(self, event: Any) -> None:
+        self.view_changed.emit()
+
+    def _on_plane(self, event: Any) -> None:
+        source = self.source
+        if source is not None and source.opened is None and source.layers[0].ndim > 2:
+            self.refresh()

@@ -1,0 +1,253 @@
+"""From core types to napari layers: images, labels with their features, probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.widgets._layers import (
+    CHANNEL_KEY,
+    FROM_KEY,
+    ID_KEY,
+    IMAGE_KEY,
+    MICROMETRE,
+    RECIPE_KEY,
+    made_from,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from napari.layers import Image as ImageLayer
+    from napari.layers import Labels, Layer
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.widgets._layers import Plane, Source
+
+    LayerData = tuple[Any, dict[str, Any], str]
+
+# Okabe and Ito's colours, safe for the colour-blind, for channels whose file names none.
+CHANNEL_COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
+_SHOWN_AT_FIRST = 3
+_SAMPLE_PX = 512
+_LABEL_OPACITY = 0.6
+_PROBABILITY_OPACITY = 0.7
+
+
+def spatial(size_um: float | None) -> dict[str, Any]:
+    """Return scale and units of a layer whose pixels have this edge, in micrometres if known."""
+    if size_um is None:
+        return {"scale": (1.0, 1.0), "units": ("pixel", "pixel")}
+    return {"scale": (size_um, size_um), "units": (MICROMETRE, MICROMETRE)}
+
+
+def layer_data(image: Image) -> list[LayerData]:
+    """Turn an image into napari layer data: one RGB layer, or one layer a channel.
+
+    Contrast limits are measured here on a small sample, so that napari need not read the file for them.
+    """
+    common = {**spatial(image.pixel_size_um), "multiscale": len(image.levels) > 1}
+    metadata = {IMAGE_KEY: image, ID_KEY: str(uuid4())}
+    if image.rgb:
+        keywords = {**common, "name": image.name, "rgb": True, "metadata": {**metadata, CHANNEL_KEY: 0}}
+        return [(layer_values(image, 0), keywords, "image")]
+    shown, sample = _shown_channels(image), _sample(image)
+    return [
+        (
+            layer_values(image, index),
+            {
+                **common,
+                "name": channel_layer_name(image, index),
+                "colormap": channel_color(image, index),
+                "contrast_limits": _contrast(sample[index]),
+                "blending": "additive",
+                "visible": index in shown,
+                "metadata": {**metadata, CHANNEL_KEY: index},
+            },
+            "image",
+        )
+        for index in range(len(image.channels))
+    ]
+
+
+def layer_values(image: Image, channel: int) -> Any:
+    """Return what a layer shows: (Y, X) of one channel or (Y, X, 3) of colour, as a list if multiscale."""
+    levels = [level.transpose(1, 2, 0) if image.rgb else level[channel] for level in image.levels]
+    return levels if len(levels) > 1 else levels[0]
+
+
+def channel_layer_name(image: Image, index: int) -> str:
+    """Return the layer name of a channel; the channel comes first because lists cut the end off."""
+    return image.name if len(image.channels) == 1 else f"{image.channels[index].name} ({image.name})"
+
+
+def channel_color(image: Image, index: int) -> str:
+    """Return the file's colour of a channel, else white alone or one safe for the colour-blind."""
+    color = image.channels[index].color
+    if color is not None:
+        return color
+    return "#ffffff" if len(image.channels) == 1 else CHANNEL_COLORS[index % len(CHANNEL_COLORS)]
+
+
+def _shown_channels(image: Image) -> set[int]:
+    nuclear = nuclear_channels([channel.name for channel in image.channels])
+    order = [*nuclear, *(i for i in range(len(image.channels)) if i not in nuclear)]
+    return set(order[:_SHOWN_AT_FIRST])
+
+
+def _sample(image: Image) -> np.ndarray[Any, Any]:
+    """Read a strided sample (C, Y, X) of the coarsest level that still has some detail."""
+    fit = [level for level in image.levels if min(level.shape[1:]) >= _SAMPLE_PX]
+    level = fit[-1] if fit else image.levels[0]
+    step = max(1, max(level.shape[1:]) // (2 * _SAMPLE_PX))
+    return np.asarray(level[:, ::step, ::step])
+
+
+def _contrast(sample: np.ndarray[Any, Any]) -> tuple[float, float]:
+    finite = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(finite, (0.5, 99.9)))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def set_pixel_size(source: Source, layers: Iterable[Layer], size_um: float) -> Image:
+    """Give an image that we opened its pixel size; its layers and what was made from them stay aligned.
+
+    Parameters
+    ----------
+    layers : all layers of the viewer.
+
+    Returns
+    -------
+    The image with its pixel size, which the layers now carry.
+    """
+    opened = source.opened
+    if opened is None:
+        raise ValueError(f"{source.name} was not opened by this plugin: its layer properties hold its scale")
+    image = replace(opened, pixel_size_um=size_um)
+    factor = size_um / (opened.pixel_size_um or 1.0)
+    for layer in (*source.layers, *made_from(source, layers)):
+        layer.translate = layer.translate * factor
+        layer.scale = layer.scale * factor
+        layer.units = (MICROMETRE,) * layer.ndim
+    for layer in source.layers:
+        layer.metadata[IMAGE_KEY] = image
+    return image
+
+
+def swap_image(source: Source, image: Image) -> None:
+    """Show another image of the same channels, such as another z plane, in the layers of a source."""
+    for layer in source.layers:
+        layer.data = layer_values(image, layer.metadata[CHANNEL_KEY])
+        layer.metadata[IMAGE_KEY] = image
+
+
+def placed(plane: Plane, region: Region | None) -> dict[str, Any]:
+    """Return scale, translate, rotate, shear, affine and units of a picture of a region of a plane."""
+    from napari.utils.transforms import Affine
+
+    layer = plane.source.layers[0]
+    offset = np.array([at if axis in plane.hidden else 0 for axis, at in enumerate(plane.point)], float)
+    if region is not None:
+        offset[list(plane.axes)] = region.y0, region.x0
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear)
+    return {
+        "scale": tuple(layer.scale),
+        "translate": tuple(own(offset)),
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine,
+        "units": layer.units,
+    }
+
+
+def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any]) -> Labels:
+    """Add the nuclei of a result as a Labels layer over its image; the array is a copy, for editing.
+
+    Parameters
+    ----------
+    plane : that was segmented; the labels of a stack's plane are one pixel thick and lie in it.
+    table : columns of `layer.features`; "index" holds the labels.
+    """
+    from napari.layers import Labels
+
+    layer = Labels(
+        np.expand_dims(result.nuclei.labels, plane.hidden).copy(),
+        name=f"{plane.source.name} nuclei",
+        opacity=_LABEL_OPACITY,
+        features=table,
+        metadata=_result_metadata(plane.source, result.recipe),
+        **placed(plane, result.region),
+    )
+    viewer.add_layer(layer)
+    return layer
+
+
+def _result_metadata(source: Source, recipe: Recipe) -> dict[str, Any]:
+    return {FROM_KEY: source.key, RECIPE_KEY: recipe}
+
+
+def update_labels(layer: Labels, result: Result, table: dict[str, Any]) -> None:
+    """Show another result in the layer of a former one."""
+    layer.data = result.nuclei.labels.reshape(layer.data.shape).copy()
+    layer.features = table
+    layer.metadata[RECIPE_KEY] = result.recipe
+
+
+def add_probability(viewer: ViewerModel, plane: Plane, result: Result) -> ImageLayer:
+    """Add how probable each pixel is nucleus, at the network's resolution.
+
+    Raises
+    ------
+    ValueError if the result keeps no maps.
+    """
+    from napari.layers import Image as ImageLayer
+
+    if result.maps is None:
+        raise ValueError("this result keeps no maps")
+    picture = result.maps["foreground"]
+    keywords = placed(plane, result.region)
+    scale, translate = np.array(keywords["scale"]), np.array(keywords["translate"])
+    for axis in plane.axes:
+        # Positions are pixel centres: the centre of a coarse pixel lies between those that it covers.
+        translate[axis] += scale[axis] * (1 / result.maps.scale - 1) / 2
+        scale[axis] /= result.maps.scale
+    layer = ImageLayer(
+        np.expand_dims(picture, plane.hidden),
+        name=f"{plane.source.name} nucleus probability",
+        colormap="magma",
+        contrast_limits=(0.0, 1.0),
+        opacity=_PROBABILITY_OPACITY,
+        metadata=_result_metadata(plane.source, result.recipe),
+        **{**keywords, "scale": tuple(scale), "translate": tuple(translate)},
+    )
+    viewer.add_layer(layer)
+    return layer
+
+
+def add_stored_labels(
+    viewer: ViewerModel, plane: Plane, recipe: Recipe, levels: list[Any], path: Path
+) -> Labels:
+    """Add labels that lie in an OME-Zarr as a lazy layer, full resolution first."""
+    from napari.layers import Labels
+
+    pictures = [np.expand_dims(level, plane.hidden) for level in levels]
+    layer = Labels(
+        pictures if len(pictures) > 1 else pictures[0],
+        multiscale=len(pictures) > 1,
+        name=f"{plane.source.name} nuclei",
+        opacity=_LABEL_OPACITY,
+        metadata={**_result_metadata(plane.source, recipe), "path": str(path)},
+        **placed(plane, None),
+    )
+    viewer.add_layer(layer)
+    return layer

@@ -1,0 +1,135 @@
+"""What runs in threads for the widgets; needs no Qt and imports the pipeline only there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets._show import layer_data
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_nucleus_kd.config import DecodeSettings, Recipe
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import Image, Modality, Region
+    from napari_nucleus_kd.widgets._show import LayerData
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result with the table of its nuclei.
+
+    Attributes
+    ----------
+    table : column name to one value a nucleus; "index" is the label.
+    """
+
+    result: Result
+    table: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Labels that were written to an OME-Zarr.
+
+    Attributes
+    ----------
+    levels : lazy (Y, X) arrays, full resolution first.
+    seconds : how long the run took.
+    """
+
+    path: Path
+    levels: list[Any]
+    seconds: float
+
+
+def memory_steps(image: Image, recipe: Recipe, region: Region | None) -> Generator[Progress, None, Found]:
+    """Segment a region in memory and measure its nuclei."""
+    from napari_nucleus_kd.pipeline import segment_steps
+
+    result = yield from segment_steps(image, recipe, region)
+    yield Progress(0, 0, "Measuring the nuclei")
+    return Found(result, measure(result, image))
+
+
+def disk_steps(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None, Stored]:
+    """Segment a large image into an OME-Zarr."""
+    from napari_nucleus_kd.pipeline import segment_to_zarr_steps
+
+    start = time.monotonic()
+    # The file dialog has asked whether a file that is there may be replaced.
+    written = yield from segment_to_zarr_steps(image, path, recipe, overwrite=path.exists())
+    return Stored(written, stored_levels(written), time.monotonic() - start)
+
+
+def decode(result: Result, settings: DecodeSettings, image: Image) -> Found:
+    """Apply other thresholds to the kept maps and measure the nuclei."""
+    from napari_nucleus_kd.pipeline import redecode
+
+    again = redecode(result, settings)
+    return Found(again, measure(again, image))
+
+
+def measure(result: Result, image: Image) -> dict[str, Any]:
+    """Return the features of every nucleus of a result; "index" is its label.
+
+    Areas and lengths are in um2 and um where the pixel size is known, else in px2 and px, and their
+    columns say so.
+    """
+    from napari_nucleus_kd.pipeline import measure_result
+
+    table = measure_result(result, image)
+    unit = "px" if result.recipe.pixel_size_um is None else "um"
+    units = {"area": f"area_{unit}2", **{n: f"{n}_{unit}" for n in ("diameter", "major_axis", "minor_axis")}}
+    return {"index": table.pop("label"), **{units.get(name, name): table[name] for name in table}}
+
+
+def stored_levels(path: Path) -> list[Any]:
+    """Open the pyramid of an OME-Zarr label image lazily, (Y, X), full resolution first."""
+    import dask.array
+    import zarr
+
+    group = zarr.open_group(str(path), mode="r")
+    attributes = dict(group.attrs)
+    pyramid = attributes.get("ome", attributes)["multiscales"][0]
+    names = [dataset["path"] for dataset in pyramid["datasets"]]
+    return [dask.array.from_zarr(group[name]) for name in names]  # type: ignore[no-untyped-call]
+
+
+def list_models() -> tuple[Model, ...]:
+    """List the models that are there."""
+    from napari_nucleus_kd import package
+
+    return package.list_models()
+
+
+def suggest(image: Image) -> tuple[Modality, str]:
+    """Ask the pixels how the picture was made, and why."""
+    from napari_nucleus_kd.modality import suggest_modality
+
+    return suggest_modality(image)
+
+
+def read_steps(path: Path, z: int | None = None) -> Generator[Progress, None, tuple[Image, list[LayerData]]]:
+    """Read an image and prepare its layers."""
+    from napari_nucleus_kd.io import read
+
+    yield Progress(0, 2, f"Reading {path.name}")
+    image = read(path, z=z)
+    yield Progress(1, 2, "Preparing the picture")
+    return image, layer_data(image)
+
+
+def sample_steps(name: str) -> Generator[Progress, None, tuple[Image, list[LayerData]]]:
+    """Read a sample image and prepare its layers."""
+    from napari_nucleus_kd.io.samples import sample
+
+    yield Progress(0, 2, f"Reading the {name} sample")
+    image = sample(name)
+    yield Progress(1, 2, "Preparing the picture")
+    return image, layer_data(image)

@@ -1,0 +1,144 @@
+"""What the widgets say: sizes, times and memory in words with units; needs no Qt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.workspace import speed_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.workspace import Activity, Workspace
+
+# First guesses in seconds per megapixel, until a run on this computer has been measured.
+_GUESSES = {"cpu": 2.0, "openvino": 1.0, "mps": 0.4, "cuda": 0.1}
+_CLASSICAL_GUESS = 1.0
+_NETWORK_BYTES = 600_000_000  # torch and the weights, once
+_RUN_BYTES_PER_PX = 90  # input, maps, labels and what decoding needs, for each pixel of a region in memory
+_ON_DISK_BYTES = 1_500_000_000
+
+
+def pixel_size(size_um: float | None) -> str:
+    """Say the edge of a pixel.
+
+    >>> pixel_size(0.5), pixel_size(None)
+    ('0.5 µm/px', 'pixel size unknown')
+    """
+    return "pixel size unknown" if size_um is None else f"{size_um:.4g} µm/px"
+
+
+def extent(shape_yx: tuple[int, int]) -> str:
+    """Say width and height, in this order as microscopes do.
+
+    >>> extent((512, 640))
+    '640 × 512 px'
+    """
+    return f"{shape_yx[1]} × {shape_yx[0]} px"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Say a number of things.
+
+    >>> count(1, "channel"), count(3, "channel"), count(0, "nucleus", "nuclei")
+    ('1 channel', '3 channels', '0 nuclei')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Say a time no more exactly than it is known.
+
+    >>> duration(0.4), duration(8.4), duration(200), duration(5000)
+    ('1 s', '8 s', '3 min', '1 h 23 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(number_bytes: float) -> str:
+    """Say an amount of memory.
+
+    >>> memory(640_000_000), memory(1_640_000_000)
+    ('0.6 GB', '1.6 GB')
+    """
+    return f"{max(0.1, number_bytes / 1e9):.1f} GB"
+
+
+def size_in_both(length_px: float, size_um: float | None) -> str:
+    """Say a length in pixels, and in micrometres where the scale is known.
+
+    >>> size_in_both(18, 0.5), size_in_both(18, None)
+    ('18 px (9 µm)', '18 px')
+    """
+    both = f" ({length_px * size_um:.3g} µm)" if size_um else ""
+    return f"{length_px:.3g} px{both}"
+
+
+def channels(image: Image, recipe: Recipe) -> str:
+    """Say which channels a run uses."""
+    if image.rgb:
+        return "colour"
+    if recipe.channels:
+        return " + ".join(image.channels[c].name if isinstance(c, int) else c for c in recipe.channels)
+    return image.channels[0].name if len(image.channels) == 1 else count(len(image.channels), "channel")
+
+
+def segmenter(recipe: Recipe) -> str:
+    """Say what finds the nuclei."""
+    return "Classical method (no network)" if recipe.segmenter == "classical" else f"Model {recipe.model}"
+
+
+def estimate(shape_yx: tuple[int, int], recipe: Recipe, speeds: Mapping[str, float], on_disk: bool) -> str:
+    """Estimate time and memory of a run, from the speed of earlier runs where there were any.
+
+    Parameters
+    ----------
+    shape_yx : height and width to run on, in pixels.
+    speeds : seconds per megapixel by `speed_key`.
+    on_disk : the result goes to a file, tile by tile.
+    """
+    pixels = shape_yx[0] * shape_yx[1]
+    key = speed_key(recipe)
+    guess = _CLASSICAL_GUESS if recipe.segmenter == "classical" else _GUESSES.get(_kind(recipe.device), 2.0)
+    network = 0 if recipe.segmenter == "classical" else _NETWORK_BYTES
+    needed = _ON_DISK_BYTES if on_disk else network + pixels * _RUN_BYTES_PER_PX
+    surely = "" if key in speeds else ", not yet measured here"
+    return f"about {duration(speeds.get(key, guess) * pixels / 1e6)} and {memory(needed)} of memory{surely}"
+
+
+def _kind(device: str) -> str:
+    return "cpu" if device == "auto" else device.partition(":")[0]
+
+
+def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
+    """Say what pressing Segment will do."""
+    image, recipe = workspace.image, workspace.recipe
+    if image is None:
+        return "No image yet: open one, or drop a file on the window."
+    shape = image.shape_yx if region is None else region.shape_yx
+    where = "the whole image" if region is None else f"what is seen of {extent(image.shape_yx)}"
+    said = [
+        f"{image.name} ({channels(image, recipe)}), {pixel_size(image.pixel_size_um)}",
+        f"{extent(shape)}, {where}",
+        f"{segmenter(recipe)}: "
+        + estimate(shape, recipe, workspace.preferences.seconds_per_megapixel, on_disk),
+    ]
+    if on_disk:
+        said.append("Too large for memory at once: you will be asked for a file (OME-Zarr)")
+    return ".\n".join(said) + "."
+
+
+def progress(activity: Activity) -> str:
+    """Say how far the running job is."""
+    if activity.stopping:
+        return "Stopping after this step…"
+    if activity.progress is None:
+        return f"{activity.title}…"
+    left = activity.seconds_left()
+    text = activity.progress.message or activity.title
+    return f"{text}: {duration(left)} left" if left is not None and left >= 1 else text

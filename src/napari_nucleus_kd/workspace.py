@@ -1,0 +1,248 @@
+"""What is in hand: image, settings, result and the job that runs; observed by every widget, knows no GUI."""
+
+from __future__ import annotations
+
+import json
+import operator
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import platformdirs
+from psygnal import SignalGroupDescriptor
+from pydantic import Field, ValidationError
+
+from napari_nucleus_kd.config import Recipe, Settings
+from napari_nucleus_kd.errors import NucleusKDError, SettingsError
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import Image, Modality, Progress
+
+MAX_RECENT = 10
+_SAME_SPEED = 0.5  # share of the newest run in the remembered speed
+
+
+class Preferences(Settings):
+    """What is remembered between sessions.
+
+    Thresholds, channels and diameter are not: they belong to one image or one model.
+    """
+
+    recent: tuple[str, ...] = Field((), description="Files opened before, newest first")
+    segmenter: str = Recipe().segmenter
+    model: str = Recipe().model
+    device: str = Recipe().device
+    tile_px: int = Field(Recipe().tile_px, ge=128)
+    whole_image: bool = False
+    probability: bool = False
+    seconds_per_megapixel: dict[str, float] = Field(
+        default_factory=dict, description="Measured speed of each segmenter, model and device"
+    )
+
+
+def preferences_path() -> Path:
+    """Return where the preferences of this user are kept."""
+    return Path(platformdirs.user_config_dir("napari-nucleus-kd", appauthor=False)) / "preferences.json"
+
+
+def load_preferences(path: Path) -> Preferences:
+    """Read preferences; a missing, damaged or outdated file gives the defaults."""
+    try:
+        return Preferences.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError):
+        # Preferences are a comfort: a broken file must never keep the window from opening.
+        return Preferences()
+
+
+def save_preferences(preferences: Preferences, path: Path) -> None:
+    """Write preferences beside `path`, then move them there; an unwritable folder is let pass."""
+    draft = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(preferences.model_dump_json(indent=1), encoding="utf-8")
+        draft.replace(path)
+    except OSError:
+        return
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """The job that runs now.
+
+    Attributes
+    ----------
+    step : the step whose job it is, "open" or "segment".
+    title : what is being done, for a person.
+    progress : the newest report; None before the first.
+    started : `time.monotonic()` at the start, in seconds.
+    stopping : True once cancelling was asked for.
+    """
+
+    step: str
+    title: str
+    progress: Progress | None = None
+    started: float = field(default_factory=time.monotonic)
+    stopping: bool = False
+
+    def seconds_left(self, now: float | None = None) -> float | None:
+        """Return the time left in seconds from the work done so far; None while it is unknown."""
+        if self.progress is None or not 0 < self.progress.done <= self.progress.total:
+            return None
+        spent = (time.monotonic() if now is None else now) - self.started
+        return spent * (self.progress.total - self.progress.done) / self.progress.done
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong, as it stands in a widget.
+
+    Attributes
+    ----------
+    step : the step that failed, for example "open" or "segment".
+    text : what happened, the rule and the remedy, for a person.
+    details : the traceback, folded in the widget.
+    """
+
+    step: str
+    text: str
+    details: str = ""
+
+    @classmethod
+    def from_error(cls, step: str, error: BaseException, details: str = "") -> Problem:
+        """Describe an error: ours speak for themselves, others are faults to report."""
+        if isinstance(error, NucleusKDError):
+            return cls(step, str(error), details)
+        if isinstance(error, MemoryError):
+            return cls(step, "The computer has too little free memory; choose a smaller region.", details)
+        text = (
+            f"This should not have happened: {type(error).__name__}: {error}. "
+            "Please try again; if it comes back, report the details below to the developers."
+        )
+        return cls(step, text, details)
+
+
+def _same_recipe(one: Recipe, other: Recipe) -> bool:
+    return one == other and one.model_fields_set == other.model_fields_set
+
+
+@dataclass
+class Workspace:
+    """The state that all widgets of one viewer share; each change of a field emits its event.
+
+    Attributes
+    ----------
+    image : the image in hand, None if there is none.
+    suggestion : the modality that its pixels suggest and why; None until it is known.
+    recipe : the settings chosen by the person for the next run (not resolved).
+    whole_image : run on the whole image, not only on what is seen.
+    probability : also show the probability of each pixel to be nucleus.
+    result : the newest result; None before the first and after another image was chosen.
+    outcome : the newest result in words.
+    activity : the job that runs now, None when idle.
+    problem : what went wrong last, None when nothing did.
+    preferences : what is remembered between sessions.
+    """
+
+    events: ClassVar[SignalGroupDescriptor] = SignalGroupDescriptor(
+        # Images and results hold arrays, whose == is no truth value; which settings were set matters too.
+        equality_operators={"image": operator.is_, "result": operator.is_, "recipe": _same_recipe}
+    )
+
+    image: Image | None = None
+    suggestion: tuple[Modality, str] | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    whole_image: bool = False
+    probability: bool = False
+    result: Result | None = None
+    outcome: str = ""
+    activity: Activity | None = None
+    problem: Problem | None = None
+    preferences: Preferences = field(default_factory=Preferences)
+
+    @classmethod
+    def remembered(cls, path: Path | None = None) -> Workspace:
+        """Start with the settings of the last session, and write them when they change."""
+        where = preferences_path() if path is None else path
+        known = load_preferences(where)
+        workspace = cls(
+            recipe=Recipe(
+                segmenter=known.segmenter, model=known.model, device=known.device, tile_px=known.tile_px
+            ),
+            whole_image=known.whole_image,
+            probability=known.probability,
+            preferences=known,
+        )
+        workspace.events.preferences.connect(lambda new: save_preferences(new, where))
+        return workspace
+
+    def set_recipe(self, **changes: object) -> None:
+        """Change settings of the next run by their Recipe names; None gives a setting back to its default.
+
+        Settings that nobody set stay unset: only then does a run take the model's own thresholds.
+
+        Raises
+        ------
+        SettingsError if a value is out of its range.
+        """
+        values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set} | changes
+        try:
+            self.recipe = Recipe.model_validate(
+                {n: value for n, value in values.items() if value is not None}
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(f"{name} = {first['input']!r}: {first['msg']}") from error
+
+    def chosen_decode(self) -> DecodeSettings | None:
+        """Return the thresholds that a person set; None leaves them to the model."""
+        return self.recipe.decode if "decode" in self.recipe.model_fields_set else None
+
+    def take(self, image: Image | None) -> None:
+        """Take another image in hand; what belonged to the former one is let go."""
+        keep_um = self.recipe.diameter_um if image is not None and image.pixel_size_um else None
+        self.result = None
+        self.outcome = ""
+        self.suggestion = None
+        self.set_recipe(
+            channels=None, modality=None, pixel_size_um=None, diameter_px=None, diameter_um=keep_um
+        )
+        self.image = image
+
+    def remember_run(self, megapixels: float, seconds: float) -> None:
+        """Note the settings of a finished run and its speed, for the next estimate."""
+        key, recipe = speed_key(self.recipe), self.recipe
+        speeds = dict(self.preferences.seconds_per_megapixel)
+        measured = seconds / max(megapixels, 1e-3)
+        known = speeds.get(key, measured)
+        speeds[key] = known + _SAME_SPEED * (measured - known)
+        self.preferences = self.preferences.model_copy(
+            update={
+                "segmenter": recipe.segmenter,
+                "model": recipe.model,
+                "device": recipe.device,
+                "tile_px": recipe.tile_px,
+                "whole_image": self.whole_image,
+                "probability": self.probability,
+                "seconds_per_megapixel": speeds,
+            }
+        )
+
+    def remember_file(self, path: Path) -> None:
+        """Put a file on top of the recent ones."""
+        name = str(path)
+        others = (known for known in self.preferences.recent if known != name)
+        self.preferences = self.preferences.model_copy(update={"recent": (name, *others)[:MAX_RECENT]})
+
+    def report(self, progress: Progress) -> None:
+        """Note the progress of the running job."""
+        if self.activity is not None:
+            self.activity = replace(self.activity, progress=progress)
+
+
+def speed_key(recipe: Recipe) -> str:
+    """Return the name under which the speed of such runs is remembered."""
+    return "/".join((recipe.segmenter, recipe.model, recipe.device))
