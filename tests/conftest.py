@@ -1,0 +1,136 @@
+"""Synthetic nuclei with known truth, and a network that needs no training to find them."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+
+def draw_nuclei(height, width, seed=0, radius=(6.0, 11.0), spacing=26):
+    """Return (Y, X) uint8 pixels and int32 labels: ellipses on a jittered grid, brightest in the middle."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.normal(20, 3, (height, width)).astype(np.float32)
+    labels = np.zeros((height, width), np.int32)
+    count = 0
+    for cy in range(spacing // 2, height + spacing // 2, spacing):
+        for cx in range(spacing // 2, width + spacing // 2, spacing):
+            y, x = cy + rng.uniform(-6, 6), cx + rng.uniform(-6, 6)
+            a, angle = rng.uniform(*radius), rng.uniform(0, np.pi)
+            b = a * rng.uniform(0.7, 1)
+            y0, x0 = max(0, int(y - a) - 1), max(0, int(x - a) - 1)
+            yy, xx = np.mgrid[y0 : min(height, int(y + a) + 2), x0 : min(width, int(x + a) + 2)]
+            u = (yy - y) * np.cos(angle) + (xx - x) * np.sin(angle)
+            v = (xx - x) * np.cos(angle) - (yy - y) * np.sin(angle)
+            depth = (u / a) ** 2 + (v / b) ** 2
+            here = labels[yy[:, :1], xx[:1]] if yy.size else np.zeros((0, 0), np.int32)
+            inside = (depth < 1) & (here == 0)
+            if inside.sum() < 30:
+                continue
+            count += 1
+            labels[yy[inside], xx[inside]] = count
+            pixels[yy[inside], xx[inside]] += 120 + 80 * (1 - depth[inside])
+    return pixels.clip(0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """Give tests draw_nuclei."""
+    return draw_nuclei
+
+
+@pytest.fixture(scope="session")
+def spots_architecture():
+    """Register a network of two fixed convolutions that finds bright spots."""
+    import torch
+    from torch import nn
+
+    from napari_nucleus_kd import package
+    from napari_nucleus_kd.config import Settings
+
+    class SpotsConfig(Settings):
+        log_diameter: float = 0.0
+        sharpness: float = 30.0
+
+    class Spots(nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.blur = nn.Conv2d(3, 1, 3, padding=1, bias=False)
+            self.spread = nn.Conv2d(1, 3, 1)
+            nn.init.constant_(self.blur.weight, 1 / 27)
+            k = config.sharpness
+            with torch.no_grad():
+                self.spread.weight.copy_(torch.tensor([k, 4.0, 0.0]).view(3, 1, 1, 1))
+                self.spread.bias.copy_(torch.tensor([-0.35 * k, -3.0, config.log_diameter]))
+
+        def forward(self, x):
+            maps = self.spread(self.blur(x)).float()
+            return torch.cat([torch.sigmoid(maps[:, :2]), maps[:, 2:]], 1)
+
+    module = ModuleType("nucleus_kd_test_networks")
+    module.SpotsConfig, module.build = SpotsConfig, Spots
+    sys.modules[module.__name__] = module
+    package._ARCHITECTURES["spots"] = (f"{module.__name__}:SpotsConfig", f"{module.__name__}:build")
+    yield Spots, SpotsConfig
+    del package._ARCHITECTURES["spots"], sys.modules[module.__name__]
+
+
+@pytest.fixture(scope="session")
+def make_model(spots_architecture, tmp_path_factory):
+    """Return a function that writes a package of the spots network and returns its folder."""
+    from napari_nucleus_kd.package import ModelSpec, save_model
+
+    network, config = spots_architecture
+
+    def make(name="spots", size_range=(10.0, 40.0), half=False, **options):
+        spec = ModelSpec(
+            name=name,
+            version="1",
+            architecture="spots",
+            options=options,
+            maps=("foreground", "distance", "log_diameter"),
+            diameter_px=18.0,
+            size_range=size_range,
+        )
+        test_input = np.random.default_rng(0).random((3, 64, 64), np.float32)
+        folder = tmp_path_factory.mktemp("models") / name
+        return save_model(folder, network(config(**options)), spec, "# Spots", test_input, half=half)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def spots(make_model):
+    """Folder of a ready package."""
+    return make_model()
+
+
+@pytest.fixture
+def finish():
+    """Return a function that runs a generator to its end and returns (result, everything it yielded)."""
+
+    def run(steps):
+        seen = []
+        while True:
+            try:
+                seen.append(next(steps))
+            except StopIteration as stop:
+                return stop.value, seen
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def same_nuclei():
+    """Return a function: share of nuclei of a that b has with IoU above 0.99."""
+
+    def share(a, b):
+        both = (a > 0) & (b > 0)
+        pairs, overlap = np.unique(np.stack([a[both], b[both]]), axis=1, return_counts=True)
+        area_a, area_b = np.bincount(a.ravel()), np.bincount(b.ravel())
+        iou = overlap / (area_a[pairs[0]] + area_b[pairs[1]] - overlap)
+        return float((iou > 0.99).sum() / max(1, np.count_nonzero(area_a[1:])))
+
+    return share

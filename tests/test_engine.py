@@ -1,0 +1,162 @@
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from napari_nucleus_kd import engine as engines
+from napari_nucleus_kd.engine import Engine, available_devices, open_engine
+from napari_nucleus_kd.errors import DeviceError
+from napari_nucleus_kd.package import load_model
+
+HAS_OPENVINO = find_spec("openvino") is not None
+BATCH = np.random.default_rng(0).random((3, 3, 64, 96), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    monkeypatch.setattr(engines, "_OPEN", {})
+
+
+@pytest.fixture
+def model(spots):
+    return load_model(spots)
+
+
+def reference(model):
+    with torch.inference_mode():
+        return model.network()(torch.from_numpy(BATCH)).numpy()
+
+
+@pytest.mark.parametrize("device", ["auto", *available_devices()])
+def test_every_device_gives_what_float32_gives(model, device):
+    engine = open_engine(model, device)
+    out = engine.run(BATCH)
+    assert out.shape == (3, 3, 64, 96) and out.dtype == np.float32
+    assert np.abs(out[:, 1:] - reference(model)[:, 1:]).max() < 0.02
+    assert np.abs(out[:, 0] - reference(model)[:, 0]).mean() < 0.02
+    assert not engine.notes and engine.description
+
+
+@pytest.mark.parametrize("device", available_devices())
+def test_any_size_can_follow_any_other(model, device):
+    engine = open_engine(model, device)
+    for height, width in ((32, 32), (160, 64), (64, 160)):
+        assert engine.run(np.zeros((1, 3, height, width), np.float32)).shape == (1, 3, height, width)
+
+
+def test_the_student_keeps_its_maps_on_every_device(tmp_path):
+    from napari_nucleus_kd.instances import MAP_NAMES
+    from napari_nucleus_kd.networks.student import StudentConfig, build_student
+    from napari_nucleus_kd.package import ModelSpec, save_model
+
+    torch.manual_seed(0)
+    config = StudentConfig(widths=(4, 6, 8), decoder_widths=(4, 6), head_width=4)
+    network = build_student(config)
+    network.train()
+    with torch.no_grad():
+        network(torch.rand(4, 3, 64, 64))  # gives the batch norms statistics that matter
+    network.eval()
+    spec = ModelSpec(
+        name="tiny",
+        version="1",
+        architecture="student",
+        options=config.model_dump(mode="json"),
+        maps=MAP_NAMES,
+        diameter_px=20,
+        size_range=(10, 40),
+    )
+    model = load_model(save_model(tmp_path / "tiny", network, spec, "", BATCH[0]))
+    for device in available_devices():
+        assert np.abs(open_engine(model, device).run(BATCH) - reference(model)).max() < 0.05
+
+
+def test_the_same_engine_is_given_again(model):
+    assert open_engine(model, "cpu") is open_engine(model, "cpu")
+
+
+def test_threads_are_left_alone(model):
+    before = torch.get_num_threads()
+    open_engine(model, "auto").run(BATCH)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has a GPU")
+def test_auto_says_why_it_took_the_cpu(model):
+    description = open_engine(model).description
+    assert description.startswith("CPU with OpenVINO" if HAS_OPENVINO else "CPU")
+    assert "thread" in description and "no GPU found" in description
+
+
+@pytest.mark.parametrize(("device", "message"), [("cuda:99", "not there.*cpu"), ("tpu", "unknown device")])
+def test_devices_that_are_not_there_are_refused(model, device, message):
+    with pytest.raises(DeviceError, match=message):
+        open_engine(model, device)
+
+
+def test_openvino_that_is_not_installed_says_how_to_get_it(model, monkeypatch):
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match="pip install"):
+        open_engine(model, "openvino")
+    assert "OpenVINO" not in open_engine(model, "auto").description
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="needs openvino")
+def test_openvino_that_fails_to_open_falls_back_and_says_so(model, monkeypatch):
+    def fail(*args, **options):
+        raise RuntimeError("no such op\nlong trace")
+
+    monkeypatch.setattr("openvino.convert_model", fail)
+    engine = open_engine(model, "openvino")
+    assert engine.notes == [f"OpenVINO failed (no such op); went on with {engine.description}"]
+    assert engine.description.startswith("CPU, ")
+    assert np.abs(engine.run(BATCH) - reference(model)).max() < 0.3
+
+
+class Small:
+    """A device with room for `room` images."""
+
+    description = "tiny GPU"
+
+    def __init__(self, room, error=torch.OutOfMemoryError("CUDA out of memory")):
+        self.batch_size, self.room, self.error = 8, room, error
+
+    def __call__(self, batch):
+        if len(batch) > self.room:
+            raise self.error
+        return batch * 2
+
+
+class Big(Small):
+    description = "CPU"
+
+
+@pytest.mark.parametrize(
+    ("room", "notes"),
+    [
+        (8, []),
+        (3, ["4 images at once", "2 images at once"]),
+        (0, ["4 images", "2 images", "1 images", "failed (out of memory); went on with CPU"]),
+    ],
+)
+def test_out_of_memory_halves_the_batch_then_takes_the_cpu(room, notes):
+    engine = Engine(Small(room), lambda: Big(99))
+    batch = np.random.default_rng(0).random((8, 3, 4, 4), np.float32)
+    np.testing.assert_array_equal(engine.run(batch), batch * 2)
+    assert len(engine.notes) == len(notes)
+    assert all(part in note for part, note in zip(notes, engine.notes, strict=True))
+
+
+def test_any_other_failure_of_a_device_takes_the_cpu_and_says_so():
+    engine = Engine(Small(0, RuntimeError("driver gone")), lambda: Big(99))
+    engine.run(np.zeros((1, 3, 4, 4), np.float32))
+    assert engine.notes == ["tiny GPU failed (driver gone); went on with CPU"]
+
+
+def test_the_cpu_says_when_its_own_memory_does_not_suffice(model, monkeypatch):
+    engine = open_engine(model, "cpu")
+    monkeypatch.setattr(
+        engines._TorchRunner, "__call__", lambda self, batch: (_ for _ in ()).throw(MemoryError())
+    )
+    with pytest.raises(DeviceError, match="smaller tile"):
+        engine.run(BATCH)
