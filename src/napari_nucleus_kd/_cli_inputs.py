@@ -1,0 +1,121 @@
+"""Which images a command line names, and what their results are called."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from glob import glob, has_magic
+from os.path import commonpath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.io import IMAGE_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_RESULT_ENDINGS = ("_labels.tif", "_labels.tiff", "_labels.ome.tif", "_labels.ome.zarr")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image and the name that its results start with."""
+
+    source: Path
+    name: str
+
+
+def _suffix(path: Path) -> str:
+    """Return the longest known image suffix that the name ends with, "" if none does."""
+    name = path.name.lower()
+    return max((suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix)), key=len, default="")
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the images directly in a folder; results of this program are not images."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if _suffix(path)
+        and not path.name.startswith(".")
+        and not path.name.lower().endswith(_RESULT_ENDINGS)
+        and (path.is_file() or path.suffix.lower() == ".zarr")
+    ]
+
+
+def _expand(text: str) -> list[Path]:
+    """Return what one argument names: a file, the images of a folder, or the matches of a pattern."""
+    path = Path(text).expanduser()
+    if path.is_dir() and path.suffix.lower() != ".zarr":
+        return _in_folder(path)
+    # A file may have brackets in its name, so a pattern is tried only where no such file is.
+    if not path.exists() and has_magic(text):
+        matches = (Path(match) for match in sorted(glob(str(path), recursive=True)))
+        return [match for match in matches if not match.name.lower().endswith(_RESULT_ENDINGS)]
+    return [path]
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """Return every image that the arguments name, each once, in the order named.
+
+    A file that is named but absent is kept: it fails later, alone.
+
+    Raises
+    ------
+    SettingsError if they name no image at all.
+    """
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        for path in _expand(argument):
+            found.setdefault(path.resolve(), path)
+    if not any(path.exists() for path in found.values()):
+        raise SettingsError(
+            f"no image found in: {', '.join(arguments)}; name a file, a folder, or a quoted pattern "
+            f"like 'slides/*.tif' (suffixes: {', '.join(IMAGE_SUFFIXES)})"
+        )
+    return list(found.values())
+
+
+def _stem(path: Path) -> str:
+    suffix = _suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def _clashing(names: Iterable[str]) -> set[str]:
+    # Without case: on Windows and macOS "A" and "a" are one file.
+    counts = Counter(name.casefold() for name in names)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _long_name(path: Path, root: Path) -> str:
+    """Return the folders below `root`, the name and its suffix, joined by "-": unlike for unlike paths."""
+    relative = path.relative_to(root)
+    return "-".join((*relative.parts[:-1], relative.name.replace(".", "-")))
+
+
+def name_jobs(paths: Sequence[Path]) -> list[Job]:
+    """Name the results of each image so that no two share a file.
+
+    The name is the image's own without suffix. Where several images of one run share it, theirs are made
+    of the folders in which they differ and the suffix too: a/x.tif and b/x.tif give a-x-tif and b-x-tif.
+    """
+    full = [path.resolve() for path in paths]
+    names = [_stem(path) for path in paths]
+    clashing = _clashing(names)
+    shared = [path.parent for path, name in zip(full, names, strict=True) if name.casefold() in clashing]
+    if shared:
+        root = Path(commonpath(shared))
+        names = [
+            _long_name(path, root) if name.casefold() in clashing else name
+            for path, name in zip(full, names, strict=True)
+        ]
+    clashing = _clashing(names)
+    names = [
+        f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        if name.casefold() in clashing
+        else name
+        for path, name in zip(full, names, strict=True)
+    ]
+    return [Job(path, name) for path, name in zip(paths, names, strict=True)]

@@ -1,0 +1,134 @@
+"""The options of `nucleus-kd segment`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_nucleus_kd.types import Modality
+
+
+class Format(StrEnum):
+    """How labels are written."""
+
+    TIFF = "tiff"
+    OME_ZARR = "ome-zarr"
+
+
+class ModalityName(StrEnum):
+    """Modalities as one types them: a shell would take the & of H&E for its own."""
+
+    FLUORESCENCE = "fluorescence"
+    HE = "he"
+    IHC = "ihc"
+
+
+MODALITIES = {
+    ModalityName.FLUORESCENCE: Modality.FLUORESCENCE,
+    ModalityName.HE: Modality.HE,
+    ModalityName.IHC: Modality.IHC,
+}
+
+_IMAGE, _NUCLEI, _OUTPUT = "What the image is", "How nuclei are found", "What is written"
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Images, folders of images, or quoted patterns like '*.tif'."),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.", file_okay=False)
+]
+FileFormat = Annotated[
+    Format, typer.Option("--format", help="ome-zarr takes images of any size.", rich_help_panel=_OUTPUT)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace results that are there.", rich_help_panel=_OUTPUT)
+]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        help="Settings of an earlier run (*_recipe.json); other options go before it.",
+        dir_okay=False,
+    ),
+]
+Refit = Annotated[
+    bool,
+    typer.Option("--refit", help="With --recipe: measure brightness and nucleus size anew in each image."),
+]
+Segmenter = Annotated[
+    str | None, typer.Option(help="student (default) or classical.", rich_help_panel=_NUCLEI)
+]
+Model = Annotated[str | None, typer.Option(help="Name of a model, or its folder.", rich_help_panel=_NUCLEI)]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu, openvino, cuda, cuda:N or mps.", rich_help_panel=_NUCLEI)
+]
+ChannelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        "-c",
+        metavar="NAME|INDEX",
+        rich_help_panel=_IMAGE,
+        help="Nuclear channel by name, or by number from 0; may be given more than once.",
+    ),
+]
+ModalityOption = Annotated[
+    ModalityName | None,
+    typer.Option(
+        "--modality", case_sensitive=False, help="Default: told from the pixels.", rich_help_panel=_IMAGE
+    ),
+]
+PixelSize = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size",
+        metavar="UM",
+        help="Edge of one pixel in um, if the file is wrong or silent.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Series = Annotated[
+    int, typer.Option(min=0, help="Which picture of a file with several.", rich_help_panel=_IMAGE)
+]
+Plane = Annotated[
+    int | None,
+    typer.Option("--z", min=0, help="Plane of a stack, from 0; default: the middle.", rich_help_panel=_IMAGE),
+]
+Time = Annotated[int, typer.Option("--t", min=0, help="Time point, from 0.", rich_help_panel=_IMAGE)]
+Diameter = Annotated[
+    float | None,
+    typer.Option(
+        "--diameter",
+        metavar="PX",
+        help="Typical nucleus in pixels; default: estimated.",
+        rich_help_panel=_NUCLEI,
+    ),
+]
+DiameterUm = Annotated[
+    float | None,
+    typer.Option(
+        "--diameter-um", metavar="UM", help="The same in um; needs a pixel size.", rich_help_panel=_NUCLEI
+    ),
+]
+Foreground = Annotated[
+    float | None,
+    typer.Option(help="0.01 to 0.99: pixels at least this probable are nucleus.", rich_help_panel=_NUCLEI),
+]
+Split = Annotated[
+    float | None,
+    typer.Option(help="0 to 1: 0 joins touching nuclei, 1 splits them readily.", rich_help_panel=_NUCLEI),
+]
+MinArea = Annotated[
+    int | None,
+    typer.Option(
+        "--min-area", metavar="PX", help="Smaller objects are removed; in pixels.", rich_help_panel=_NUCLEI
+    ),
+]
+FillHoles = Annotated[
+    bool | None,
+    typer.Option("--fill-holes/--keep-holes", help="Fill holes inside a nucleus.", rich_help_panel=_NUCLEI),
+]

@@ -1,0 +1,85 @@
+"""The recipe that the options of a command line ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from napari_nucleus_kd.config import DecodeSettings, Recipe
+from napari_nucleus_kd.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+# What a resolved recipe holds of its own image, by the option that makes it untrue.
+_STALE = {
+    "model": ("model_hash",),
+    "segmenter": ("model_hash",),
+    "channels": ("scaling_low", "scaling_high"),
+    "modality": ("scaling_low", "scaling_high"),
+    "diameter_um": ("diameter_px",),
+    "diameter_px": ("diameter_um",),
+}
+_OF_THE_IMAGE = ("scaling_low", "scaling_high", "diameter_px", "pixel_size_um")
+
+
+def _complaint(error: ValidationError) -> str:
+    """Say in one line which values broke which rules."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
+    )
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises
+    ------
+    SettingsError if it cannot be read or is not a recipe.
+    """
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{path} is not a recipe of this version: {_complaint(error)}") from error
+
+
+def channel_key(text: str) -> int | str:
+    """Return a channel's number, or its name if the text is not a number."""
+    return int(text) if text.isdecimal() else text
+
+
+def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool = False) -> Recipe:
+    """Return `base` (or the defaults) with every given setting that is not None put in.
+
+    Settings of `base` that a given one makes untrue are forgotten: other channels, for example, need
+    other brightness limits. `refit` forgets all that `base` measured in its own image.
+
+    Raises
+    ------
+    SettingsError naming the value that is outside its range.
+    """
+    values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
+    given = {name: value for name, value in given.items() if value is not None}
+    stale = set(_OF_THE_IMAGE if refit else ()).union(*(_STALE.get(name, ()) for name in given))
+    values = {name: value for name, value in values.items() if name not in stale} | given
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_complaint(error)) from error
+
+
+def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:
+    """Return decode settings with these values.
+
+    Raises
+    ------
+    SettingsError naming the value that is outside its range.
+    """
+    try:
+        return DecodeSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_complaint(error)) from error

@@ -1,0 +1,147 @@
+"""The command line: `nucleus-kd segment | models | info`."""
+
+# The commands import what they need themselves, so that --help and completion answer at once.
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from napari_nucleus_kd import _cli_options as options
+from napari_nucleus_kd.errors import (
+    DeviceError,
+    ModelError,
+    NucleusKDError,
+    SettingsError,
+    UnknownSegmenterError,
+)
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+_USAGE_ERRORS = (SettingsError, ModelError, UnknownSegmenterError, DeviceError)
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one message and a status; a traceback then always means a fault of ours."""
+
+    def invoke(self, ctx: Any) -> Any:  # click's context; some versions of typer bring their own click
+        try:
+            return super().invoke(ctx)
+        except NucleusKDError as error:
+            Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILED) from error
+        except KeyboardInterrupt as error:
+            Console(stderr=True).print("Stopped. Give the same command again to go on.")
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Find every nucleus in microscope images.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from napari_nucleus_kd import __version__
+
+        typer.echo(f"nucleus-kd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nucleus_kd(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Find every nucleus in microscope images."""
+
+
+@app.command()
+def segment(
+    inputs: options.Inputs,
+    output: options.Output,
+    recipe: options.RecipeFile = None,
+    refit: options.Refit = False,
+    channel: options.ChannelNames = None,
+    modality: options.ModalityOption = None,
+    pixel_size: options.PixelSize = None,
+    series: options.Series = 0,
+    z: options.Plane = None,
+    t: options.Time = 0,
+    segmenter: options.Segmenter = None,
+    model: options.Model = None,
+    device: options.Device = None,
+    diameter: options.Diameter = None,
+    diameter_um: options.DiameterUm = None,
+    foreground: options.Foreground = None,
+    split: options.Split = None,
+    min_area: options.MinArea = None,
+    fill_holes: options.FillHoles = None,
+    file_format: options.FileFormat = options.Format.TIFF,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Segment images; writes NAME_labels, NAME_recipe.json and NAME_run.json for each.
+
+    Results that are there and answer the same question are kept, so a broken run is resumed by giving the
+    same command again.
+    """
+    from napari_nucleus_kd._cli_inputs import find_images, name_jobs
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_key, read_recipe
+    from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
+
+    given = {
+        "segmenter": segmenter,
+        "model": model,
+        "device": device,
+        "modality": None if modality is None else options.MODALITIES[modality],
+        "channels": tuple(channel_key(text) for text in channel) if channel else None,
+        "pixel_size_um": pixel_size,
+        "diameter_px": diameter,
+        "diameter_um": diameter_um,
+    }
+    decode = {"foreground": foreground, "split": split, "min_area_px": min_area, "fill_holes": fill_holes}
+    jobs = name_jobs(find_images(inputs))
+    request = build_recipe(None if recipe is None else read_recipe(recipe), given, refit=refit)
+    request = settle_request(request, decode)
+    console = Console()
+    order = Order(output, file_format, overwrite, Plane(series=series, z=z, t=t), request)
+    outcomes = segment_all(jobs, order, console)
+    show_summary(outcomes, console)
+    if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def models() -> None:
+    """List the models that are there."""
+    from napari_nucleus_kd._cli_info import models_table
+
+    Console().print(models_table())
+
+
+@app.command()
+def info(
+    file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="An image.")] = None,
+) -> None:
+    """Say what this computer runs networks on, or what is read from an image."""
+    from napari_nucleus_kd._cli_info import computer_facts, file_facts, show_facts
+
+    show_facts(computer_facts() if file is None else file_facts(file), Console())
+
+
+def main() -> None:
+    """Run the command line; the program `nucleus-kd`."""
+    sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

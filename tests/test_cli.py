@@ -1,0 +1,335 @@
+"""Real runs of the command line on small drawn images."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+import napari_nucleus_kd as nk
+from napari_nucleus_kd import _cli_segment, pipeline
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+
+CENTRES = [(30, 30), (30, 90), (90, 40), (95, 100)]
+
+
+def draw(path: Path, *, channels: int = 1, nuclei: int = len(CENTRES)) -> Path:
+    """Write discs of radius 9 px on a dark, slightly noisy ground, in every channel."""
+    y, x = np.mgrid[:128, :128]
+    plane = np.random.default_rng(0).normal(200, 5, (128, 128))
+    for cy, cx in CENTRES[:nuclei]:
+        plane[(y - cy) ** 2 + (x - cx) ** 2 <= 81] += 3000
+    pixels = np.stack([plane.astype(np.uint16)] * channels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, pixels if channels > 1 else pixels[0], photometric="minisblack")
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def segment(*arguments: object) -> Result:
+    """Run `segment` without a network and without Python's traceback hiding an exit status."""
+    result = run("segment", "--segmenter", "classical", *arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def labels_in(path: Path) -> np.ndarray:
+    return np.asarray(nk.read(path).pixels[0])
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return draw(tmp_path / "cells.tif")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(("file_format", "ending"), [("tiff", ".tif"), ("ome-zarr", ".ome.zarr")])
+def test_writes_labels_recipe_and_record(image: Path, out: Path, file_format: str, ending: str) -> None:
+    result = segment(image, "--output", out, "--format", file_format)
+    assert result.exit_code == 0, result.output
+    assert names_in(out) == [f"cells_labels{ending}", "cells_recipe.json", "cells_run.json"]
+    labels = labels_in(out / f"cells_labels{ending}")
+    assert sorted(labels[cy, cx] for cy, cx in CENTRES) == [1, 2, 3, 4]
+    assert labels.max() == 4
+    recipe = nk.Recipe.model_validate_json((out / "cells_recipe.json").read_text())
+    assert recipe.segmenter == "classical"
+    assert recipe.scaling_high is not None
+    assert json.loads((out / "cells_run.json").read_text())["nuclei"] == 4
+
+
+def test_labels_are_those_of_python(image: Path, out: Path) -> None:
+    assert segment(image, "-o", out, "--min-area", 50).exit_code == 0
+    recipe = nk.Recipe.model_validate_json((out / "cells_recipe.json").read_text())
+    assert recipe.decode.min_area_px == 50
+    expected = nk.segment(nk.read(image), recipe).nuclei.labels
+    np.testing.assert_array_equal(labels_in(out / "cells_labels.tif"), expected)
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "ome-zarr"])
+def test_recipe_repeats_a_run(image: Path, out: Path, tmp_path: Path, file_format: str) -> None:
+    assert segment(image, "-o", out, "--split", 0.3).exit_code == 0
+    again = tmp_path / "again"
+    repeated = run(
+        "segment", image, "-o", again, "--recipe", out / "cells_recipe.json", "--format", file_format
+    )
+    assert repeated.exit_code == 0, repeated.output
+    np.testing.assert_array_equal(
+        labels_in(next(again.glob("cells_labels.*"))), labels_in(out / "cells_labels.tif")
+    )
+    first, second = (json.loads((f / "cells_recipe.json").read_text()) for f in (out, again))
+    assert first == second
+
+
+def test_recipe_of_another_image_uses_its_limits_unless_refit(image: Path, out: Path, tmp_path: Path) -> None:
+    dim = tmp_path / "dim.tif"
+    tifffile.imwrite(dim, tifffile.imread(image) // 10)
+    assert segment(image, "-o", out).exit_code == 0
+    recipe = out / "cells_recipe.json"
+    assert run("segment", dim, "-o", out / "kept", "--recipe", recipe).exit_code == 0
+    assert run("segment", dim, "-o", out / "refit", "--recipe", recipe, "--refit").exit_code == 0
+    original, kept, refit = (
+        json.loads(path.read_text())["scaling_high"][0]
+        for path in (recipe, out / "kept" / "dim_recipe.json", out / "refit" / "dim_recipe.json")
+    )
+    assert kept == original
+    assert refit == pytest.approx(original / 10, rel=0.02)
+
+
+def test_folder_pattern_and_file_name_each_image_once(tmp_path: Path, out: Path) -> None:
+    a = draw(tmp_path / "set" / "a.tif")
+    draw(tmp_path / "set" / "b.tif")
+    draw(tmp_path / "set" / "deeper" / "c.tif")
+    (tmp_path / "set" / "notes.txt").write_text("not an image")
+    pattern = str(tmp_path / "**" / "c.tif")
+    assert segment(tmp_path / "set", a, pattern, "-o", out).exit_code == 0
+    assert [name for name in names_in(out) if name.endswith(".tif")] == [
+        "a_labels.tif", "b_labels.tif", "c_labels.tif",
+    ]  # fmt: skip
+
+
+def test_results_in_the_input_folder_are_not_images(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "set" / "a.tif").parent
+    for _ in range(2):
+        assert segment(folder, "-o", folder).exit_code == 0
+    assert [name for name in names_in(folder) if name.endswith(".tif")] == ["a.tif", "a_labels.tif"]
+
+
+def test_equal_names_do_not_overwrite_each_other(tmp_path: Path, out: Path) -> None:
+    paths = [
+        draw(tmp_path / "s" / "one" / "x.tif", nuclei=1),
+        draw(tmp_path / "s" / "two" / "X.tif", nuclei=2),
+        draw(tmp_path / "s" / "two" / "x.tiff", nuclei=3),
+        draw(tmp_path / "s" / "y.tif", nuclei=4),
+    ]
+    assert segment(*paths, "-o", out).exit_code == 0
+    found = {path.name: int(labels_in(path).max()) for path in out.glob("*_labels.tif")}
+    assert found == {
+        "one-x-tif_labels.tif": 1, "two-X-tif_labels.tif": 2, "two-x-tiff_labels.tif": 3, "y_labels.tif": 4,
+    }  # fmt: skip
+
+
+def test_one_bad_file_does_not_stop_the_others(image: Path, out: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(image.read_bytes()[:100])
+    absent = tmp_path / "absent.tif"
+    result = segment(bad, absent, image, "-o", out)
+    assert result.exit_code == 1
+    assert "bad.tif" in result.output
+    assert "absent.tif" in result.output
+    assert "Traceback" not in result.output
+    assert names_in(out) == ["cells_labels.tif", "cells_recipe.json", "cells_run.json"]
+
+
+def test_a_fault_of_a_library_stays_with_its_image(
+    image: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.segment_steps
+
+    def fails_on_first(picture: nk.Image, *rest: object) -> object:
+        if picture.name.startswith("a_first"):
+            raise IndexError("inside a library")
+        return real(picture, *rest)
+
+    monkeypatch.setattr(pipeline, "segment_steps", fails_on_first)
+    result = segment(draw(tmp_path / "a_first.tif"), image, "-o", out)
+    assert result.exit_code == 1
+    assert "IndexError: inside a library" in result.output
+    assert (out / "cells_labels.tif").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere/*.tif"],
+        ["{image}", "--no-such-option"],
+        ["{image}", "--segmenter", "nobody"],
+        ["{image}", "--segmenter", "student", "--model", "no-such-model"],
+        ["{image}", "--foreground", "7"],
+        ["{image}", "--diameter", "-3"],
+        ["{image}", "--modality", "x-ray"],
+        ["{image}", "--recipe", "{image}"],
+        ["{image}", "--recipe", "absent.json"],
+    ],
+)
+def test_impossible_commands_exit_2_and_write_nothing(image: Path, out: Path, arguments: list[str]) -> None:
+    result = run("segment", *(text.format(image=image) for text in arguments), "-o", out)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_wrong_channel_fails_that_image_and_lists_the_channels(tmp_path: Path, out: Path) -> None:
+    image = draw(tmp_path / "two.tif", channels=2)
+    result = segment(image, "-o", out, "--channel", "Sox9")
+    assert result.exit_code == 1
+    assert "Sox9" in result.output
+    assert "0:" in result.output
+    assert segment(image, "-o", out, "--channel", 0, "-c", 1).exit_code == 0
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "ome-zarr"])
+def test_the_same_question_is_not_answered_twice(image: Path, out: Path, file_format: str) -> None:
+    command = (image, "-o", out, "--format", file_format)
+    assert segment(*command).exit_code == 0
+    before = stamps(out)
+    again = segment(*command)
+    assert again.exit_code == 0
+    assert "done before" in again.output
+    assert stamps(out) == before
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, out: Path) -> None:
+    folder = draw(tmp_path / "set" / "a.tif").parent
+    assert segment(folder, "-o", out).exit_code == 0
+    before = stamps(out)
+    draw(folder / "b.tif")
+    assert segment(folder, "-o", out).exit_code == 0
+    after = stamps(out)
+    assert {name: after[name] for name in before} == before
+    assert "b_labels.tif" in after
+
+
+def test_other_settings_fail_with_the_difference_unless_overwritten(image: Path, out: Path) -> None:
+    assert segment(image, "-o", out).exit_code == 0
+    before = stamps(out)
+    refused = segment(image, "-o", out, "--min-area", 300)
+    assert refused.exit_code == 1
+    assert "min_area_px" in refused.output
+    assert "--overwrite" in refused.output
+    assert stamps(out) == before
+    assert segment(image, "-o", out, "--min-area", 300, "--overwrite").exit_code == 0
+    assert labels_in(out / "cells_labels.tif").max() == 0
+
+
+def test_a_changed_image_is_not_called_done(image: Path, out: Path) -> None:
+    assert segment(image, "-o", out).exit_code == 0
+    draw(image, nuclei=2)
+    refused = segment(image, "-o", out)
+    assert refused.exit_code == 1
+    assert "changed" in refused.output
+
+
+def test_another_image_of_the_same_name_is_not_called_done(image: Path, out: Path, tmp_path: Path) -> None:
+    assert segment(image, "-o", out).exit_code == 0
+    other = draw(tmp_path / "elsewhere" / "cells.tif", nuclei=2)
+    refused = segment(other, "-o", out)
+    assert refused.exit_code == 1
+    assert str(image) in refused.output
+    assert labels_in(out / "cells_labels.tif").max() == 4
+
+
+def test_labels_of_unknown_origin_are_never_replaced_unasked(image: Path, out: Path) -> None:
+    out.mkdir()
+    mine = out / "cells_labels.tif"
+    mine.write_bytes(b"drawn by hand")
+    for file_format in ("tiff", "ome-zarr"):
+        assert segment(image, "-o", out, "--format", file_format).exit_code == 1
+    assert mine.read_bytes() == b"drawn by hand"
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "ome-zarr"])
+def test_ctrl_c_exits_130_and_leaves_nothing_half_written(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch, file_format: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> Iterator[Progress]:
+        yield Progress(1, 2)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "segment_steps", interrupted)
+    monkeypatch.setattr(pipeline, "segment_to_zarr_steps", interrupted)
+    result = segment(image, "-o", out, "--format", file_format)
+    assert result.exit_code == 130
+    assert names_in(out) == []
+
+
+def test_tiff_refuses_what_does_not_fit_and_names_the_way_out(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cli_segment, "MAX_TIFF_PX", 128 * 128 - 1)
+    refused = segment(image, "-o", out)
+    assert refused.exit_code == 1
+    assert "ome-zarr" in refused.output
+    assert segment(image, "-o", out, "--format", "ome-zarr").exit_code == 0
+
+
+def test_info_describes_the_computer() -> None:
+    result = run("info")
+    assert result.exit_code == 0, result.output
+    for word in ("torch", "napari", "openvino", "devices", "networks run on"):
+        assert word in result.output
+
+
+def test_info_describes_an_image(tmp_path: Path) -> None:
+    result = run("info", draw(tmp_path / "two.tif", channels=2))
+    assert result.exit_code == 0, result.output
+    assert "128 x 128 pixels, uint16" in result.output
+    assert "fluorescence" in result.output
+
+
+def test_info_of_a_bad_file_is_one_message() -> None:
+    result = run("info", "absent.tif")
+    assert result.exit_code == 1
+    assert "absent.tif" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert run("--version").output.strip() == f"nucleus-kd {nk.__version__}"
+
+
+def test_help_needs_no_heavy_package() -> None:
+    code = (
+        "import sys; from napari_nucleus_kd import cli; "
+        "sys.exit(bool({'torch', 'dask', 'skimage', 'napari', 'qtpy'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0
