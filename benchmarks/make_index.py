@@ -32,7 +32,8 @@ def rows(data: Path) -> list[dict[str, str]]:
                     "image": str(data / "dsb2018/images" / name),
                     "labels": str(data / "dsb2018/labels" / name),
                     "modality": "fluorescence" if fluorescent else "H&E",
-                    "source": f"dsb2018-{row['modality']}" + ("-other" if fluorescent and row["subset"] == "other" else ""),
+                    "source": f"dsb2018-{row['modality']}"
+                    + ("-other" if fluorescent and row["subset"] == "other" else ""),
                     "split": split,
                 }
             )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from skimage.io import imread
 
 from napari_nucleus_kd.errors import LabelsError, ReadError
+from napari_nucleus_kd.io import read
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_nucleus_kd.types import LabelArray
 
 COLUMNS = ("image", "labels", "modality", "source", "split")
@@ -51,7 +52,9 @@ def read_index(index: Path, split: str) -> list[Row]:
             reader = csv.DictReader(file)
             missing = set(COLUMNS) - set(reader.fieldnames or ())
             if missing:
-                raise ReadError(f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}")
+                raise ReadError(
+                    f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}"
+                )
             rows = [row for row in reader if row["split"] == split]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
@@ -73,10 +76,10 @@ def read_labels(path: Path) -> LabelArray:
     ReadError : it cannot be read.
     LabelsError : it is not a 2-D integer image.
     """
-    try:
-        labels = np.asarray(imread(path))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ReadError(f"{path} cannot be read as labels: {error}") from error
-    if labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise LabelsError(f"{path}: labels must be one plane of whole numbers, not {labels.shape} {labels.dtype}")
-    return labels.astype(np.int32)
+    image = read(path)
+    labels = np.asarray(image.pixels)
+    if len(labels) != 1 or labels.dtype.kind not in "ui":
+        raise LabelsError(
+            f"{path}: labels must be one plane of whole numbers, not {len(labels)} planes of {labels.dtype}"
+        )
+    return labels[0].astype(np.int32)

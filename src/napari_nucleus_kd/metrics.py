@@ -126,7 +126,8 @@ class Counts:
 def match(pairs: Overlap, iou: float = 0.5) -> Counts:
     """Match nuclei one to one so that as many as possible reach an IoU.
 
-    At 0.5 or more no choice exists; below it the assignment with the largest total IoU is taken.
+    From 0.5 on the IoU must exceed the threshold, and no choice exists; below, it must reach it, and the
+    assignment with the largest total IoU is taken.
     """
     values = pairs.iou
     good = values > iou if iou >= 0.5 else values >= iou

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from napari_nucleus_kd.config import Settings
 from napari_nucleus_kd.instances import MAP_NAMES

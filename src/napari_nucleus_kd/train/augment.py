@@ -11,7 +11,7 @@ import cc3d
 import numpy as np
 import torch
 from scipy import ndimage
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from napari_nucleus_kd.types import Modality
 
@@ -40,7 +40,6 @@ def warp(
     -------
     (C, size, size) float32 and (size, size) int32. Outside the image both continue as mirror pictures.
     """
-    height, width = labels.shape
     angle = rng.uniform(0, 2 * np.pi)
     stretch = np.exp(rng.normal(0, 0.08, 2))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -132,7 +131,9 @@ def _glow(image: FloatArray, sigma_px: float) -> FloatArray:
     """Blur widely; on a quarter of the resolution, where it looks the same."""
     small = F.avg_pool2d(torch.from_numpy(image)[None], 4)[0].numpy()
     small = ndimage.gaussian_filter(small, (0, sigma_px / 4, sigma_px / 4), truncate=3)
-    glow: FloatArray = F.interpolate(torch.from_numpy(small)[None], image.shape[1:], mode="bilinear")[0].numpy()
+    glow: FloatArray = F.interpolate(torch.from_numpy(small)[None], image.shape[1:], mode="bilinear")[
+        0
+    ].numpy()
     return glow
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import ModelSpec
     from napari_nucleus_kd.train.settings import TrainSettings
 
-_HEADS = {
+HEADS = {
     "pq": "PQ",
     "dq": "DQ",
     "sq": "SQ",
@@ -38,8 +38,8 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Metrics",
             "",
-            "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval over",
-            "images (1,000 replicates). Default settings: the diameter is estimated by the model.",
+            "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
+            "over images (1,000 replicates). Default settings: the diameter is estimated by the model.",
             "",
             *metrics_table(spec.metrics),
             "",
@@ -71,7 +71,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
 def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
     """Return the lines of a Markdown table of evaluate.summary."""
     lines = [
-        "| source | images | " + " | ".join(_HEADS[name] for name in SHOWN) + " |",
+        "| source | images | " + " | ".join(HEADS[name] for name in SHOWN) + " |",
         "|---" * (len(SHOWN) + 2) + "|",
     ]
     for source, values in metrics.items():

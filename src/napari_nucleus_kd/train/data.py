@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_nucleus_kd.train.settings import CropSettings
     from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.train.settings import CropSettings
     from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
 
 MARGIN_PX = 32  # cut off again after encoding, so that nuclei at the rim are encoded whole

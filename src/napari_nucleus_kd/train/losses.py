@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from monai.losses import DiceLoss
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,9 @@ def terms(logits: torch.Tensor, target: torch.Tensor, names: Sequence[str]) -> d
         weight = 1 + 9 * true["border"]  # touching edges are rare
         out["border"] = F.binary_cross_entropy_with_logits(said["border"], true["border"], weight)
     if "offset_y" in said:
-        error = sum(F.smooth_l1_loss(said[n], true[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x"))
+        error = sum(
+            F.smooth_l1_loss(said[n], true[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x")
+        )
         out["offset"] = (error * inside).sum() / pixels
     if "log_diameter" in said:
         out["diameter"] = ((said["log_diameter"] - true["log_diameter"]).abs() * inside).sum() / pixels

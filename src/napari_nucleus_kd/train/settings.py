@@ -53,7 +53,9 @@ class TrainSettings(Settings):
     average: float = Field(0.998, gt=0, lt=1, description="Decay of the running average of the weights")
     seed: int = 0
     workers: int = Field(1, ge=0, description="Processes that cut batches")
-    check_every: int = Field(500, ge=1, description="Steps between checks on the tuning split and checkpoints")
+    check_every: int = Field(
+        500, ge=1, description="Steps between checks on the tuning split and checkpoints"
+    )
     check_batches: int = Field(8, ge=1, description="Batches of a check")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     precision: str = Field("bf16-mixed", description="A precision of Lightning Fabric")

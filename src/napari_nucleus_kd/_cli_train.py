@@ -1,0 +1,75 @@
+"""What `nucleus-kd train` and `nucleus-kd evaluate` do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import ValidationError
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.evaluate import SHOWN
+from napari_nucleus_kd.train.card import HEADS
+from napari_nucleus_kd.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from napari_nucleus_kd import types
+
+T = TypeVar("T")
+
+
+def read_settings(config: Path | None, **given: object) -> TrainSettings:
+    """Return the settings of a JSON file, with those given (not None) in place of the file's.
+
+    Raises
+    ------
+    SettingsError : the file cannot be read, or a setting is unknown or out of range.
+    """
+    try:
+        settings = TrainSettings.model_validate_json(config.read_bytes()) if config else TrainSettings()
+        changed = {name: value for name, value in given.items() if value is not None}
+        return TrainSettings.model_validate(settings.model_dump() | changed)
+    except OSError as error:
+        raise SettingsError(f"{config} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(f"{config or 'settings'}: {where}: {first['msg']}") from error
+
+
+def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
+    """Run steps to their end behind a progress bar with time left; returns their result."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[values]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("starting", total=None, values="")
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            values = " ".join(f"{name} {value:.3f}" for name, value in step.values.items())
+            bar.update(
+                task, completed=step.done, total=step.total or None, description=step.message, values=values
+            )
+
+
+def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Table:
+    """Return a table of evaluate.summary: mean and 95% interval."""
+    table = Table("source", "images", *(HEADS[name] for name in SHOWN))
+    for source, values in metrics.items():
+        cells = [f"{m:.3f}\n{low:.3f} to {high:.3f}" for m, low, high in (values[name] for name in SHOWN)]
+        table.add_row(source, f"{values['images'][0]:.0f}", *cells)
+    return table

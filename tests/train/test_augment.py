@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_nucleus_kd.metrics import median_diameter
+from napari_nucleus_kd.train.augment import recolor, warp
+from napari_nucleus_kd.types import Modality
+
+
+@pytest.fixture
+def disc():
+    yy, xx = np.mgrid[:200, :240]
+    labels = np.zeros((200, 240), np.int32)
+    for i, (y, x) in enumerate([(60, 60), (60, 160), (140, 110)], 1):
+        labels[np.hypot(yy - y, xx - x) < 12] = i
+    image = ndimage.gaussian_filter((labels > 0).astype(np.float32), 1)[None]
+    return image, labels
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_picture_and_labels_move_together(disc, scale, seed):
+    picture, labels = warp(*disc, 256, scale, np.random.default_rng(seed))
+    assert picture.shape == (1, 256, 256)
+    agree = (picture[0] > 0.5) == (labels > 0)
+    assert agree.mean() > 0.98
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_scale_magnifies(disc, scale):
+    found = [
+        median_diameter(labels)
+        for seed in range(8)
+        if (labels := warp(*disc, 256, scale, np.random.default_rng(seed))[1]).any()
+    ]
+    assert np.median(found) == pytest.approx(24 * scale, rel=0.2)
+
+
+def test_mirrored_copies_are_nuclei_of_their_own(disc):
+    _, labels = warp(*disc, 256, 0.4, np.random.default_rng(0))  # far more than the image: copies
+    assert labels.max() > 3
+    for i in range(1, labels.max() + 1):
+        assert ndimage.label(labels == i, np.ones((3, 3)))[1] == 1
+
+
+def test_only_the_surroundings_matter():
+    """The cut before warping must not be seen: a far larger image gives the same crop."""
+    rng = np.random.default_rng(1)
+    labels = np.zeros((1200, 1200), np.int32)
+    labels[590:610, 590:610] = 1
+    image = rng.random((1, 1200, 1200), np.float32)
+    centre = (slice(None), slice(300, 900), slice(300, 900))
+    whole = warp(image, labels, 128, 1.0, np.random.default_rng(4))
+    part = warp(image[centre], labels[centre[1:]], 128, 1.0, np.random.default_rng(4))
+    if whole[1].any():  # centred on the one nucleus, so both look at the same place
+        np.testing.assert_allclose(whole[0], part[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_recolor_stays_in_range_and_repeats(disc, modality):
+    image = np.repeat(disc[0], 3, 0)
+    for seed in range(20):
+        first = recolor(image, disc[1], modality, np.random.default_rng(seed))
+        again = recolor(image, disc[1], modality, np.random.default_rng(seed))
+        assert first.dtype == np.float32
+        assert first.shape == image.shape
+        assert np.isfinite(first).all()
+        assert first.min() >= 0
+        assert first.max() <= 1
+        np.testing.assert_array_equal(first, again)
+
+
+def test_stained_nuclei_sometimes_turn_brown():
+    """In some pictures some nuclei get more red than blue light through: brown."""
+    yy, xx = np.mgrid[:96, :96]
+    labels = ((np.hypot(yy % 32 - 16, xx % 32 - 16) < 10) * (1 + yy // 32 * 3 + xx // 32)).astype(np.int32)
+    image = np.where(labels > 0, np.array([0.4, 0.3, 0.6])[:, None, None], 0.9).astype(np.float32)
+    brown = []
+    for seed in range(40):
+        seen = recolor(image, labels, Modality.HE, np.random.default_rng(seed))
+        ratio = [seen[0][labels == i].mean() - seen[2][labels == i].mean() for i in range(1, 10)]
+        brown.append(max(ratio) > 0.1 > min(ratio))
+    assert any(brown)

@@ -1,0 +1,148 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from skimage.io import imsave
+
+from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.evaluate import evaluate_steps, summary
+from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.networks.student import StudentConfig
+from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
+
+TINY = TrainSettings(
+    name="tiny",
+    student=StudentConfig(widths=(8, 8, 8, 8, 8), decoder_widths=(8, 8, 8, 8), head_width=8),
+    crops=CropSettings(batch=2, crop_px=64),
+    steps=6,
+    check_every=3,
+    check_batches=1,
+    warmup_steps=1,
+    workers=0,
+    precision="32-true",
+    device="cpu",
+)
+
+
+def drain(steps):
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as stop:
+            return stop.value, seen
+
+
+def picture(seed):
+    rng = np.random.default_rng(seed)
+    yy, xx = np.mgrid[:96, :112]
+    labels = np.zeros((96, 112), np.uint16)
+    for i, (y, x) in enumerate(rng.uniform(12, 84, (6, 2)), 1):
+        labels[np.hypot(yy - y, xx - x) < 9] = i
+    noise = rng.normal(20, 5, labels.shape)
+    return np.clip(noise + 150 * (labels > 0), 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Four grey images and one colour one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for i, split in enumerate(["train", "train", "train", "tune", "val"]):
+        image, labels = picture(i)
+        if i == 1:
+            image = np.stack([255 - image, 255 - image // 2, 255 - image // 3], -1)
+        imsave(folder / f"{i}.png", image, check_contrast=False)
+        imsave(folder / f"{i}_labels.png", labels, check_contrast=False)
+        rows.append(
+            [f"{i}.png", f"{i}_labels.png", "H&E" if i == 1 else "fluorescence", f"s{i == 1:d}", split]
+        )
+    path = folder / "index.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
+    return path
+
+
+def test_batches_depend_on_seed_and_step_only(index):
+    samples = load_index(index, "train")
+    crops = TINY.crops
+    x, y = Batches(samples, crops, 1)[5]
+    again, _ = Batches(samples, crops, 1)[5]
+    other, _ = Batches(samples, crops, 2)[5]
+    assert x.shape == (2, 3, 64, 64)
+    assert y.shape == (2, 6, 64, 64)
+    assert torch.equal(x, again)
+    assert not torch.equal(x, other)
+
+
+def test_killed_run_goes_on_to_the_same_weights(index, tmp_path):
+    whole, _ = drain(train_steps(TINY, index, tmp_path / "whole"))
+    steps = train_steps(TINY, index, tmp_path / "cut")
+    for _ in range(4):  # past the checkpoint of step 3
+        next(steps)
+    steps.close()
+    resumed, seen = drain(train_steps(TINY, index, tmp_path / "cut"))
+    assert [p.done for p in seen] == [4, 5, 6]
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_training_learns(index, tmp_path):
+    settings = TINY.model_copy(update={"steps": 60, "average": 0.8, "learning_rate": 5e-3})
+    _, seen = drain(train_steps(settings, index, tmp_path / "run"))
+    first, last = (np.mean([p.values["foreground"] for p in part]) for part in (seen[:10], seen[-10:]))
+    assert last < 0.8 * first
+    log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in log] == list(range(3, 61, 3))
+
+
+def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path):
+    model, _ = drain(run_steps(TINY, index, tmp_path / "run"))
+    assert model.spec.name == "tiny"
+    assert model.verify() < 1e-3
+    assert model.spec.metrics["s0"]["images"] == [1.0]
+    assert "## Limits" in model.card
+    embedded = json.loads(model.card.split("```json\n")[1].split("```")[0])
+    assert TrainSettings.model_validate(embedded) == TINY
+
+
+def test_evaluate_scores_every_image_of_the_split(index):
+    from napari_nucleus_kd.config import Recipe
+
+    scores, _ = drain(evaluate_steps(index, "val", Recipe(segmenter="classical")))
+    assert [s.name for s in scores] == ["4.png"]
+    assert scores[0].values["dice"] > 0.8
+    assert 0 <= summary(scores)["s0"]["pq"][0] <= 1
+
+
+def test_index_errors_name_file_and_remedy(index):
+    with pytest.raises(ReadError, match="no row has split 'test'"):
+        read_index(index, "test")
+    with pytest.raises(ReadError, match=r"nowhere\.csv"):
+        read_index(index.with_name("nowhere.csv"), "train")
+    text = index.read_text()
+    index.write_text(text.replace("modality", "stain"))
+    with pytest.raises(ReadError, match="no column modality"):
+        read_index(index, "train")
+    index.write_text(text.replace("H&E", "HE"))
+    with pytest.raises(ReadError, match="'HE' is not one of"):
+        read_index(index, "train")
+
+
+def test_labels_that_are_no_labels(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG broken")
+    with pytest.raises(ReadError, match=r"broken\.png"):
+        read_labels(path)
+
+
+def test_image_and_labels_must_have_one_size(index):
+    imsave(index.with_name("0_labels.png"), np.zeros((8, 8), np.uint8), check_contrast=False)
+    with pytest.raises(ReadError, match=r"0\.png: is \(96, 112\)"):
+        load_index(index, "train")
