@@ -122,6 +122,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         np.zeros((3, 4)),
         np.zeros((3, 4), bool),
         np.full((3, 4), -1),
+        np.full((3, 4), 2**32),
         np.zeros((0, 4), int),
     ],
 )

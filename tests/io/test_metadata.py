@@ -10,6 +10,7 @@ import tifffile
 import zarr
 from PIL import Image as pil
 
+from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.io import read
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def test_zarr_colour_pictures(names: tuple[str | None, ...], bright: bool, rgb: 
     pixels = np.full((3, 40, 50), 220 if bright else 5, np.uint8)
     colors = ("FF0000", "00FF00", "0000FF")
     omero = [{"color": c} | ({"label": n} if n else {}) for n, c in zip(names, colors, strict=True)]
-    zarr_image(tmp_path / "a.zarr", pixels, omero)
+    zarr_image(tmp_path / "a.zarr", pixels, omero, axes="cyx")
     assert read(tmp_path / "a.zarr").rgb is rgb
 
 
@@ -192,5 +193,31 @@ def test_zarr_of_bioformats2raw_has_series(tmp_path: Path) -> None:
 def test_a_zarr_plate_says_how_to_open_a_field(tmp_path: Path) -> None:
     root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
     root.attrs["ome"] = {"version": "0.5", "plate": {"wells": []}}
-    with pytest.raises(Exception, match="one field"):
+    with pytest.raises(ReadError, match="one field"):
         read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_an_ome_image_over_two_files(compression: str | None, tmp_path: Path) -> None:
+    names = ("a.ome.tif", "b.ome.tif")
+    parts = "".join(
+        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1"><UUID FileName="{n}">urn:uuid:0000000{i}</UUID></TiffData>'
+        for i, n in enumerate(names)
+    )
+    channels = "".join(
+        f'<Channel ID="Channel:0:{i}" Name="{n}" SamplesPerPixel="1"/>' for i, n in enumerate("ab")
+    )
+    for i, name in enumerate(names):
+        text = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:0000000{i}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+            f'Type="uint16" SizeX="80" SizeY="64" SizeC="2" SizeZ="1" SizeT="1">{channels}{parts}</Pixels></Image></OME>'
+        )
+        tifffile.imwrite(tmp_path / name, THREE[i], description=text, metadata=None, compression=compression)
+    for name in names:
+        image = read(tmp_path / name)
+        assert [c.name for c in image.channels] == ["a", "b"]
+        np.testing.assert_array_equal(image.pixels.compute(), THREE[:2])
+    (tmp_path / names[1]).write_bytes((tmp_path / names[1]).read_bytes()[:-90])
+    with pytest.raises(ReadError, match=r"b\.ome\.tif"):
+        read(tmp_path / names[0])

@@ -24,7 +24,14 @@ from napari_nucleus_kd.io._choice import (
     name_channels,
 )
 from napari_nucleus_kd.io._plane import CHANNEL_AXES, Plane, reading, to_dask
-from napari_nucleus_kd.io._tiff_check import COLOUR, check_complete, check_readable, check_structure, word
+from napari_nucleus_kd.io._tiff_check import (
+    COLOUR,
+    check_complete,
+    check_readable,
+    check_structure,
+    contiguous_offset,
+    word,
+)
 from napari_nucleus_kd.io._tiff_metadata import describe
 from napari_nucleus_kd.types import Image
 
@@ -144,9 +151,10 @@ def _opener(
 ) -> tuple[Callable[[], Any], tuple[int, int]]:
     """Return what opens this level's array, and its native (Y, X) chunk."""
     page = level.keyframe
-    if page.is_memmappable and level.dataoffset is not None:
+    offset = contiguous_offset(level)
+    if offset is not None:
         dtype = level.dtype.newbyteorder(page.parent.byteorder)
-        return functools.partial(_map, path, dtype, level.dataoffset, level.shape), (1, 1)
+        return functools.partial(_map, path, dtype, offset, level.shape), (1, 1)
     native_yx = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     check_pixels(path, page.chunks, MAX_PIXELS_AT_ONCE)
     return functools.partial(source.array, *where), native_yx

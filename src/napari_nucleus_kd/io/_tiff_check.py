@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from napari_nucleus_kd.io._choice import check_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 COLOUR = {"RGB", "YCBCR"}
 _GREY = {"MINISBLACK", "MINISWHITE", "PALETTE", "MASK"}
@@ -86,11 +86,20 @@ def check_readable(path: Path, series: Any) -> None:
         )
 
 
+def contiguous_offset(level: Any) -> int | None:
+    """Where the uncompressed pixels of a level start, if they lie in one piece in one file."""
+    if level.is_multifile or not level.keyframe.is_memmappable:
+        return None
+    offset: int | None = level.dataoffset
+    return offset
+
+
 def check_complete(path: Path, level: Any, axes: str, fixed: Mapping[str, int]) -> None:
     """Raise ReadError if the file ends before the pixels of the chosen plane do."""
-    file_size = path.stat().st_size
-    if level.dataoffset is not None and level.keyframe.is_memmappable:
-        _check_end(path, level.dataoffset + math.prod(level.shape) * level.dtype.itemsize, file_size)
+    offset = contiguous_offset(level)
+    if offset is not None:
+        end = offset + math.prod(level.shape) * level.dtype.itemsize
+        _check_end(path, end, path.stat().st_size)
         return
     for page in _chosen_pages(level, axes, fixed):
         if page is None:
@@ -98,11 +107,10 @@ def check_complete(path: Path, level: Any, axes: str, fixed: Mapping[str, int]) 
                 f"{path.name} has no pixels for the chosen plane: the file lists it but does not hold it. "
                 "Choose another z or t, or save the image again as one complete file."
             )
-        if page.parent.filehandle.path != level.keyframe.parent.root.filehandle.path:
-            continue  # a part of a multi-file OME-TIFF; tifffile found it there
+        part = Path(page.parent.filehandle.path)  # another file in a multi-file OME-TIFF
         ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=False)]
-        _check_end(path, max(ends, default=0), file_size)
-        _check_pieces(path, page)
+        _check_end(part, max(ends, default=0), part.stat().st_size)
+        _check_pieces(part, page)
 
 
 def _check_pieces(path: Path, page: Any) -> None:
