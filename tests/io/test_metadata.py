@@ -201,7 +201,8 @@ def test_a_zarr_plate_says_how_to_open_a_field(tmp_path: Path) -> None:
 def test_an_ome_image_over_two_files(compression: str | None, tmp_path: Path) -> None:
     names = ("a.ome.tif", "b.ome.tif")
     parts = "".join(
-        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1"><UUID FileName="{n}">urn:uuid:0000000{i}</UUID></TiffData>'
+        f'<TiffData FirstC="{i}" IFD="0" PlaneCount="1">'
+        f'<UUID FileName="{n}">urn:uuid:0000000{i}</UUID></TiffData>'
         for i, n in enumerate(names)
     )
     channels = "".join(
@@ -211,7 +212,8 @@ def test_an_ome_image_over_two_files(compression: str | None, tmp_path: Path) ->
         text = (
             '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
             f'UUID="urn:uuid:0000000{i}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
-            f'Type="uint16" SizeX="80" SizeY="64" SizeC="2" SizeZ="1" SizeT="1">{channels}{parts}</Pixels></Image></OME>'
+            f'Type="uint16" SizeX="80" SizeY="64" SizeC="2" SizeZ="1" SizeT="1">'
+            f"{channels}{parts}</Pixels></Image></OME>"
         )
         tifffile.imwrite(tmp_path / name, THREE[i], description=text, metadata=None, compression=compression)
     for name in names:
