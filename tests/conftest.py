@@ -21,12 +21,13 @@ def draw_nuclei(height, width, seed=0, radius=(6.0, 11.0), spacing=26):
             a, angle = rng.uniform(*radius), rng.uniform(0, np.pi)
             b = a * rng.uniform(0.7, 1)
             y0, x0 = max(0, int(y - a) - 1), max(0, int(x - a) - 1)
+            if y0 >= height or x0 >= width:
+                continue
             yy, xx = np.mgrid[y0 : min(height, int(y + a) + 2), x0 : min(width, int(x + a) + 2)]
             u = (yy - y) * np.cos(angle) + (xx - x) * np.sin(angle)
             v = (xx - x) * np.cos(angle) - (yy - y) * np.sin(angle)
             depth = (u / a) ** 2 + (v / b) ** 2
-            here = labels[yy[:, :1], xx[:1]] if yy.size else np.zeros((0, 0), np.int32)
-            inside = (depth < 1) & (here == 0)
+            inside = (depth < 1) & (labels[yy, xx] == 0)
             if inside.sum() < 30:
                 continue
             count += 1

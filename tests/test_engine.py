@@ -118,8 +118,9 @@ class Small:
 
     description = "tiny GPU"
 
-    def __init__(self, room, error=torch.OutOfMemoryError("CUDA out of memory")):
-        self.batch_size, self.room, self.error = 8, room, error
+    def __init__(self, room, error=None):
+        self.batch_size, self.room = 8, room
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def __call__(self, batch):
         if len(batch) > self.room:

@@ -39,7 +39,8 @@ def features(
     -------
     dict of arrays with one entry per nucleus, in label order: label; area (um2 or px2); diameter of
     the circle of that area, major_axis and minor_axis of the ellipse of the same second moments (um
-    or px); eccentricity (0 a circle, towards 1 a line); centroid_y, centroid_x (px, for finding it);
+    or px, as in scikit-image); eccentricity (0 a circle, towards 1 a line); centroid_y and centroid_x
+    (px, for finding it);
     "mean <channel>"; score.
 
     Raises
@@ -118,17 +119,16 @@ def _shape(
 ) -> dict[str, npt.NDArray[Any]]:
     n, y, x, yy, xx, xy = (sums[key][found] for key in ("n", "y", "x", "yy", "xx", "xy"))
     cy, cx = y / n, x / n
-    # A pixel is a square, not a point: 1/12 is its own second moment.
-    vyy, vxx, vxy = yy / n - cy * cy + 1 / 12, xx / n - cx * cx + 1 / 12, xy / n - cy * cx
+    vyy, vxx, vxy = yy / n - cy * cy, xx / n - cx * cx, xy / n - cy * cx
     middle, spread = (vyy + vxx) / 2, np.hypot((vyy - vxx) / 2, vxy)
-    large, small = middle + spread, np.maximum(middle - spread, 0)
+    large, small = np.maximum(middle + spread, 0), np.maximum(middle - spread, 0)
     return {
         "label": found.astype(np.int64),
         "area": n * size**2,
         "diameter": 2 * np.sqrt(n / np.pi) * size,
         "major_axis": 4 * np.sqrt(large) * size,
         "minor_axis": 4 * np.sqrt(small) * size,
-        "eccentricity": np.sqrt(1 - small / large),
+        "eccentricity": np.sqrt(1 - np.divide(small, large, out=np.ones_like(large), where=large > 0)),
         "centroid_y": cy,
         "centroid_x": cx,
     }

@@ -1,0 +1,94 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.segmenters import student as student_module
+from napari_nucleus_kd.segmenters.student import _enlarged
+from napari_nucleus_kd.types import Maps
+
+
+@pytest.fixture
+def load():
+    return lambda folder: segmenters.load("student", Recipe(model=str(folder), device="cpu"))
+
+
+@pytest.fixture
+def picture(draw):
+    return np.repeat(draw(200, 230)[0][None].astype(np.float32) / 255, 3, axis=0)
+
+
+@pytest.mark.parametrize("diameter", [6.0, 9.0, 50.0, 73.0])
+def test_a_tile_cut_anywhere_on_the_grid_has_the_maps_of_the_whole(load, spots, picture, diameter):
+    segmenter = load(spots)
+    step, scale = segmenter.align_px(diameter), segmenter.scale(diameter)
+    assert scale * step == 32
+    whole = segmenter.maps(picture, diameter).values
+    start = step * (96 // step)
+    cut = segmenter.maps(picture[:, start:, start:], diameter).values
+    edge = 4 + math.ceil(2 * scale)  # what the resizing and the two convolutions see
+    at = round(start * scale)
+    np.testing.assert_allclose(whole[:, at + edge :, at + edge :], cut[:, edge:, edge:], atol=0.02)
+
+
+def test_diameters_in_the_models_range_are_not_rescaled(load, spots):
+    segmenter = load(spots)  # range 10 to 40, made for 18
+    assert [segmenter.scale(d) for d in (None, 10.0, 18.0, 40.0)] == [1, 1, 1, 1]
+    assert segmenter.scale(9.0) == pytest.approx(2, rel=0.05)
+    assert segmenter.scale(72.0) == pytest.approx(0.25, rel=0.05)
+
+
+def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture, monkeypatch):
+    segmenter = load(spots)
+    whole = segmenter.maps(picture, None).values
+    monkeypatch.setattr(student_module, "_MAX_RUN_PX", 100)
+    monkeypatch.setattr(student_module, "_BLOCK_PX", 64)
+    np.testing.assert_allclose(segmenter.maps(picture, None).values, whole, atol=0.02)
+
+
+def test_enlarged_maps_lie_where_the_small_ones_lay_and_lengths_grow():
+    ramp = np.arange(20, dtype=np.float32)[:, None] * np.ones(20, np.float32)
+    values = np.stack([ramp, ramp * 0 + 3, ramp * 0])
+    maps = Maps(values, ("foreground", "offset_y", "log_diameter"), (39, 38), 0.5)
+    large = _enlarged(maps)
+    assert large.values.shape == (3, 39, 38) and large.scale == 1
+    expected = (np.arange(39) + 0.5) * 0.5 - 0.5
+    np.testing.assert_allclose(large["foreground"][2:37, 5], expected[2:37], atol=1e-5)
+    assert np.allclose(large["offset_y"], 6) and np.allclose(large["log_diameter"], math.log(2))
+
+
+def test_the_diameter_is_read_off_the_maps(make_model, load, picture):
+    segmenter = load(make_model(name="thirty", log_diameter=math.log(30 / 18)))
+    assert segmenter.diameter_in(segmenter.maps(picture, None)) == pytest.approx(30, rel=0.02)
+    assert segmenter.estimate_diameter([picture]) == pytest.approx(30, rel=0.02)
+
+
+def test_a_diameter_outside_the_range_is_not_believed_at_once(make_model, load, picture):
+    segmenter = load(make_model(name="ninety", log_diameter=math.log(90 / 18)))
+    assert segmenter.diameter_in(segmenter.maps(picture, None)) is None
+    # Seen at every scale as 90 px of the network: the smallest look is nearest to what it knows.
+    assert segmenter.estimate_diameter([picture]) is not None
+
+
+def test_notes_are_the_engines(load, spots):
+    segmenter = load(spots)
+    segmenter._engine.notes.append("GPU out of memory")
+    assert segmenter.notes == ("GPU out of memory",)
+    segmenter._engine.notes.clear()
+
+
+def test_fine_maps_give_labels_at_image_pixels(load, spots, picture):
+    segmenter = load(spots)
+    fine = segmenter.decode(segmenter.maps(picture, 9.0), segmenter.decode_defaults)
+    plain = segmenter.decode(segmenter.maps(picture, 18.0), segmenter.decode_defaults)
+    both = ((fine.labels > 0) & (plain.labels > 0)).sum()
+    assert both / ((fine.labels > 0) | (plain.labels > 0)).sum() > 0.9
+
+
+def test_decoding_needs_no_diameter(load, spots, picture):
+    segmenter = load(spots)
+    maps = segmenter.maps(picture, 18.0)
+    assert segmenter.decode(replace(maps, diameter_px=None), segmenter.decode_defaults).count

@@ -1,0 +1,153 @@
+import json
+import multiprocessing
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_nucleus_kd import ondisk, pipeline
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.ondisk import partial_path, segment_to_zarr_steps
+from napari_nucleus_kd.pipeline import segment, to_image
+
+
+@pytest.fixture
+def image(draw):
+    return replace(to_image(draw(300, 340)[0]), pixel_size_um=0.25)
+
+
+@pytest.fixture
+def recipe(spots):
+    return Recipe(model=str(spots), device="cpu", tile_px=128)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "labels.ome.zarr"
+
+
+def levels(path):
+    group = zarr.open_group(str(path), mode="r")
+    return [group[d["path"]] for d in group.attrs["ome"]["multiscales"][0]["datasets"]], group.attrs
+
+
+def test_labels_on_disk_are_those_in_memory(image, recipe, path, finish, monkeypatch):
+    written, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    monkeypatch.setattr(pipeline, "ONE_TILE_PX", 128)
+    result = segment(image, recipe)
+    found, attributes = levels(path)
+    np.testing.assert_array_equal(found[0][:], result.nuclei.labels)
+    assert written == path and [f.name for f in path.parent.iterdir()] == [path.name]
+    extra = attributes["napari-nucleus-kd"]
+    assert Recipe.model_validate_json(extra["recipe"]) == result.recipe
+    assert extra["nuclei"] == result.nuclei.count
+    assert max(p.done for p in seen) == 9
+
+
+def test_the_pyramid_halves_and_keeps_labels(image, recipe, path, finish, monkeypatch):
+    monkeypatch.setattr(ondisk, "_COARSEST_PX", 64)
+    monkeypatch.setattr(ondisk, "_CHUNK_PX", 96)
+    finish(segment_to_zarr_steps(image, path, recipe))
+    found, attributes = levels(path)
+    assert [a.shape for a in found] == [(300, 340), (150, 170), (75, 85), (38, 43)]
+    for fine, coarse in pairwise(found):
+        np.testing.assert_array_equal(coarse[:], fine[:][::2, ::2])
+    scale = attributes["ome"]["multiscales"][0]["datasets"][2]["coordinateTransformations"][0]["scale"]
+    assert scale == [1.0, 1.0] and attributes["ome"]["version"] == "0.5"
+
+
+@pytest.mark.parametrize("tiles", [1, 5, 8])
+def test_a_cancelled_run_goes_on_and_ends_the_same(image, recipe, path, finish, monkeypatch, tiles):
+    whole = path.with_name("whole.ome.zarr")
+    finish(segment_to_zarr_steps(image, whole, recipe))
+    steps = segment_to_zarr_steps(image, path, recipe)
+    while next(steps).done < tiles:
+        assert not path.exists()
+    steps.close()
+    assert not path.exists() and partial_path(path).exists()
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    assert next(p.done for p in seen if p.total) == tiles + 1
+    np.testing.assert_array_equal(levels(path)[0][0][:], levels(whole)[0][0][:])
+    assert not partial_path(path).exists()
+
+
+@pytest.mark.parametrize("change", ["recipe", "image", "journal"])
+def test_the_leftovers_of_another_run_are_not_used(image, recipe, path, finish, change):
+    steps = segment_to_zarr_steps(image, path, recipe)
+    while next(steps).done < 3:
+        pass
+    steps.close()
+    if change == "recipe":
+        recipe = recipe.model_copy(update={"diameter_px": 20.0})
+    elif change == "image":
+        image = replace(image, levels=(image.pixels[:, ::-1],))
+    else:
+        (partial_path(path) / "journal.json").write_text('{"request"')
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    assert next(p.done for p in seen if p.total) == 1
+
+
+def test_an_existing_result_is_replaced_only_on_purpose_and_only_by_a_whole_one(image, recipe, path, finish):
+    finish(segment_to_zarr_steps(image, path, recipe))
+    before = levels(path)[0][0][:]
+    with pytest.raises(WriteError, match="exists"):
+        next(segment_to_zarr_steps(image, path, recipe))
+    other = recipe.model_copy(update={"segmenter": "classical"})
+    steps = segment_to_zarr_steps(image, path, other, overwrite=True)
+    while next(steps).done < 3:
+        pass
+    steps.close()
+    np.testing.assert_array_equal(levels(path)[0][0][:], before)
+    finish(segment_to_zarr_steps(image, path, other, overwrite=True))
+    assert json.loads(levels(path)[1]["napari-nucleus-kd"]["recipe"])["segmenter"] == "classical"
+    assert [f.name for f in path.parent.iterdir()] == [path.name]
+
+
+def test_a_second_run_on_the_same_output_is_refused(image, recipe, path, finish):
+    steps = segment_to_zarr_steps(image, path, recipe)
+    next(steps)
+    with pytest.raises(WriteError, match="another run is writing"):
+        next(segment_to_zarr_steps(image, path, recipe))
+    steps.close()
+    finish(segment_to_zarr_steps(image, path, recipe))
+
+
+def _stop_hard(image, path, recipe, tiles):
+    import os
+
+    for progress in segment_to_zarr_steps(image, path, recipe):
+        if progress.done >= tiles:
+            os._exit(9)  # as if killed: no cleaning up
+
+
+def test_a_killed_run_frees_its_lock_and_goes_on(image, path, finish):
+    recipe = Recipe(segmenter="classical", tile_px=128)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_stop_hard, args=(image, path, recipe, 5))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 9 and not path.exists()
+    (partial_path(path) / "0" / "c").mkdir(exist_ok=True)
+    (partial_path(path) / "0" / "c" / "x.123.partial").write_bytes(b"half a chunk")
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    assert next(p.done for p in seen if p.total) >= 5
+    assert not list(path.rglob("*.partial")) and not list(path.rglob("journal*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("x.tif", "must end in .zarr"), ("no/x.zarr", "there is no folder")]
+)
+def test_unfit_names_are_refused_before_any_work(image, tmp_path, name, message):
+    with pytest.raises(WriteError, match=message):
+        next(segment_to_zarr_steps(image, tmp_path / name))
+
+
+def test_a_folder_that_is_no_zarr_is_never_replaced(image, recipe, path):
+    path.mkdir()
+    (path / "thesis.txt").write_text("years")
+    with pytest.raises(WriteError, match="something else"):
+        next(segment_to_zarr_steps(image, path, recipe, overwrite=True))
+    assert (path / "thesis.txt").exists()
