@@ -16,24 +16,26 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.components import ViewerModel
 
-_GAP_PX = 40
+_PITCH_PX = 808  # the largest sample and a gap
 
 
 def show_results(viewer: ViewerModel, folder: Path) -> None:
-    """Put every sample image and the labels found in it side by side, pixel for pixel."""
-    left = 0
-    for entry in SAMPLES:
+    """Put every sample image and the labels found in it two by two, pixel for pixel."""
+    for index, entry in enumerate(SAMPLES):
         path = folder / f"{entry.name}_labels.tif"
         if not path.is_file():
             continue
         image = sample(entry.name)
         # All in pixels: one sample has no size in micrometres, and napari does not mix units.
-        place = {"translate": (0, left), "scale": (1, 1), "units": ("pixel", "pixel")}
+        place = {
+            "translate": tuple(_PITCH_PX * n for n in divmod(index, 2)),
+            "scale": (1, 1),
+            "units": ("pixel", "pixel"),
+        }
         for data, words, _ in layer_data(image):
             viewer.add_image(data, **{**words, **place})
         labels = np.asarray(read(path).pixels[0]).astype(np.int32)
         viewer.add_labels(labels, name=f"nuclei of {entry.name}", **place).contour = 2
-        left += image.shape_yx[1] + _GAP_PX
     viewer.reset_view()
 
 
