@@ -29,7 +29,10 @@ _MAX_RUN_PX = 2304  # edge of the largest picture run at once; larger ones go in
 _BLOCK_PX = 1024
 _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
-_ENOUGH = 0.005  # share of such pixels below which other scales are tried
+_ENOUGH = 0.002  # share of such pixels below which the diameter is unknown
+_FIRST_LOOKS = (1.0, 0.5, 2.0, 0.25)  # magnifications, until nuclei are seen
+_MORE_LOOKS = 3  # at the scale that the last look suggests
+_SAME_SCALE = 0.12  # log of the ratio of magnifications that are not worth another look
 
 
 def load(recipe: Recipe) -> StudentSegmenter:
@@ -63,7 +66,7 @@ class StudentSegmenter:
         return tuple(self._engine.notes)
 
     def scale(self, diameter_px: float | None) -> float:
-        """Return 1 for diameters within the model's range, else what makes them canonical.
+        """Return 1 for diameters within the model's range, else what brings them to its nearer end.
 
         The factor is multiple_px / align_px: whole blocks of pixels become whole blocks of the
         network, so tiles that begin at such blocks see exactly the same picture.
@@ -73,10 +76,10 @@ class StudentSegmenter:
     def align_px(self, diameter_px: float | None) -> int:
         """Return the image pixels that become one block of multiple_px network pixels."""
         smallest, largest = self._spec.size_range
-        if diameter_px is None or smallest <= diameter_px <= largest:
+        if diameter_px is None:
             return self._spec.multiple_px
-        scale = min(max(self._spec.diameter_px / diameter_px, _MIN_SCALE), _MAX_SCALE)
-        return max(1, round(self._spec.multiple_px / scale))
+        scale = min(max(diameter_px, smallest), largest) / diameter_px
+        return max(1, round(self._spec.multiple_px / min(max(scale, _MIN_SCALE), _MAX_SCALE)))
 
     def halo_px(self, diameter_px: float | None) -> int:
         """Return the network's surroundings plus a nucleus, in whole blocks."""
@@ -109,29 +112,27 @@ class StudentSegmenter:
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median predicted diameter in image pixels, if it is one the network can judge."""
-        share, diameter = self._judge(maps)
+        diameter = self._typical([maps])
         smallest, largest = self._spec.size_range
-        if diameter is None or share < _ENOUGH or not smallest <= diameter <= largest:
-            return None
-        return diameter
+        return diameter if diameter is not None and smallest <= diameter <= largest else None
 
     def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
-        """Look at the patches as they are, then smaller and larger if that does not settle it."""
-        guesses = []
-        for enlarge in (1.0, 0.5, 2.0):
-            looks = [self._judge(self._look(patch, enlarge)) for patch in patches]
-            seen = [(share, diameter) for share, diameter in looks if diameter is not None]
-            if not seen:
-                continue
-            share = sum(share for share, _ in seen) / len(looks)
-            diameter = float(np.median([d for _, d in seen]))
-            smallest, largest = (edge / enlarge for edge in self._spec.size_range)
-            if share >= _ENOUGH and smallest <= diameter <= largest:
-                return diameter
-            # The best look is the one in which nuclei are many and near the size trained on.
-            off = abs(math.log(diameter * enlarge / self._spec.diameter_px))
-            guesses.append((share * math.exp(-off), diameter))
-        return max(guesses)[1] if guesses else None
+        """Look at the patches; while nuclei seem too small or large to judge, look at another scale."""
+        diameter, enlarge = None, 1.0
+        for start in _FIRST_LOOKS:
+            enlarge = start
+            diameter = self._typical([self._look(patch, enlarge) for patch in patches])
+            if diameter is not None:
+                break
+        for _ in range(_MORE_LOOKS):
+            if diameter is None:
+                return None
+            wanted = self.scale(diameter)
+            if abs(math.log(wanted / enlarge)) < _SAME_SCALE:
+                break
+            enlarge = wanted
+            diameter = self._typical([self._look(patch, enlarge) for patch in patches]) or diameter
+        return diameter
 
     def _look(self, patch: FloatArray, enlarge: float) -> Maps:
         """Return maps of a patch seen smaller or larger."""
@@ -146,13 +147,18 @@ class StudentSegmenter:
             return self.maps(patch, None)
         return Maps(self._run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)
 
-    def _judge(self, maps: Maps) -> tuple[float, float | None]:
-        """Return the share of confident foreground and the median diameter there, in image pixels."""
-        sure = maps["foreground"] > _CONFIDENT
-        if not sure.any():
-            return 0.0, None
-        log_diameter = float(np.median(maps["log_diameter"][sure]))
-        return float(sure.mean()), math.exp(log_diameter) * self._spec.diameter_px / maps.scale
+    def _typical(self, looks: Sequence[Maps]) -> float | None:
+        """Return the median predicted diameter of the nuclei in image pixels; None with too few to tell."""
+        found = []
+        for maps in looks:
+            sure = maps["foreground"] > _CONFIDENT
+            found.append(np.exp(maps["log_diameter"][sure]) * self._spec.diameter_px / maps.scale)
+        diameters = np.sort(np.concatenate(found))
+        if diameters.size < _ENOUGH * sum(maps["foreground"].size for maps in looks):
+            return None
+        # A nucleus counts once, however many pixels it has.
+        rank = np.cumsum(diameters**-2.0)
+        return float(diameters[np.searchsorted(rank, rank[-1] / 2)])
 
     def _run(self, picture: FloatArray) -> FloatArray:
         """Run the network on (3, H, W); a large picture in blocks, which bounds the memory."""
