@@ -1,0 +1,54 @@
+"""Segments one file on disk, in a process of its own: _segment_file.py IMAGE LABELS RECIPE_JSON THREADS.
+
+Prints one JSON object: seconds, peak memory of the process, nuclei and the resolved diameter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+_KILO = 1024
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had in RAM so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # where getrusage also counts the process that started this one
+        lines = status.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * _KILO
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * _KILO
+
+
+def main(image: str, labels: str, recipe_json: str, threads: str) -> None:
+    """Warm up on a corner as large as a tile, then segment the file."""
+    import torch
+    import zarr
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.io import read
+    from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
+    from napari_nucleus_kd.types import Region
+
+    torch.set_num_threads(int(threads))
+    recipe = Recipe.model_validate_json(recipe_json)
+    opened = read(image)
+    corner = (min(n, recipe.tile_px) for n in opened.shape_yx)
+    segment(opened, recipe, region=Region(0, 0, *corner))
+    began = time.perf_counter()
+    for _ in segment_to_zarr_steps(read(image), labels, recipe):
+        pass
+    seconds = time.perf_counter() - began
+    words = dict(zarr.open_group(labels, mode="r").attrs)["napari-nucleus-kd"]
+    resolved = json.loads(words["recipe"])
+    found = {"seconds": seconds, "peak_bytes": peak_bytes(), "nuclei": words["nuclei"]}
+    print(json.dumps(found | {"diameter_px": resolved["diameter_px"]}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

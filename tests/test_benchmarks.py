@@ -1,0 +1,272 @@
+"""The benchmarks run, measure what they say, and end with one JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source package comes without benchmarks")
+
+STARDIST = """
+import numpy as np
+print("noise on standard output")
+class StarDist2D:
+    def __init__(self, config, name, basedir):
+        assert (name, config) == ("weights", None)
+    def predict_instances(self, image):
+        assert 0.9 < np.percentile(image, 99.8) < 1.1, "not scaled"
+        return (image > 0.5).astype(int), {}
+"""
+CELLPOSE = """
+class CellposeModel:
+    def __init__(self, gpu, pretrained_model):
+        assert gpu is False and pretrained_model.endswith("weights")
+    def eval(self, image, channels):
+        assert channels == [0, 0]
+        return (image > image.mean()).astype(int) * 7, None, None
+"""
+NORMALIZE = """
+import numpy as np
+def normalize(x, low, high):
+    low, high = np.percentile(x, (low, high))
+    return (x - low) / (high - low)
+"""
+THREADING = """
+class config:
+    class threading:
+        set_intra_op_parallelism_threads = set_inter_op_parallelism_threads = staticmethod(lambda n: None)
+"""
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """Import the benchmarks' modules as they import each other."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    names = ("_common", "_baselines", "_mosaic", "scaling", "startup")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import _baselines
+    import _common
+    import _mosaic
+    import scaling
+    import startup
+
+    yield SimpleNamespace(
+        baselines=_baselines, common=_common, mosaic=_mosaic, scaling=scaling, startup=startup
+    )
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    """Folder of a student that finds what is bright, by its full-resolution path alone."""
+    import torch
+
+    from napari_nucleus_kd.networks.student import StudentConfig, build_student
+    from napari_nucleus_kd.package import ModelSpec, save_model
+
+    config = StudentConfig(widths=(8, 8, 8, 8, 8), decoder_widths=(8, 8, 8, 8), head_width=4)
+    network = build_student(config).eval()
+    with torch.no_grad():
+        for parameter in (network.fine[0].weight, network.head[0][0].weight, network.head[1].weight):
+            parameter.zero_()
+        network.fine[0].weight[0] = 1 / 27
+        network.fine[1].bias[0] = 2.0  # four times the brightness
+        network.head[0][0].weight[0, 8 // 4, 1, 1] = 1.0
+        network.head[1].weight[:2, 0, 0, 0] = 5.0
+        network.head[1].bias[:] = torch.tensor([-8.0, -8.0, 0.0, 0.0, -9.0, 0.0])
+    spec = ModelSpec(
+        name="bright",
+        version="1",
+        architecture="student",
+        options=config.model_dump(mode="json"),
+        maps=config.maps,
+        diameter_px=20.0,
+        size_range=(10.0, 40.0),
+    )
+    test_input = np.random.default_rng(0).random((3, 64, 64), np.float32)
+    return save_model(tmp_path_factory.mktemp("models") / "bright", network, spec, "", test_input)
+
+
+def start(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
+    merged = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment}
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=merged, check=False)
+
+
+def results(name: str, *arguments: object, **environment: str) -> dict[str, dict]:
+    """Run a benchmark; its last line of output is the JSON line, and it names the machine."""
+    done = start(name, *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["benchmark"] == name and line["cpu"]
+    return line["results"]
+
+
+def fake_environment(folder: Path, stardist: str = STARDIST) -> dict[str, str]:
+    """Write what the baselines' worker imports, without the networks."""
+    files = {
+        "stardist/models.py": stardist,
+        "csbdeep/utils.py": NORMALIZE,
+        "tensorflow/__init__.py": THREADING,
+        "cellpose/models.py": CELLPOSE,
+    }
+    for path, text in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (file.parent / "__init__.py").touch()
+        file.write_text(text)
+    for name in ("stardist", "tensorflow_cpu", "cellpose"):
+        info = folder / f"{name}-3.2.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.2.1\n")
+    (folder / "weights").touch()
+    return {"PYTHONPATH": str(folder)}
+
+
+def baseline_options(name: str, folder: Path) -> tuple[object, ...]:
+    return (f"--{name}-python", sys.executable, f"--{name}-weights", folder / "weights")
+
+
+@pytest.mark.parametrize("name", ["speed", "scaling", "startup"])
+def test_help_answers(name):
+    done = start(name, "--help")
+    assert done.returncode == 0 and "--rounds" in done.stdout
+
+
+def test_contestants_take_turns(modules):
+    turns = []
+    names = ("a", "b", "c")
+    contestants = {n: lambda n=n: turns.append(n) or float(ord(n)) for n in names}
+    seconds = modules.common.interleave(contestants, 5, pause_s=0)
+    assert seconds == {n: [float(ord(n))] * 5 for n in names}
+    rounds = [turns[i : i + 3] for i in range(0, 15, 3)]
+    assert all(sorted(r) == ["a", "b", "c"] for r in rounds) and len({tuple(r) for r in rounds}) > 1
+
+
+def test_ratio_is_of_medians(modules):
+    assert modules.common.ratio([1, 100, 4], [2, 2, 50]) == 2
+
+
+@pytest.mark.parametrize(
+    ("relation", "value", "met"),
+    [
+        ("<=", 2, True),
+        ("<", 2, False),
+        (">=", 2, True),
+        (">", 2, False),
+        ("<", 1.9, True),
+        (">=", 1.9, False),
+    ],
+)
+def test_target(modules, relation, value, met):
+    assert modules.common.Target(relation, 2).met_by(value) is met
+
+
+def test_report_ends_with_one_json_line_and_fails_only_if_strict(modules, capsys):
+    common = modules.common
+    findings = [
+        common.Finding("slow", "too slow", 0.7, "%", common.Target("<=", 0.4), "7 s"),
+        common.skipped("other", "another", "not here"),
+    ]
+    assert common.report("speed", findings, {"cpu": "x"}) == 0
+    out = capsys.readouterr().out
+    line = json.loads(out.splitlines()[-1])
+    assert line["missed"] == ["slow"] and line["results"]["slow"]["value"] == 0.7
+    assert line["results"]["other"]["value"] is None
+    assert "70 %" in out and "<= 40 %" in out and "missed" in out and "skipped: not here" in out
+    assert common.report("speed", findings, {}, strict=True) == 1
+
+
+@pytest.mark.parametrize("kind", ["tiff", "zarr"])
+def test_mosaic_on_disk_is_the_mosaic(modules, kind, tmp_path):
+    from napari_nucleus_kd.io import read
+
+    mosaic = modules.mosaic.Mosaic(700)
+    suffix, write = modules.mosaic.WRITERS[kind]
+    write(mosaic, tmp_path / f"m{suffix}")
+    image = read(tmp_path / f"m{suffix}")
+    pixels = np.asarray(image.pixels)[0]
+    assert pixels.shape == (700, 700) and image.pixel_size_um == pytest.approx(0.325)
+    for y, x in mosaic.corners():
+        tile = mosaic.tile(y, x)
+        np.testing.assert_array_equal(pixels[y : y + tile.shape[0], x : x + tile.shape[1]], tile)
+    if kind == "zarr":
+        block = pixels[600:602, 698:700].astype(float).mean()
+        assert np.asarray(image.levels[1])[0, 300, 349] == int(block)
+
+
+def test_mosaic_has_no_joints(modules):
+    period = modules.mosaic.Mosaic(512)._period.astype(float)
+    steps = np.abs(np.diff(np.pad(period, (0, 1), mode="wrap"), axis=0)).mean(1)
+    joints = steps[[511, 1023]]
+    assert (joints <= steps.max() * 0.1).all()  # beside its mirror image a row meets itself
+
+
+def test_same_share_counts_what_only_one_image_has(modules):
+    one = np.zeros((40, 40), np.int32)
+    one[:10, :10], one[20:30, :10], one[20:30, 20:30] = 1, 2, 3
+    other = np.zeros_like(one)
+    other[:10, :10], other[20:30, :9], other[20:30, 20:30], other[35:, 35:] = 8, 5, 9, 4
+    assert modules.scaling.same_share(one, other) == (0.5, (3, 4))
+    assert modules.scaling.same_share(one, one) == (1.0, (3, 3))
+    assert modules.scaling.same_share(one * 0, one * 0) == (1.0, (0, 0))
+
+
+def test_speed_takes_turns_with_the_baselines(student, tmp_path):
+    found = results(
+        "speed",
+        *("--model", student, "--rounds", 1, "--size", 128, "--devices", "cpu"),
+        *baseline_options("stardist", tmp_path),
+        *baseline_options("cellpose", tmp_path),
+        **fake_environment(tmp_path),
+    )
+    assert found["cpu_whole"]["value"] > 0 and found["cpu_whole"]["target"] == "<= 0.5"
+    assert 0 < found["decoding_share"]["value"] < 1
+    for name in ("stardist", "cellpose"):
+        assert (
+            found[name]["value"] > 0 and " 1 nuclei" in found[name]["seen"] and "3.2.1" in found[name]["seen"]
+        )
+
+
+def test_a_baseline_that_stops_says_why(modules, monkeypatch, tmp_path):
+    environment = fake_environment(tmp_path, "raise RuntimeError('no such ray')")
+    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
+    with pytest.raises(modules.common.BenchmarkError, match="no such ray"):
+        modules.baselines.Baseline("stardist", Path(sys.executable), tmp_path / "weights", 1, tmp_path)
+
+
+def test_a_baseline_refuses_weights_that_are_not_there(modules, tmp_path):
+    with pytest.raises(modules.common.BenchmarkError, match=r"none\.pth does not exist"):
+        modules.baselines.Baseline("cellpose", Path(sys.executable), tmp_path / "none.pth", 1, tmp_path)
+
+
+def test_scaling_goes_from_disk_to_disk(student, tmp_path):
+    sizes = ("--sizes", 256, "--reference", 256, "--agreement", 640, "--formats", "tiff")
+    found = results("scaling", "--model", student, "--rounds", 1, *sizes, "--folder", tmp_path)
+    assert found["tiff_256_time"]["value"] == 1 and " 0 nuclei" not in found["tiff_256_time"]["seen"]
+    assert 1e8 < found["tiff_256_memory"]["value"] < 2e9
+    assert found["tile_agreement"]["value"] > 0.99 and "nuclei" in found["tile_agreement"]["seen"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_startup_loads_nothing_heavy_and_says_what_it_skips():
+    found = results("startup", "--rounds", 1, DISPLAY="", WAYLAND_DISPLAY="")
+    assert found["heavy"]["met"] is True and found["help"]["value"] > 0
+    if sys.platform == "linux":
+        assert found["widget"]["value"] is None and "no display" in found["widget"]["seen"]
+
+
+def test_startup_refuses_a_heavy_import(modules, monkeypatch):
+    monkeypatch.setattr(modules.startup, "_IMPORT", "import dask")
+    with pytest.raises(modules.common.BenchmarkError, match="loads dask"):
+        modules.startup.check_imports()
