@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from napari_nucleus_kd.config import Recipe, Settings
+from napari_nucleus_kd.errors import WriteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,10 +70,19 @@ def read_record(path: Path) -> RunRecord | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Raises
+    ------
+    WriteError if the disk refuses.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written: {error.strerror}; check space and permissions"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)

@@ -253,7 +253,8 @@ def segment_all(jobs: Sequence[Job], order: Order, console: Console) -> list[Out
         order.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot make the folder {order.output}: {error.strerror}") from error
-    outcomes = []
+    outcomes: list[Outcome] = []
+    said: set[str] = set()
     with _bars(console) as bars:
         whole = bars.add_task("images", total=len(jobs))
         for job in jobs:
@@ -267,14 +268,18 @@ def segment_all(jobs: Sequence[Job], order: Order, console: Console) -> list[Out
             outcomes.append(outcome)
             bars.remove_task(part)
             bars.advance(whole)
-            _show_outcome(outcome, bars.console)
+            _show_outcome(outcome, bars.console, said)
     return outcomes
 
 
-def _show_outcome(outcome: Outcome, console: Console) -> None:
+def _show_outcome(outcome: Outcome, console: Console, said: set[str]) -> None:
+    """Print what went wrong, and the notes that no image before had: all are in the records."""
     if outcome.problem:
         console.print(f"[bold red]{escape(outcome.name)}[/]: {escape(outcome.problem)}", soft_wrap=True)
     for note in outcome.notes:
+        if note in said:
+            continue
+        said.add(note)
         console.print(f"{escape(outcome.name)}: {escape(note)}", soft_wrap=True, style="dim")
 
 
