@@ -58,9 +58,11 @@ def test_two_halves_touching_are_two():
     assert decode(perfect(labels), KEEP_ALL).max() == 2
 
 
-def test_split_setting_decides_on_a_shallow_neck():
-    labels = draw((48, 80), [(24, 30, 12, 12), (24, 46, 12, 12)])
-    maps = perfect((labels > 0).astype(np.int32))
+def test_split_setting_decides_where_votes_fall_close_together():
+    labels = draw((48, 80), [(24, 40, 10, 10)])
+    maps = perfect(labels)
+    halves = np.where(np.arange(80) < 40, 36.5, 43.5)  # the network is of two minds about the centre
+    maps["offset_x"] = (labels > 0) * ((halves - np.arange(80)) / CANONICAL_DIAMETER_PX).astype(np.float32)
     joined = decode(maps, DecodeSettings(split=0.0))
     fallen = decode(maps, DecodeSettings(split=1.0))
     assert joined.max() == 1
@@ -106,10 +108,10 @@ def test_decode_of_nothing_is_nothing():
 
 
 def test_small_objects_go_and_magnification_counts():
-    labels = draw((64, 64), [(16, 16, 3, 3), (40, 40, 10, 10)])
+    labels = draw((64, 64), [(16, 16, 4, 4), (40, 40, 10, 10)])
     maps = perfect(labels)
     assert decode(maps, DecodeSettings(min_area_px=20)).max() == 2
-    assert decode(maps, DecodeSettings(min_area_px=40)).max() == 1
+    assert decode(maps, DecodeSettings(min_area_px=60)).max() == 1
     assert decode(maps, DecodeSettings(min_area_px=20), magnification=2).max() == 1
 
 

@@ -1,4 +1,4 @@
-"""The options of `nucleus-kd segment`."""
+"""The options of `nucleus-kd segment`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -132,3 +132,15 @@ FillHoles = Annotated[
     bool | None,
     typer.Option("--fill-holes/--keep-holes", help="Fill holes inside a nucleus.", rich_help_panel=_NUCLEI),
 ]
+Index = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        help="CSV of annotated images; columns image, labels, modality, source, split.",
+        dir_okay=False,
+    ),
+]
+RunFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoint, model.", file_okay=False)
+]
+Config = Annotated[Path | None, typer.Option("--config", help="JSON of training settings.", dir_okay=False)]

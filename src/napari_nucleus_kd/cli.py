@@ -1,4 +1,4 @@
-"""The command line: `nucleus-kd segment | models | info`."""
+"""The command line: `nucleus-kd segment | models | info | train | evaluate`."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -136,6 +136,52 @@ def info(
     from napari_nucleus_kd._cli_info import computer_facts, file_facts, show_facts
 
     show_facts(computer_facts() if file is None else file_facts(file), Console())
+
+
+@app.command()
+def train(
+    data: options.Index,
+    output: options.RunFolder,
+    config: options.Config = None,
+    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How long to train.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+) -> None:
+    """Train a student on annotated images; the result is a model package in OUTPUT.
+
+    A run that was stopped goes on from its last checkpoint when the same command is given again.
+    """
+    from napari_nucleus_kd._cli_train import metrics_table, read_settings, show
+    from napari_nucleus_kd.train.run import run_steps
+
+    console = Console()
+    settings = read_settings(config, name=name, steps=steps, device=device)
+    model = show(run_steps(settings, data, output), console)
+    console.print(metrics_table(model.spec.metrics))
+    console.print(f"model: {model.folder}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    data: options.Index,
+    split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",
+    segmenter: options.Segmenter = None,
+    model: options.Model = None,
+    device: options.Device = None,
+    true_diameter: Annotated[
+        bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
+    ] = False,
+) -> None:
+    """Segment annotated images and compare: PQ, AP, AJI and Dice with 95% intervals."""
+    from napari_nucleus_kd._cli_recipe import build_recipe
+    from napari_nucleus_kd._cli_train import metrics_table, show
+    from napari_nucleus_kd.evaluate import evaluate_steps, summary
+
+    given = {"segmenter": segmenter, "model": model, "device": device}
+    recipe = build_recipe(None, given)
+    console = Console()
+    scores = show(evaluate_steps(data, split, recipe, true_diameter=true_diameter), console)
+    console.print(metrics_table(summary(scores)))
 
 
 def main() -> None:

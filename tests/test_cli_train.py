@@ -1,0 +1,88 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+from typer.testing import CliRunner
+
+from napari_nucleus_kd._cli_train import read_settings
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.errors import SettingsError
+
+TINY = {
+    "name": "tiny",
+    "student": {"widths": [8, 8, 8], "decoder_widths": [8, 8], "head_width": 8},
+    "crops": {"batch": 2, "crop_px": 64},
+    "steps": 2,
+    "check_every": 2,
+    "check_batches": 1,
+    "workers": 0,
+    "precision": "32-true",
+    "device": "cpu",
+}
+
+
+@pytest.fixture
+def index(tmp_path):
+    labels = np.zeros((80, 80), np.uint16)
+    labels[10:30, 10:30], labels[40:62, 44:66] = 1, 2
+    imsave(tmp_path / "image.png", (40 + 150 * (labels > 0)).astype(np.uint8), check_contrast=False)
+    imsave(tmp_path / "labels.png", labels, check_contrast=False)
+    path = tmp_path / "index.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "labels", "modality", "source", "split"])
+        writer.writerows(
+            ["image.png", "labels.png", "fluorescence", "set", s] for s in ("train", "tune", "val")
+        )
+    return path
+
+
+def test_train_makes_a_model_that_segment_takes(index, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY))
+    run = CliRunner()
+    done = run.invoke(
+        app, ["train", "--data", str(index), "--output", str(tmp_path / "run"), "--config", str(config)]
+    )
+    assert done.exit_code == 0, done.output
+    model = tmp_path / "run/tiny"
+    image = str(index.with_name("image.png"))
+    used = run.invoke(app, ["segment", image, "-o", str(tmp_path / "out"), "--model", str(model)])
+    assert used.exit_code == 0, used.output
+    assert (tmp_path / "out/image_labels.tif").exists()
+
+
+def test_evaluate_prints_the_metrics(index):
+    done = CliRunner().invoke(app, ["evaluate", "--data", str(index), "--segmenter", "classical"])
+    assert done.exit_code == 0, done.output
+    assert "PQ" in done.output
+    assert "set" in done.output
+
+
+def test_no_index_is_one_clear_message(tmp_path):
+    done = CliRunner().invoke(
+        app, ["train", "--data", str(tmp_path / "no.csv"), "--output", str(tmp_path / "run")]
+    )
+    assert done.exit_code == 1
+    assert "no.csv" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [('{"stepps": 3}', "stepps"), ('{"steps": 0}', "greater than or equal to 1"), ("{", "JSON")],
+)
+def test_wrong_settings_name_the_setting(tmp_path, text, rule):
+    config = tmp_path / "config.json"
+    config.write_text(text)
+    with pytest.raises(SettingsError, match=rule):
+        read_settings(config)
+
+
+def test_given_settings_replace_the_files(tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"steps": 10, "name": "a"}')
+    settings = read_settings(config, steps=3, name=None)
+    assert (settings.steps, settings.name) == (3, "a")
