@@ -44,7 +44,7 @@ def draw():
 
 @pytest.fixture(scope="session")
 def spots_architecture():
-    """Register a network of two fixed convolutions that finds bright spots."""
+    """Register a network of fixed convolutions that finds bright spots."""
     import torch
     from torch import nn
 
@@ -55,20 +55,28 @@ def spots_architecture():
         log_diameter: float = 0.0
         sharpness: float = 30.0
 
+    smooth = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    slope = torch.tensor([-1.0, -2.0, 0.0, 2.0, 1.0]) / 8
+
     class Spots(nn.Module):
+        """Nuclei are bright and brightest in the middle, so the slope points there."""
+
         def __init__(self, config):
             super().__init__()
-            self.blur = nn.Conv2d(3, 1, 3, padding=1, bias=False)
-            self.spread = nn.Conv2d(1, 3, 1)
-            nn.init.constant_(self.blur.weight, 1 / 27)
-            k = config.sharpness
+            self.see = nn.Conv2d(3, 3, 5, padding=2, bias=False)
+            self.say = nn.Conv2d(3, 5, 1)
+            kernels = [torch.outer(smooth, smooth), torch.outer(slope, smooth), torch.outer(smooth, slope)]
+            k, reach = config.sharpness, 15.0
             with torch.no_grad():
-                self.spread.weight.copy_(torch.tensor([k, 4.0, 0.0]).view(3, 1, 1, 1))
-                self.spread.bias.copy_(torch.tensor([-0.35 * k, -3.0, config.log_diameter]))
+                self.see.weight.copy_(torch.stack(kernels)[:, None].expand(3, 3, 5, 5) / 3)
+                self.say.weight.zero_()
+                self.say.weight[[0, 1, 2, 3], [0, 0, 1, 2], 0, 0] = torch.tensor([k, 4.0, reach, reach])
+                self.say.bias.copy_(torch.tensor([-0.35 * k, -3.0, 0.0, 0.0, config.log_diameter]))
 
         def forward(self, x):
-            maps = self.spread(self.blur(x)).float()
-            return torch.cat([torch.sigmoid(maps[:, :2]), maps[:, 2:]], 1)
+            maps = self.say(self.see(x)).float()
+            parts = torch.sigmoid(maps[:, :2]), 0.3 * torch.tanh(maps[:, 2:4]), maps[:, 4:]
+            return torch.cat(parts, 1)
 
     module = ModuleType("nucleus_kd_test_networks")
     module.SpotsConfig, module.build = SpotsConfig, Spots
@@ -91,7 +99,7 @@ def make_model(spots_architecture, tmp_path_factory):
             version="1",
             architecture="spots",
             options=options,
-            maps=("foreground", "distance", "log_diameter"),
+            maps=("foreground", "distance", "offset_y", "offset_x", "log_diameter"),
             diameter_px=18.0,
             size_range=size_range,
         )

@@ -32,7 +32,7 @@ def reference(model):
 def test_every_device_gives_what_float32_gives(model, device):
     engine = open_engine(model, device)
     out = engine.run(BATCH)
-    assert out.shape == (3, 3, 64, 96) and out.dtype == np.float32
+    assert out.shape == (3, 5, 64, 96) and out.dtype == np.float32
     assert np.abs(out[:, 1:] - reference(model)[:, 1:]).max() < 0.02
     assert np.abs(out[:, 0] - reference(model)[:, 0]).mean() < 0.02
     assert not engine.notes and engine.description
@@ -42,7 +42,7 @@ def test_every_device_gives_what_float32_gives(model, device):
 def test_any_size_can_follow_any_other(model, device):
     engine = open_engine(model, device)
     for height, width in ((32, 32), (160, 64), (64, 160)):
-        assert engine.run(np.zeros((1, 3, height, width), np.float32)).shape == (1, 3, height, width)
+        assert engine.run(np.zeros((1, 3, height, width), np.float32)).shape == (1, 5, height, width)
 
 
 def test_the_student_keeps_its_maps_on_every_device(tmp_path):

@@ -87,7 +87,7 @@ def test_an_existing_package_is_replaced_only_on_purpose(spots_architecture, cop
 def test_nothing_is_left_of_a_package_that_could_not_be_written(spots_architecture, spots, tmp_path):
     network, config = spots_architecture
     spec = load_model(spots).spec.model_copy(update={"maps": ("foreground",)})
-    with pytest.raises(ModelError, match="gives 3 maps"):
+    with pytest.raises(ModelError, match="gives 5 maps"):
         save_model(tmp_path / "bad", network(config()), spec, "", np.zeros((3, 32, 32), np.float32))
     assert not list(tmp_path.iterdir())
 
@@ -99,7 +99,7 @@ def damage_weights(folder):
 
 
 def other_shape(folder):
-    save_file({"blur.weight": np.zeros((2, 2), np.float32)}, folder / "weights.safetensors")
+    save_file({"see.weight": np.zeros((2, 2), np.float32)}, folder / "weights.safetensors")
     edit(folder, weights_sha256=package._sha256(folder / "weights.safetensors"))
 
 

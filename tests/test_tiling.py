@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import zarr
@@ -126,6 +128,23 @@ def test_scores_follow_their_nuclei(draw, finish):
     _, out, _ = run(finish, truth, predict=predict, on_tile_done=lambda done: scores.append(done.scores))
     np.testing.assert_array_equal(np.concatenate(scores), np.bincount(out.ravel())[1:])
     assert sorted(np.concatenate(scores)) == sorted(area[1:])
+
+
+def test_the_next_tile_is_prepared_beside_and_in_order(draw, finish):
+    _, truth = draw(200, 260)
+    prepared = []
+
+    def prepare(pixels):
+        prepared.append((threading.current_thread(), pixels.shape))
+        return pixels
+
+    _, out, _ = run(finish, truth, prepare=prepare)
+    _, expected, _ = run(finish, truth)
+    np.testing.assert_array_equal(out, expected)
+    assert threading.main_thread() not in {thread for thread, _ in prepared}
+    assert [shape for _, shape in prepared] == [
+        (1, *tile.window.shape_yx) for tile in plan_tiles(truth.shape, 96, 32)
+    ]
 
 
 def test_a_prediction_error_reaches_the_caller(finish):

@@ -11,14 +11,18 @@ from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.channels import InputMap, fit_input, given_input
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.modality import suggest_modality
-from napari_nucleus_kd.types import Modality, Nuclei, Region
+from napari_nucleus_kd.tiling import run_tiles
+from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     import numpy.typing as npt
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.segmenters import Segmenter
-    from napari_nucleus_kd.types import Array, FloatArray, Image
+    from napari_nucleus_kd.tiling import LabelTarget
+    from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Modality, Nuclei, Progress
 
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
 
@@ -45,10 +49,27 @@ class Job:
         """Return the network's input for pixels of the used channels."""
         return self.input.scale(pixels)
 
-    def predict(self, pixels: npt.NDArray[Any]) -> Nuclei:
-        """Return the nuclei of one tile of the used channels."""
-        maps = self.segmenter.maps(self.tile(pixels), self.recipe.diameter_px)
+    def maps(self, pixels: npt.NDArray[Any]) -> Maps:
+        """Return the maps of one tile of the used channels."""
+        return self.segmenter.maps(self.tile(pixels), self.recipe.diameter_px)
+
+    def decode(self, maps: Maps) -> Nuclei:
+        """Return the nuclei of one tile's maps."""
         return self.segmenter.decode(maps, self.recipe.decode)
+
+    def run_tiles(self, out: LabelTarget, **options: Any) -> Generator[Progress, None, int]:
+        """Find the nuclei tile by tile; see tiling.run_tiles."""
+        diameter = self.recipe.diameter_px
+        return run_tiles(
+            self.pixels,
+            self.decode,
+            prepare=self.maps,
+            tile_px=self.recipe.tile_px,
+            halo_px=self.segmenter.halo_px(diameter),
+            align_px=self.segmenter.align_px(diameter),
+            out=out,
+            **options,
+        )
 
     def with_diameter(self, diameter_px: float, note: str) -> Job:
         """Return the job with its diameter known."""

@@ -20,7 +20,6 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.io.labels import _zarr_words
 from napari_nucleus_kd.job import measure_diameter, prepare
-from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -105,16 +104,8 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
         journal.update(tiles=done.index + 1, next_label=done.next_label)
         _write_journal(partial, journal)
 
-    count = yield from run_tiles(
-        job.pixels,
-        job.predict,
-        tile_px=job.recipe.tile_px,
-        halo_px=job.segmenter.halo_px(job.recipe.diameter_px),
-        align_px=job.segmenter.align_px(job.recipe.diameter_px),
-        out=labels,
-        start_tile=journal["tiles"],
-        next_label=journal["next_label"],
-        on_tile_done=record,
+    count = yield from job.run_tiles(
+        labels, start_tile=journal["tiles"], next_label=journal["next_label"], on_tile_done=record
     )
     yield from _finish(partial, path, job, count)
 

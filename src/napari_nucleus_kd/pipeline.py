@@ -19,7 +19,6 @@ from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.ondisk import segment_to_zarr_steps
-from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region
 
 if TYPE_CHECKING:
@@ -272,15 +271,7 @@ def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
         if done.scores is not None:
             scores.append(done.scores)
 
-    count = yield from run_tiles(
-        job.pixels,
-        job.predict,
-        tile_px=job.recipe.tile_px,
-        halo_px=job.segmenter.halo_px(job.recipe.diameter_px),
-        align_px=job.segmenter.align_px(job.recipe.diameter_px),
-        out=labels,
-        on_tile_done=collect,
-    )
+    count = yield from job.run_tiles(labels, on_tile_done=collect)
     joined = np.concatenate(scores) if scores else np.zeros(0, np.float32)
     return job, Nuclei(labels, joined if len(joined) == count else None)
 

