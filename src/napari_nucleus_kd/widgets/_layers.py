@@ -188,9 +188,11 @@ def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
 
     Returns
     -------
-    None when all of it is seen or nothing was drawn yet.
+    None when all of it is seen, nothing was drawn yet, or the viewer shows volumes.
     """
     layer = source.layers[0]
+    if viewer.dims.ndisplay != 2:
+        return None
     axes = shown_plane(source, viewer).axes
     factors = np.ones(layer.ndim)
     if layer.multiscale:

@@ -12,7 +12,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.widgets._controls import narrow_combo
-from napari_nucleus_kd.widgets._parts import row, words_label
+from napari_nucleus_kd.widgets._parts import WordsLabel, row
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget
@@ -61,7 +61,7 @@ class MoreControls(QWidget):
             self.tile.addItem(f"{size} px", size)
         self.probability = QCheckBox("Also show the probability")
         self.probability.setToolTip("Add a layer with the probability of each pixel to be nucleus")
-        self.state = words_label()
+        self.state = WordsLabel()
         self._lay_out()
         self._connect(owner)
 

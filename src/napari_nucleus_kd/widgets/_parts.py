@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QKeySequence, QResizeEvent, QShortcut
 from qtpy.QtWidgets import (
     QApplication,
     QFrame,
@@ -39,6 +39,7 @@ QPushButton { background: #0072b2; color: white; font-weight: bold; padding: 7px
 QPushButton:hover { background: #1a86c2; }
 QPushButton:disabled { background: #8a8f96; color: #d5d7da; }
 """
+BAR_STYLE = "QProgressBar::chunk { background: #0072b2; }"
 PROBLEM_STYLE = "#problem { border: none; border-left: 4px solid #d55e00; padding-left: 4px; }"
 FOLD_STYLE = """
 QPushButton { text-align: left; border: none; background: transparent; padding: 3px 0px; font-weight: bold; }
@@ -80,14 +81,30 @@ def _let_go(session: Session, followed: list[tuple[SignalInstance, Callable[...,
     session.detach()
 
 
-def words_label() -> QLabel:
-    """Make a label for sentences: wrapped, and its text can be selected."""
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setTextFormat(Qt.TextFormat.PlainText)  # names of files and channels are not markup
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
+class WordsLabel(QLabel):
+    """A label for sentences, exactly as high as its wrapped text; the text can be selected.
+
+    A plain QLabel asks for the height of a narrower column than it gets, which leaves gaps.
+    """
+
+    def __init__(self, text: str = "", text_format: Qt.TextFormat = Qt.TextFormat.PlainText) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextFormat(text_format)  # plain by default: names of files and channels are not markup
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.setText(text)
+
+    def setText(self, text: str) -> None:
+        super().setText(text)
+        self._fit()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        self.setFixedHeight(max(0, self.heightForWidth(self.width())))
 
 
 def row(*widgets: QWidget, stretch: int = 0) -> QWidget:
@@ -160,6 +177,7 @@ class TaskBar(QStackedWidget):
         self.button.clicked.connect(lambda: run())
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
+        self.bar.setStyleSheet(BAR_STYLE)
         self.message = QElidingLabel()
         self.cancel = QPushButton("Cancel")
         self.cancel.setToolTip(f"Stop at the next step; nothing is changed ({CANCEL_KEY})")
@@ -207,8 +225,8 @@ class ProblemBox(QFrame):
         self._workspace = owner.workspace
         self.setObjectName("problem")
         self.setStyleSheet(PROBLEM_STYLE)
-        self.text = words_label()
-        self.details = words_label()
+        self.text = WordsLabel()
+        self.details = WordsLabel()
         self.copy = QPushButton("Copy the details")
         self.copy.setToolTip("Put message and details on the clipboard, for a report to the developers")
         self.copy.clicked.connect(self._copy)

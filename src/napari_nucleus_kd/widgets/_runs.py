@@ -36,6 +36,7 @@ class Runs(QObject):
         self._session = session
         self._labels: Labels | None = None
         self._plane: Plane | None = None
+        self._image: Image | None = None
         self._decoding = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -76,7 +77,7 @@ class Runs(QObject):
         source, image = self._session.source, self._session.refresh()
         if source is None or image is None or self._session.workspace.activity is not None:
             return
-        recipe, region = self._session.workspace.recipe, self.region()
+        recipe, region = self._settled_recipe(), self.region()
         self._session.workspace.outcome = ""
         # Taken now: the person may scroll on to another plane while it runs.
         plane = _layers.shown_plane(source, self._session.viewer)
@@ -93,6 +94,13 @@ class Runs(QObject):
                 partial(self._show_stored, plane, image, recipe),
             )
 
+    def _settled_recipe(self) -> Recipe:
+        """Return the chosen settings with the modality that the window shows."""
+        recipe, suggestion = self._session.workspace.recipe, self._session.workspace.suggestion
+        if recipe.modality is not None or suggestion is None:
+            return recipe
+        return recipe.model_copy(update={"modality": suggestion[0]})
+
     def wanted_decode(self) -> DecodeSettings | None:
         """Return the thresholds that the newest result should have; None if it is right or there is none."""
         workspace = self._session.workspace
@@ -107,7 +115,8 @@ class Runs(QObject):
     def decode_again(self) -> None:
         """Apply changed thresholds to the kept maps, in a thread; the network does not run."""
         workspace, wanted = self._session.workspace, self.wanted_decode()
-        result, image = workspace.result, workspace.image
+        # Its own image: the person may have scrolled on to another plane of the stack.
+        result, image = workspace.result, self._image
         if wanted is None or result is None or result.maps is None or image is None:
             return
         if self._decoding:
@@ -116,7 +125,7 @@ class Runs(QObject):
         self._decoding = True
         self._session.run_beside(
             one_step(partial(_steps.decode, result, wanted, image)),
-            partial(self._show_again, result, image),
+            partial(self._show_again, result),
             ended=self._decoding_ended,
         )
 
@@ -138,11 +147,11 @@ class Runs(QObject):
         labels = _show.add_labels(viewer, plane, result, found.table)
         workspace.remember_run(result.nuclei.labels.size / 1e6, result.seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
-            self._labels, self._plane = labels, plane
+            self._labels, self._plane, self._image = labels, plane, image
             workspace.result = result
             workspace.outcome = outcome(result)
 
-    def _show_again(self, before: Result, image: Image, found: Found) -> None:
+    def _show_again(self, before: Result, found: Found) -> None:
         workspace, plane = self._session.workspace, self._plane
         if workspace.result is not before or plane is None:
             return  # another image or a new run came between

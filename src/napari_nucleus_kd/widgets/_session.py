@@ -79,11 +79,17 @@ class Session:
             raise RuntimeError("the viewer of this session is gone")
         return viewer
 
+    @property
+    def busy(self) -> bool:
+        """True while any job runs, also those that nobody waits for."""
+        return bool(self._jobs)
+
     # Images
 
     def sources(self) -> list[Source]:
-        """List the images among the viewer's layers."""
-        return _layers.sources(self.viewer.layers)
+        """List the images among the viewer's layers; none once the viewer is gone."""
+        viewer = self._viewer()
+        return [] if viewer is None else _layers.sources(viewer.layers)
 
     @property
     def source(self) -> Source | None:

@@ -171,7 +171,10 @@ def placed(plane: Plane, region: Region | None) -> dict[str, Any]:
 
 
 def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any]) -> Labels:
-    """Add the nuclei of a result as a Labels layer over its image; the array is a copy, for editing.
+    """Add the nuclei of a result as a Labels layer over its image.
+
+    The array is a copy where the result can be decoded again: then it must be told whether a person
+    edited the layer.
 
     Parameters
     ----------
@@ -180,8 +183,9 @@ def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[st
     """
     from napari.layers import Labels
 
+    labels = result.nuclei.labels if result.maps is None else result.nuclei.labels.copy()
     layer = Labels(
-        np.expand_dims(result.nuclei.labels, plane.hidden).copy(),
+        np.expand_dims(labels, plane.hidden),
         name=f"{plane.source.name} nuclei",
         opacity=_LABEL_OPACITY,
         features=table,

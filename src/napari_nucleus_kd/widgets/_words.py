@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_nucleus_kd.channels import nuclear_channels
 from napari_nucleus_kd.workspace import speed_key
 
 if TYPE_CHECKING:
@@ -80,12 +81,16 @@ def size_in_both(length_px: float, size_um: float | None) -> str:
 
 
 def channels(image: Image, recipe: Recipe) -> str:
-    """Say which channels a run uses."""
+    """Say which channels a run uses; "" where the image's name says it."""
     if image.rgb:
         return "colour"
     if recipe.channels:
         return " + ".join(image.channels[c].name if isinstance(c, int) else c for c in recipe.channels)
-    return image.channels[0].name if len(image.channels) == 1 else count(len(image.channels), "channel")
+    if len(image.channels) == 1:
+        return "" if image.channels[0].name == image.name else image.channels[0].name
+    names = [channel.name for channel in image.channels]
+    chosen = [names[index] for index in nuclear_channels(names)]
+    return " + ".join(chosen) or "no nuclear channel chosen yet"
 
 
 def segmenter(recipe: Recipe) -> str:
@@ -122,8 +127,9 @@ def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
         return "No image yet: open one, or drop a file on the window."
     shape = image.shape_yx if region is None else region.shape_yx
     where = "the whole image" if region is None else f"what is seen of {extent(image.shape_yx)}"
+    used = channels(image, recipe)
     said = [
-        f"{image.name} ({channels(image, recipe)}), {pixel_size(image.pixel_size_um)}",
+        f"{image.name}{used and f' ({used})'}, {pixel_size(image.pixel_size_um)}",
         f"{extent(shape)}, {where}",
         f"{segmenter(recipe)}: "
         + estimate(shape, recipe, workspace.preferences.seconds_per_megapixel, on_disk),
@@ -141,4 +147,5 @@ def progress(activity: Activity) -> str:
         return f"{activity.title}…"
     left = activity.seconds_left()
     text = activity.progress.message or activity.title
+    text = text[:1].upper() + text[1:]
     return f"{text}: {duration(left)} left" if left is not None and left >= 1 else text

@@ -12,10 +12,8 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
-    QLabel,
     QMenu,
     QPushButton,
-    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -25,7 +23,7 @@ from superqt import QElidingLabel
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._layers import Z_NOTE, z_plane
-from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, row, words_label
+from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
@@ -37,6 +35,7 @@ if TYPE_CHECKING:
 
 OPEN_KEY = "Ctrl+Shift+I"
 _MAX_CHANNELS_LISTED = 40
+_PIXEL_SIZE_WIDTH = 125  # so that 0.1234 µm and "unknown" are not cut
 
 
 class OpenWidget(StepWidget):
@@ -58,7 +57,7 @@ class OpenWidget(StepWidget):
         self.menu.aboutToShow.connect(self._fill_menu)
         self.more.setMenu(self.menu)
         self.problem = ProblemBox(self, "open")
-        self.hint = words_label()
+        self.hint = WordsLabel()
         self.hint.setText("No image yet. Open one, drop a file on the canvas, or try a sample under Recent.")
         self.card = ImageCard(self)
         layout = QVBoxLayout(self)
@@ -108,16 +107,16 @@ class ImageCard(QWidget):
         self.name = QElidingLabel()
         self.name.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.name.setStyleSheet("font-weight: bold;")
-        self.size = words_label()
-        self.channels = _channel_label()
+        self.size = WordsLabel()
+        self.channels = WordsLabel(text_format=Qt.TextFormat.RichText)
         self.pixel_size = _pixel_size_box()
-        self.pixel_size_note = QLabel()
+        self.pixel_size_note = WordsLabel()
         self.modality = _modality_box()
-        self.reason = words_label()
+        self.reason = WordsLabel()
         self.z = QSpinBox()
         self.z.setToolTip("Which plane of the stack is shown and segmented; planes are counted from 0")
         self.z.setKeyboardTracking(False)
-        self.notes = words_label()
+        self.notes = WordsLabel()
         self._lay_out()
         self.pixel_size.valueChanged.connect(self._on_pixel_size_given)
         self.modality.currentIndexChanged.connect(self._on_modality_given)
@@ -134,7 +133,7 @@ class ImageCard(QWidget):
         form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
         form.addRow("Size", self.size)
         form.addRow("Channels", self.channels)
-        form.addRow("Pixel size", row(self.pixel_size, self.pixel_size_note))
+        form.addRow("Pixel size", row(self.pixel_size, self.pixel_size_note, stretch=1))
         form.addRow("Image type", self.modality)
         form.addRow("", self.reason)
         form.addRow("z plane", self.z)
@@ -200,20 +199,13 @@ class ImageCard(QWidget):
             self._workspace.set_recipe(modality=self.modality.itemData(index))
 
 
-def _channel_label() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setTextFormat(Qt.TextFormat.RichText)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
-    return label
-
-
 def _pixel_size_box() -> QDoubleSpinBox:
     box = QDoubleSpinBox()
     box.setDecimals(4)
     box.setRange(0.0, 1000.0)
     box.setSingleStep(0.05)
     box.setSuffix(" µm")
+    box.setMinimumWidth(_PIXEL_SIZE_WIDTH)
     box.setSpecialValueText("unknown")
     box.setKeyboardTracking(False)
     box.setToolTip("Edge of one pixel in micrometres; sizes and areas are given in µm once it is known")

@@ -27,7 +27,7 @@ from napari_nucleus_kd.widgets._controls import (
 )
 from napari_nucleus_kd.widgets._diameter import DiameterControl
 from napari_nucleus_kd.widgets._more import MoreControls
-from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, row, words_label
+from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._reproduce import as_command, as_python
 from napari_nucleus_kd.workspace import Problem
 
@@ -47,7 +47,7 @@ class SegmentWidget(StepWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.runs = self.session.runs
-        self.plan = words_label()
+        self.plan = WordsLabel()
         self.image = ImageControl(self)
         self.channels = ChannelControl(self)
         self.model = ModelControl(self)
@@ -63,7 +63,7 @@ class SegmentWidget(StepWidget):
             self.start,
         )
         self.problem = ProblemBox(self, "segment")
-        self.outcome = words_label()
+        self.outcome = WordsLabel()
         self.command = QPushButton("Copy as command")
         self.command.setToolTip(
             "Put on the clipboard a command line that segments this whole image, or others, the same way"

@@ -1,0 +1,140 @@
+"""Make the pictures of the documentation by driving the real widgets in a real napari window.
+
+Run it on a machine with a display, or on Linux under `xvfb-run -a -s "-screen 0 1280x1024x24"`:
+
+    python docs/make_pictures.py [--segmenter classical] [FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import napari
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from napari_nucleus_kd import workspace
+from napari_nucleus_kd.widgets._layers import camera_of
+from napari_nucleus_kd.widgets._session import Session, session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_nucleus_kd.widgets.docks import WorkbenchDock
+
+PLUGIN = "napari-nucleus-kd"
+WINDOW = (1280, 800)
+DOCK_WIDTH = 380
+PATIENCE_S = 300
+
+
+class Studio:
+    """A napari window with the workbench, and a camera for it."""
+
+    def __init__(self, folder: Path, segmenter: str) -> None:
+        self.folder = folder
+        self.viewer = napari.Viewer(show=True)
+        self.window = self.viewer.window._qt_window
+        self.window.resize(*WINDOW)
+        self.dock, widget = self.viewer.window.add_plugin_dock_widget(PLUGIN, "Workbench")
+        self.window.resizeDocks([self.dock], [DOCK_WIDTH], Qt.Orientation.Horizontal)
+        self.workbench: WorkbenchDock = widget
+        self.session: Session = session_of(self.viewer)
+        self.session.workspace.set_recipe(segmenter=segmenter)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until no job runs and everything is drawn."""
+        self.wait(lambda: not self.session.busy)
+        self.rest(0.7)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Let the window live until a condition holds."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"nothing happened in {PATIENCE_S} s")
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def rest(self, seconds: float) -> None:
+        """Let the window live for a while."""
+        end = time.monotonic() + seconds
+        self.wait(lambda: time.monotonic() > end)
+
+    def open(self, sample: str) -> None:
+        """Show one sample alone."""
+        self.viewer.layers.clear()
+        self.session.open_sample(sample)
+        self.settle()
+        self.viewer.reset_view()
+        self.settle()
+
+    def run(self) -> None:
+        """Segment what is in hand; a problem ends the script."""
+        self.workbench.segment.task.button.click()
+        self.settle()
+        problem = self.session.workspace.problem
+        if problem is not None:
+            raise RuntimeError(problem.text)
+
+    def shoot(self, name: str, *, dock_only: bool = False) -> None:
+        """Save a picture of the window or of the dock."""
+        self.rest(0.5)
+        path = self.folder / f"{name}.png"
+        if dock_only:
+            self.dock.grab().save(str(path))
+        else:
+            self.viewer.screenshot(str(path), canvas_only=False, flash=False)
+        print(path)
+
+
+def make_pictures(folder: Path, segmenter: str) -> None:
+    """Write every picture into a folder."""
+    studio = Studio(folder, segmenter)
+    segment = studio.workbench.segment
+    studio.open("fluorescence")
+    studio.run()
+    studio.shoot("window")
+    studio.workbench.ensureWidgetVisible(segment.copies)
+    segment.more.set_open(True)
+    studio.shoot("segment_more", dock_only=True)
+    segment.more.set_open(False)
+    studio.open("multiplex")
+    studio.shoot("multiplex_open")
+    studio.run()
+    studio.shoot("multiplex")
+    studio.open("he")
+    studio.run()
+    camera_of(studio.viewer).zoom *= 2
+    studio.viewer.layers[-1].contour = 2
+    studio.viewer.theme = "light"
+    studio.shoot("he_light")
+    studio.viewer.theme = "dark"
+    broken = Path(tempfile.mkdtemp()) / "broken.tif"
+    broken.write_bytes(b"not an image")
+    studio.session.open(broken)
+    studio.settle()
+    studio.workbench.verticalScrollBar().setValue(0)
+    studio.shoot("open_problem", dock_only=True)
+    studio.viewer.close()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "images")
+    parser.add_argument("--segmenter", default="student", choices=["student", "classical"])
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp())
+    workspace.preferences_path = lambda: scratch / "preferences.json"  # nobody's own settings
+    make_pictures(arguments.folder, arguments.segmenter)
+
+
+if __name__ == "__main__":
+    main()

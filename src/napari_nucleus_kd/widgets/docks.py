@@ -1,0 +1,59 @@
+"""The docks of the plugin menu: each step alone, and the workbench with all steps in their order.
+
+All of them scroll, so that none forces the window to grow, and show the state of their viewer's session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_nucleus_kd.widgets._parts import Fold
+from napari_nucleus_kd.widgets.open import OpenWidget
+from napari_nucleus_kd.widgets.segment import SegmentWidget
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+
+class _Scrolled(QScrollArea):
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidget(content)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+
+class OpenDock(_Scrolled):
+    """Choose an image and see what is known of it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = OpenWidget(napari_viewer)
+        super().__init__(self.step)
+
+
+class SegmentDock(_Scrolled):
+    """Find the nuclei of the image in hand."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = SegmentWidget(napari_viewer)
+        super().__init__(self.step)
+
+
+class WorkbenchDock(_Scrolled):
+    """Open and Segment, one under the other, each under a heading that folds it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.open = OpenWidget(napari_viewer)
+        self.segment = SegmentWidget(napari_viewer)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
+        layout.setContentsMargins(4, 0, 4, 0)
+        layout.setSpacing(0)
+        for number, (title, step) in enumerate((("Open", self.open), ("Segment", self.segment)), 1):
+            layout.addWidget(Fold(f"{number}  {title}", step, is_open=True))
+        layout.addStretch(1)
+        super().__init__(inner)

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.widgets.open import OpenWidget, channels_text
+from napari_nucleus_kd.workspace import load_preferences
+
+
+@pytest.fixture
+def widget(viewer, session, qtbot):
+    widget = OpenWidget(viewer)
+    qtbot.addWidget(widget)
+    return widget
+
+
+def test_an_image_is_opened_and_described(widget, session, settle, nuclei_file, viewer):
+    session.open(nuclei_file)
+    settle(session)
+    assert [layer.name for layer in viewer.layers] == [
+        "DAPI (two channels.ome.tif)",
+        "CD3 (two channels.ome.tif)",
+    ]
+    card = widget.card
+    assert not card.isHidden()
+    assert widget.hint.isHidden()
+    assert card.name.text() == "two channels.ome.tif"
+    assert "208 × 182 px" in card.size.text()
+    assert "DAPI" in card.channels.text()
+    assert "CD3" in card.channels.text()
+    assert card.pixel_size.value() == 0.5
+    assert card.modality.currentData() == Modality.FLUORESCENCE
+    assert "Suggested" in card.reason.text()
+
+
+def test_the_file_dialog_leads_to_the_image(widget, session, settle, nuclei_file, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(nuclei_file), ""))
+    widget.task.button.click()
+    settle(session)
+    assert session.workspace.image.source == nuclei_file
+
+
+def test_a_file_inside_an_ome_zarr_opens_the_whole(widget, session, settle, tmp_path, monkeypatch):
+    from napari_nucleus_kd.io import save_labels
+
+    path = save_labels(np.eye(64, dtype=np.int32), tmp_path / "x.ome.zarr")
+    inside = next(p for p in path.rglob("zarr.json"))
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: (str(inside), ""))
+    widget.ask_and_open()
+    settle(session)
+    assert session.workspace.image.name == "x.ome.zarr"
+
+
+def test_opened_files_are_remembered_and_offered(widget, session, settle, nuclei_file, preferences):
+    session.open(nuclei_file)
+    settle(session)
+    assert load_preferences(preferences).recent == (str(nuclei_file),)
+    widget._fill_menu()
+    texts = [action.text() for action in widget.menu.actions()]
+    assert texts[0] == nuclei_file.name
+    assert sum("Multiplex" in text for text in texts) == 1
+
+
+def test_a_sample_opens_from_the_menu(widget, session, settle):
+    widget._fill_menu()
+    next(a for a in widget.menu.actions() if "Multiplex" in a.text()).trigger()
+    settle(session)
+    assert len(session.workspace.image.channels) == 8
+    assert "&#9632;" in channels_text(session.workspace.image)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"II*\x00\x08\x00\x00\x00garbage"])
+def test_a_bad_file_is_explained_in_the_widget(widget, session, settle, tmp_path, content):
+    path = tmp_path / "bad.tif"
+    path.write_bytes(content)
+    session.open(path)
+    settle(session)
+    assert not widget.problem.isHidden()
+    assert "bad.tif" in widget.problem.text.text()
+    assert "Traceback" in widget.problem.details.text()
+    assert widget.problem.fold.content.isHidden(), "details are folded"
+    assert widget.task.button.isEnabled()
+
+
+def test_the_next_try_takes_the_problem_away(widget, session, settle, tmp_path, nuclei_file):
+    session.open(tmp_path / "missing.tif")
+    settle(session)
+    assert not widget.problem.isHidden()
+    session.open(nuclei_file)
+    settle(session)
+    assert widget.problem.isHidden()
+
+
+def test_an_unknown_pixel_size_can_be_filled_in(widget, session, viewer, settle, stack_file):
+    session.open(stack_file)
+    settle(session)
+    assert widget.card.pixel_size.text() == "unknown"
+    assert "pixels" in widget.card.pixel_size_note.text()
+    widget.card.pixel_size.setValue(0.25)
+    assert session.workspace.image.pixel_size_um == 0.25
+    assert session.workspace.recipe.pixel_size_um == 0.25
+    np.testing.assert_allclose(viewer.layers[0].scale, 0.25)
+    assert "you" in widget.card.pixel_size_note.text()
+
+
+def test_the_pixel_size_of_a_plain_layer_can_be_filled_in(widget, session, viewer, settle, nuclei):
+    viewer.add_image(nuclei, name="plain")
+    settle(session)
+    widget.card.pixel_size.setValue(0.25)
+    viewer.layers[0].name = "renamed"
+    assert session.workspace.image.name == "renamed"
+    assert session.workspace.image.pixel_size_um == 0.25
+
+
+def test_the_suggested_modality_can_be_overruled(widget, session, settle):
+    session.open_sample("he")
+    settle(session)
+    assert widget.card.modality.currentData() == Modality.HE
+    widget.card.modality.setCurrentIndex(widget.card.modality.findData(Modality.IHC))
+    assert session.workspace.recipe.modality is Modality.IHC
+    assert "Chosen by you" in widget.card.reason.text()
+
+
+def test_another_z_plane_is_read_into_the_same_layer(widget, session, viewer, settle, stack_file, nuclei):
+    session.open(stack_file)
+    settle(session)
+    card = widget.card
+    assert card.form.isRowVisible(card.z)
+    assert (card.z.minimum(), card.z.maximum(), card.z.value()) == (0, 6, 3)
+    card.z.setValue(2)
+    settle(session)
+    assert len(viewer.layers) == 1
+    np.testing.assert_array_equal(np.asarray(viewer.layers[0].data), nuclei)
+    assert card.z.value() == 2
+
+
+def test_a_flat_file_has_no_plane_to_choose(widget, session, settle, nuclei_file):
+    session.open(nuclei_file)
+    settle(session)
+    assert not widget.card.form.isRowVisible(widget.card.z)
+
+
+def test_a_name_is_text_and_not_markup(session, widget, viewer, settle):
+    viewer.add_image(np.zeros((2, 30, 40)), channel_axis=0, name=["<b>x</b>", "y"])
+    settle(session)
+    assert "&lt;b&gt;" in channels_text(session.workspace.image)
+
+
+def test_everything_has_a_tooltip(widget):
+    for part in (widget.task.button, widget.task.cancel, widget.more, widget.card.pixel_size,
+                 widget.card.modality, widget.card.z):  # fmt: skip
+        assert len(part.toolTip()) > 10
