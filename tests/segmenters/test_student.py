@@ -50,15 +50,26 @@ def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture,
     np.testing.assert_allclose(segmenter.maps(picture, None).values, whole, atol=0.02)
 
 
-def test_enlarged_maps_lie_where_the_small_ones_lay_and_lengths_grow():
+def test_an_enlarged_map_lies_where_the_small_one_lay():
     ramp = np.arange(20, dtype=np.float32)[:, None] * np.ones(20, np.float32)
-    values = np.stack([ramp, ramp * 0 + 3, ramp * 0])
-    maps = Maps(values, ("foreground", "offset_y", "log_diameter"), (39, 38), 0.5)
-    large = _enlarged(maps)
-    assert large.values.shape == (3, 39, 38) and large.scale == 1
-    expected = (np.arange(39) + 0.5) * 0.5 - 0.5
-    np.testing.assert_allclose(large["foreground"][2:37, 5], expected[2:37], atol=1e-5)
-    assert np.allclose(large["offset_y"], 6) and np.allclose(large["log_diameter"], math.log(2))
+    large = _enlarged(ramp, Maps(ramp[None], ("foreground",), (39, 38), 0.5))
+    assert large.shape == (39, 38)
+    np.testing.assert_allclose(large[2:37, 5], ((np.arange(39) + 0.5) * 0.5 - 0.5)[2:37], atol=1e-5)
+
+
+def test_large_nuclei_have_a_smooth_edge_and_no_holes(make_model, load, draw):
+    from scipy import ndimage
+    from skimage.measure import perimeter
+
+    pixels, truth = draw(400, 400, radius=(38.0, 44.0), spacing=100)
+    pixels[np.hypot(*(np.indices((400, 400)) - 50)[:, :, :]) < 3] = 0  # a dark spot inside a nucleus
+    picture = np.repeat(pixels[None].astype(np.float32) / 255, 3, axis=0)
+    segmenter = load(make_model(name="large", size_range=(10.0, 20.0)))
+    maps = segmenter.maps(picture, 80.0)
+    labels = segmenter.decode(maps, segmenter.decode_defaults).labels
+    assert maps.scale == 0.25 and labels.max() == truth.max()
+    np.testing.assert_array_equal(labels > 0, ndimage.binary_fill_holes(labels > 0))
+    assert perimeter(labels > 0) == pytest.approx(perimeter(truth > 0), rel=0.04)
 
 
 def test_the_diameter_is_read_off_the_maps(make_model, load, picture):

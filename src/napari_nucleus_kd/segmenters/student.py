@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy.typing as npt
 
     from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.engine import Engine
@@ -102,15 +103,16 @@ class StudentSegmenter:
         return Maps(np.ascontiguousarray(values), self._spec.maps, (height, width), scale, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
-        """Turn maps into nuclei where they are finest, then bring the labels to image resolution."""
-        if maps.scale < 1:
-            maps = _enlarged(maps)
+        """Turn maps into nuclei at the network's resolution, then bring them to image resolution."""
         by_name = {name: maps[name] for name in maps.names}
         found = instances.decode(by_name, settings, magnification=maps.scale)
         scores = _mean_per_label(maps["foreground"], found)
-        if maps.scale > 1:
-            return _at_image_pixels(found, scores, maps)
-        return Nuclei(found, scores)
+        if maps.scale == 1:
+            return Nuclei(found, scores)
+        labels = _at_image_pixels(found, maps)
+        if maps.scale < 1:
+            labels = _with_fine_edge(found, labels, maps, settings.foreground)
+        return _renumbered(labels, scores)
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median predicted diameter in image pixels, if it is one the network can judge."""
@@ -187,36 +189,49 @@ def _resize(picture: FloatArray, size: list[int]) -> FloatArray:
     return values
 
 
-def _enlarged(maps: Maps) -> Maps:
-    """Return maps at image resolution; lengths they predict grow with them."""
-    factor = 1 / maps.scale
-    height, width = maps.shape_yx
-    with torch.inference_mode():
-        batch = torch.from_numpy(maps.values)[None]
-        # Padding by one keeps the last row, whose size the factor rounds down.
-        batch = F.pad(batch, (0, 1, 0, 1), mode="replicate")
-        large = F.interpolate(
-            batch, scale_factor=factor, mode="bilinear", align_corners=False, recompute_scale_factor=False
-        )[0, :, :height, :width].numpy()
-    for name, values in zip(maps.names, large, strict=True):
-        if name.startswith("offset"):
-            values *= factor
-        elif name == "log_diameter":
-            values += math.log(factor)
-    return replace(maps, values=large, scale=1.0)
-
-
-def _at_image_pixels(labels: LabelArray, scores: FloatArray, maps: Maps) -> Nuclei:
-    """Pick for each image pixel the label under its centre, and number the nuclei anew."""
+def _at_image_pixels(values: npt.NDArray[Any], maps: Maps) -> npt.NDArray[Any]:
+    """Pick for each image pixel the value under its centre."""
     y, x = (
         np.minimum(((np.arange(n) + 0.5) * maps.scale).astype(int), size - 1)
-        for n, size in zip(maps.shape_yx, labels.shape, strict=True)
+        for n, size in zip(maps.shape_yx, values.shape, strict=True)
     )
-    small = labels[np.ix_(y, x)]
-    kept = np.bincount(small.ravel(), minlength=len(scores) + 1) > 0
+    return values[np.ix_(y, x)]
+
+
+def _with_fine_edge(found: LabelArray, labels: LabelArray, maps: Maps, threshold: float) -> LabelArray:
+    """Cut enlarged labels along the enlarged foreground, so that their edge has no stairs."""
+    from skimage.segmentation import expand_labels
+
+    foreground = maps["foreground"]
+    filled = _at_image_pixels((found > 0) & (foreground <= threshold), maps)  # holes that decoding closed
+    inside = filled | (_enlarged(foreground, maps) > threshold)
+    reach = _at_image_pixels(expand_labels(found, 1.5), maps)
+    return np.where(inside, np.where(labels > 0, labels, reach), 0).astype(np.int32)
+
+
+def _enlarged(values: FloatArray, maps: Maps) -> FloatArray:
+    """Return one map at image resolution, bilinear; corners stay where they are."""
+    height, width = maps.shape_yx
+    with torch.inference_mode():
+        # Padding by one keeps the last row, whose size the factor rounds down.
+        batch = F.pad(torch.from_numpy(np.ascontiguousarray(values))[None, None], (0, 1, 0, 1), "replicate")
+        large = F.interpolate(
+            batch,
+            scale_factor=1 / maps.scale,
+            mode="bilinear",
+            align_corners=False,
+            recompute_scale_factor=False,
+        )
+    image: FloatArray = large[0, 0, :height, :width].numpy()
+    return image
+
+
+def _renumbered(labels: LabelArray, scores: FloatArray) -> Nuclei:
+    """Return nuclei numbered 1..n without gaps, where labels were lost between pixels."""
+    kept = np.bincount(labels.ravel(), minlength=len(scores) + 1) > 0
     kept[0] = False
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[small], scores[kept[1:]])
+    return Nuclei(number[labels], scores[kept[1:]])
 
 
 def _mean_per_label(values: FloatArray, labels: LabelArray) -> FloatArray:
