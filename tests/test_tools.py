@@ -84,3 +84,25 @@ def test_a_command_keeps_its_exit_status(display, monkeypatch):
     assert module.main(["pytest", "-q"]) == 3
     assert ran[0][-2:] == ["pytest", "-q"]
     assert (ran[0][0] == "xvfb-run") is (display is None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "rest"),
+    [
+        ([], None, []),
+        (["--strict"], None, ["--strict"]),
+        (["speed"], ["speed"], []),
+        (["benchmarks/speed.py", "startup", "--rounds", "3"], ["speed", "startup"], ["--rounds", "3"]),
+        (["accuracy", "speed.csv", "--split", "val"], ["accuracy"], ["speed.csv", "--split", "val"]),
+    ],
+)
+def test_names_come_first_and_the_rest_goes_to_the_benchmarks(arguments, names, rest):
+    module = load("run_benchmarks")
+    scripts, given = module.chosen(arguments)
+    assert [script.stem for script in scripts] == (names or list(module.benchmarks()))
+    assert given == rest
+
+
+def test_an_unknown_benchmark_is_named(capsys):
+    assert load("run_benchmarks").main(["sped"]) == 2
+    assert "sped" in capsys.readouterr().err

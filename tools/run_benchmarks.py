@@ -1,4 +1,8 @@
-"""Run the benchmarks named, or all of benchmarks/*.py, one after the other."""
+"""Run benchmarks one after the other: run_benchmarks.py [NAME...] [ARGUMENT...].
+
+Without a name all of benchmarks/*.py run. What follows the names goes to each of them:
+`run_benchmarks.py accuracy index.csv --split val`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,36 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+_NO_BENCHMARKS = {"make_index"}  # prepares data, measures nothing
 
 
-def chosen(names: list[str]) -> list[Path]:
-    """Return the benchmark files of these names ("speed", "speed.py" or a path); all if none is given."""
-    if not names:
-        return sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("_"))
-    return [Path(name) if Path(name).is_file() else FOLDER / f"{Path(name).stem}.py" for name in names]
+def benchmarks() -> dict[str, Path]:
+    """Return every benchmark by its name."""
+    files = sorted(FOLDER.glob("[!_]*.py"))
+    return {file.stem: file for file in files if file.stem not in _NO_BENCHMARKS}
 
 
-def main(names: list[str]) -> int:
-    """Run them; return 1 if one failed, 2 if one does not exist."""
-    scripts = chosen(names)
-    if missing := [path for path in scripts if not path.is_file()]:
-        print(f"no benchmark {', '.join(map(str, missing))} in {FOLDER}", file=sys.stderr)
+def chosen(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    """Split the arguments into the benchmarks that they name (all if none) and the rest."""
+    known = benchmarks()
+    names = []
+    for argument in arguments:
+        if Path(argument).suffix not in ("", ".py") or Path(argument).stem not in known:
+            break
+        names.append(Path(argument).stem)
+    return [known[name] for name in names or known], arguments[len(names) :]
+
+
+def main(arguments: list[str]) -> int:
+    """Run them; return 1 if one failed, 2 if the first argument is no benchmark."""
+    scripts, rest = chosen(arguments)
+    if rest and len(rest) == len(arguments) and not rest[0].startswith("-"):
+        print(f"no benchmark {rest[0]!r}; choose from {', '.join(benchmarks())}", file=sys.stderr)
         return 2
     failed = []
     for script in scripts:
         print(f"== {script.name}", flush=True)
-        if subprocess.run([sys.executable, str(script)], check=False).returncode:
+        if subprocess.run([sys.executable, str(script), *rest], check=False).returncode:
             failed.append(script.name)
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
