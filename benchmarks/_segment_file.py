@@ -1,6 +1,6 @@
 """Segments one file on disk, in a process of its own: _segment_file.py IMAGE LABELS RECIPE_JSON THREADS.
 
-Prints one JSON object: seconds, peak memory of the process, nuclei and the resolved diameter.
+Prints one JSON object: seconds, peak memory of the process, nuclei, their diameter and the engine.
 """
 
 from __future__ import annotations
@@ -39,15 +39,19 @@ def main(image: str, labels: str, recipe_json: str, threads: str) -> None:
     recipe = Recipe.model_validate_json(recipe_json)
     opened = read(image)
     corner = (min(n, recipe.tile_px) for n in opened.shape_yx)
-    segment(opened, recipe, region=Region(0, 0, *corner))
+    warm = segment(opened, recipe, region=Region(0, 0, *corner))
+    assert warm.segmenter is not None
     began = time.perf_counter()
     for _ in segment_to_zarr_steps(read(image), labels, recipe):
         pass
     seconds = time.perf_counter() - began
     words = dict(zarr.open_group(labels, mode="r").attrs)["napari-nucleus-kd"]
-    resolved = json.loads(words["recipe"])
+    more = {
+        "diameter_px": json.loads(words["recipe"])["diameter_px"],
+        "engine": warm.segmenter.description,
+    }
     found = {"seconds": seconds, "peak_bytes": peak_bytes(), "nuclei": words["nuclei"]}
-    print(json.dumps(found | {"diameter_px": resolved["diameter_px"]}))
+    print(json.dumps(found | more))
 
 
 if __name__ == "__main__":

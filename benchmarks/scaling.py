@@ -100,7 +100,7 @@ def main() -> int:
         findings.append(measure_agreement(lab, arguments.agreement))
     facts = common.machine(threads) | {
         "model": f"{model.spec.name} {model.spec.version} {model.hash[:12]}",
-        "device": arguments.device,
+        "engine": runs[0].found[0]["engine"],
         "tile_px": arguments.tile,
         "rounds": arguments.rounds,
     }

@@ -252,7 +252,9 @@ def test_a_baseline_refuses_weights_that_are_not_there(modules, tmp_path):
 
 def test_scaling_goes_from_disk_to_disk(student, tmp_path):
     sizes = ("--sizes", 256, "--reference", 256, "--agreement", 640, "--formats", "tiff")
-    found = results("scaling", "--model", student, "--rounds", 1, *sizes, "--folder", tmp_path)
+    found = results(
+        "scaling", "--model", student, "--rounds", 1, *sizes, "--device", "cpu", "--folder", tmp_path
+    )
     assert found["tiff_256_time"]["value"] == 1 and " 0 nuclei" not in found["tiff_256_time"]["seen"]
     assert 1e8 < found["tiff_256_memory"]["value"] < 2e9
     assert found["tile_agreement"]["value"] > 0.99 and "nuclei" in found["tile_agreement"]["seen"]
