@@ -150,3 +150,23 @@ def test_everything_has_a_tooltip(widget):
     for part in (widget.task.button, widget.task.cancel, widget.more, widget.card.pixel_size,
                  widget.card.modality, widget.card.z):  # fmt: skip
         assert len(part.toolTip()) > 10
+
+
+def test_a_new_image_is_shown_alone(session, viewer, settle, nuclei, nuclei_file):
+    viewer.add_image(nuclei, name="former")
+    settle(session)
+    session.open(nuclei_file)
+    settle(session)
+    assert [layer.visible for layer in viewer.layers] == [False, True, True]
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_problem(
+    widget, session, viewer, settle, nuclei_file, monkeypatch
+):
+    def refuse(*_):
+        raise OSError("the disk went away")
+
+    monkeypatch.setattr(type(viewer), "add_layer", refuse)
+    session.open(nuclei_file)
+    settle(session)
+    assert "the disk went away" in widget.problem.text.text()

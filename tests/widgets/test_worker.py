@@ -1,6 +1,11 @@
 import threading
 
+import dask
+import dask.array as da
+import numpy as np
 import pytest
+from dask.callbacks import Callback
+from napari.components import ViewerModel
 
 from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.widgets._worker import Job, one_step
@@ -84,3 +89,35 @@ def test_every_error_is_told_with_its_traceback(qtbot, error):
     ((told, details),) = seen
     assert told is error
     assert "in fail" in details
+
+
+def test_naparis_dask_cache_and_our_threads_do_not_meet(qtbot):
+    """Without care one of the two fails with a KeyError, or the cache stays registered for good."""
+    pixels = da.from_array(np.arange(64 * 64).reshape(64, 64), chunks=8)
+    viewer = ViewerModel()
+    layer = viewer.add_image(pixels, contrast_limits=(0, 4096))
+    before = Callback.active.copy()
+
+    def compute():
+        for _ in range(60):
+            assert np.asarray(pixels[::2] + 1).shape == (32, 64)
+            yield Progress(0, 0)
+
+    job, seen = Job(compute()), []
+    job.failed.connect(lambda *args: seen.append(args))
+    job.start()
+    while job.running:
+        layer.refresh(force=True)
+        qtbot.wait(1)
+    assert seen == []
+    assert Callback.active == before
+    assert dask.config.get("scheduler", None) is None
+
+
+def test_a_scheduler_that_a_person_chose_is_left_alone(qtbot):
+    job = Job(one_step(lambda: dask.config.get("scheduler")))
+    with dask.config.set(scheduler="synchronous"):
+        with qtbot.waitSignal(job.succeeded) as blocker:
+            job.start()
+        assert blocker.args == ["synchronous"]
+        qtbot.waitUntil(lambda: not job.running)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._controls import beside
 from napari_nucleus_kd.widgets._measure import MeasureTool
+from napari_nucleus_kd.widgets._parts import WordsLabel
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget
@@ -41,13 +42,22 @@ class DiameterControl(QWidget):
         self.measure.setToolTip(
             f"Draw a line across a typical nucleus on the canvas ({MEASURE_KEY}); press again to give up"
         )
-        beside(self, self.value, self.unit, self.measure)
+        self.hint = WordsLabel("Draw a line across a typical nucleus on the canvas.")
+        line = QWidget()
+        beside(line, self.value, self.unit, self.measure)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(line)
+        layout.addWidget(self.hint)
+        self.hint.hide()
         self.tool = MeasureTool(owner.session, self)
         self.value.valueChanged.connect(self._store)
         self.unit.activated.connect(self._on_unit)
         self.measure.clicked.connect(self.toggle_measuring)
         self.tool.measured.connect(self._on_measured)
         self.tool.active_changed.connect(self.measure.setChecked)
+        self.tool.active_changed.connect(self.hint.setVisible)
         owner.add_shortcut(MEASURE_KEY, self.toggle_measuring)
         owner.follow(self._workspace.events.recipe, self._refresh)
         owner.follow(self._workspace.events.image, self._refresh)

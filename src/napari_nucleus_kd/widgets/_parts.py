@@ -104,6 +104,7 @@ class WordsLabel(QLabel):
         self._fit()
 
     def _fit(self) -> None:
+        self.setMinimumHeight(0)  # else the former height counts as needed
         self.setFixedHeight(max(0, self.heightForWidth(self.width())))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps
 from napari_nucleus_kd.widgets._runs import Runs
@@ -55,6 +57,7 @@ class Session:
         self._jobs: set[Job] = set()
         self._main: Job | None = None
         self._views = 0
+        self._coming: list[LayerData] = []
         self.runs = Runs(self)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -81,8 +84,8 @@ class Session:
 
     @property
     def busy(self) -> bool:
-        """True while any job runs, also those that nobody waits for."""
-        return bool(self._jobs)
+        """True while any job runs, also those that nobody waits for, or layers are being added."""
+        return bool(self._jobs or self._coming)
 
     # Images
 
@@ -206,6 +209,7 @@ class Session:
         """Count a widget out; with the last one gone nobody could cancel the jobs, so they stop."""
         self._views -= 1
         if self._views == 0:
+            self._coming.clear()
             for job in tuple(self._jobs):
                 job.cancel()
 
@@ -233,13 +237,28 @@ class Session:
     # What comes back from jobs
 
     def _add_layers(self, found: tuple[Image, list[LayerData]]) -> None:
-        from napari.layers import Layer
-
         image, data = found
         if image.source is not None:
             self.workspace.remember_file(image.source)
-        for values, keywords, kind in data:
-            self.viewer.add_layer(Layer.create(values, keywords, kind))
+        idle = not self._coming
+        self._coming += data
+        if idle:
+            self._add_next()
+
+    def _add_next(self) -> None:
+        """Add one layer, and the next one after the window has lived on: napari takes 0.1 s for each."""
+        from napari.layers import Layer
+
+        if not self._coming:
+            return
+        try:
+            self.viewer.add_layer(Layer.create(*self._coming[0]))
+        except Exception as error:  # whatever napari or a lazy file raises while it draws the picture
+            self._coming.clear()
+            details = "".join(traceback.format_exception(error))
+            self.workspace.problem = Problem.from_error("open", error, details)
+        del self._coming[:1]
+        QTimer.singleShot(0, self._add_next)
 
     def _swap_plane(self, source: Source, image: Image) -> None:
         size_um = self.workspace.recipe.pixel_size_um
@@ -268,7 +287,18 @@ class Session:
         new = source is not None and source.opened is not None and source.key != self._key
         if source is not None and (new or self.workspace.image is None):
             self.choose(source)
+            if new:
+                self._show_alone(source)
         self.sources_changed.emit()
+
+    def _show_alone(self, source: Source) -> None:
+        """Hide the former images and their results: pictures on top of each other say nothing."""
+        others = [other for other in self.sources() if other.key != source.key]
+        for other in others:
+            for layer in (*other.layers, *_layers.made_from(other, self.viewer.layers)):
+                layer.visible = False
+        if others:
+            self.viewer.reset_view()
 
     def _on_removed(self, event: Any) -> None:
         if self.source is None and self.workspace.image is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from napari_nucleus_kd.types import Progress
+
+
+class _DaskApart:
+    """Keeps dask in our threads away from napari's cache of dask results, while any job runs.
+
+    napari registers its cache with dask for the moment that a layer is sliced. Dask's registry is one
+    for all threads and not safe between them: a thread that computes at that moment takes the cache
+    along, and one of the two then fails with a KeyError. Without callbacks dask does not look there.
+    """
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._held = contextlib.ExitStack()
+        self._is_set = False
+
+    def enter(self) -> None:
+        """Count a job in; called in the GUI thread."""
+        self._users += 1
+        config = sys.modules.get("dask.config")  # not imported: nothing to keep apart
+        if config is not None and not self._is_set and config.get("scheduler", None) is None:
+            self._held.enter_context(config.set(scheduler=_get_without_callbacks))
+            self._is_set = True
+
+    def leave(self) -> None:
+        """Count a job out; called in the GUI thread."""
+        self._users -= 1
+        if not self._users:
+            self._held.close()
+            self._is_set = False
+
+
+def _get_without_callbacks(graph: Any, keys: Any, **options: Any) -> Any:
+    from dask.threaded import get
+
+    return get(graph, keys, **{**options, "callbacks": ()})
+
+
+_DASK_APART = _DaskApart()
 
 
 class _Signals(WorkerBaseSignals):
@@ -80,6 +119,7 @@ class Job(QObject):
     def start(self) -> None:
         """Begin; the signals must be connected before."""
         if self._worker is not None:
+            _DASK_APART.enter()
             self._worker.start()
 
     def cancel(self) -> None:
@@ -105,6 +145,7 @@ class Job(QObject):
 
     def _on_finished(self) -> None:
         self._worker = None
+        _DASK_APART.leave()
         if not self._settled:
             self.cancelled.emit()
         self.ended.emit()

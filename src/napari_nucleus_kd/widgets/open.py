@@ -205,7 +205,7 @@ def _pixel_size_box() -> QDoubleSpinBox:
     box.setRange(0.0, 1000.0)
     box.setSingleStep(0.05)
     box.setSuffix(" µm")
-    box.setMinimumWidth(_PIXEL_SIZE_WIDTH)
+    box.setFixedWidth(_PIXEL_SIZE_WIDTH)
     box.setSpecialValueText("unknown")
     box.setKeyboardTracking(False)
     box.setToolTip("Edge of one pixel in micrometres; sizes and areas are given in µm once it is known")
