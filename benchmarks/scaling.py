@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--reference", type=common.positive, default=REFERENCE_PX, help="size others are compared to"
     )
-    parser.add_argument("--tile", type=common.positive, default=1024, help="edge of a tile")
+    parser.add_argument("--tile", type=common.positive, help="edge of a tile (default: as a recipe has it)")
     parser.add_argument("--device", default="auto", help="engine")
     parser.add_argument(
         "--folder", type=Path, help="where to put images and labels (default: a temporary one)"
@@ -85,23 +85,25 @@ def main() -> int:
     arguments = parse()
     import torch
 
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.engine import check_device
     from napari_nucleus_kd.package import load_model
 
     model = load_model(arguments.model)
     check_device(arguments.device)
     threads = arguments.threads or torch.get_num_threads()
+    tile = arguments.tile or Recipe().tile_px
     with tempfile.TemporaryDirectory(prefix="nucleus-kd-scaling-", dir=arguments.folder) as name:
         folder = Path(name)
         recipe = {"model": str(model.folder.resolve()), "device": arguments.device}
         lab = _Lab(folder, recipe, threads)
-        runs = measure_sizes(lab, arguments)
+        runs = measure_sizes(lab, arguments, tile)
         findings = judge_sizes(runs, arguments.reference)
         findings.append(measure_agreement(lab, arguments.agreement))
     facts = common.machine(threads) | {
         "model": f"{model.spec.name} {model.spec.version} {model.hash[:12]}",
         "engine": runs[0].found[0]["engine"],
-        "tile_px": arguments.tile,
+        "tile_px": tile,
         "rounds": arguments.rounds,
     }
     return common.report("scaling", findings, facts, strict=arguments.strict)
@@ -140,12 +142,12 @@ class _Lab:
         return found
 
 
-def measure_sizes(lab: _Lab, arguments: argparse.Namespace) -> list[Runs]:
+def measure_sizes(lab: _Lab, arguments: argparse.Namespace, tile: int) -> list[Runs]:
     """Segment every size in every format, in rounds that go up and down in size in turn."""
     plan = [Runs(size, kind) for size in arguments.sizes for kind in arguments.formats]
     for number in range(arguments.rounds):
         for runs in plan if number % 2 == 0 else reversed(plan):
-            runs.found.append(lab.segment(lab.image(runs.size, runs.kind), arguments.tile))
+            runs.found.append(lab.segment(lab.image(runs.size, runs.kind), tile))
     return plan
 
 

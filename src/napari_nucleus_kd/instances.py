@@ -33,7 +33,7 @@ CANONICAL_DIAMETER_PX = 20.0
 _STEPS = 3  # how often a vote is followed
 _CELL_PX = 2  # votes are counted in cells of 2 x 2 pixels
 _SPREAD = 1.3  # smoothing of the votes, in cells, where `split` is 0.5
-_FEWEST_VOTES = 1.0  # at a peak, a cell; an object of about 30 pixels just reaches this
+_FEWEST_VOTES = 1.5  # at a peak, a cell; an object of about 40 pixels just reaches this
 
 
 def check_labels(labels: npt.NDArray[np.integer]) -> None:

@@ -12,7 +12,9 @@ from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import Student
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.types import Progress
@@ -72,14 +74,28 @@ def _stream(data: Batches, start: int, settings: TrainSettings) -> Iterator[Any]
     return iter(loader)
 
 
+def _first_network(settings: TrainSettings) -> Student:
+    network = Student(settings.student)
+    if settings.start is not None:
+        model = load_model(settings.start)
+        if model.spec.options != settings.student.model_dump(mode="json"):
+            raise ModelError(
+                f"{settings.start}: is another network than 'student' of the settings; copy the options "
+                f"of its model.json, {model.spec.options}"
+            )
+        network.load_state_dict(model.network().state_dict())
+        network.requires_grad_(True)
+    elif settings.pretrained:
+        network.encoder.load_imagenet()
+    return network
+
+
 class _Run:
     """Network, optimiser and average of one run, and where they are kept."""
 
     def __init__(self, fabric: Fabric, settings: TrainSettings, output: Path):
         self.fabric, self.settings, self.output, self.step = fabric, settings, output, 0
-        network = Student(settings.student)
-        if settings.pretrained:
-            network.encoder.load_imagenet()
+        network = _first_network(settings)
         network = network.to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay

@@ -79,6 +79,7 @@ def _spec(settings: TrainSettings) -> ModelSpec:
         decode=settings.decode,
         licence=settings.licence,
         data=settings.data,
+        parent=None if settings.start is None else load_model(settings.start).spec.name,
     )
 
 

@@ -43,6 +43,7 @@ class TrainSettings(Settings):
     decode: DecodeSettings = Field(DecodeSettings(), description="Decode settings the model proposes")
     student: StudentConfig = StudentConfig()
     pretrained: bool = Field(False, description="Start the encoder from ImageNet weights")
+    start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
     crops: CropSettings = CropSettings()
     loss: LossWeights = LossWeights()
     steps: int = Field(12000, ge=1)
