@@ -72,7 +72,12 @@ def test_no_index_is_one_clear_message(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "rule"),
-    [('{"stepps": 3}', "stepps"), ('{"steps": 0}', "greater than or equal to 1"), ("{", "JSON")],
+    [
+        ('{"pretrained": true}', "no ImageNet weights"),
+        ('{"stepps": 3}', "stepps"),
+        ('{"steps": 0}', "greater than or equal to 1"),
+        ("{", "JSON"),
+    ],
 )
 def test_wrong_settings_name_the_setting(tmp_path, text, rule):
     config = tmp_path / "config.json"

@@ -82,4 +82,5 @@ def read_labels(path: Path) -> LabelArray:
         raise LabelsError(
             f"{path}: labels must be one plane of whole numbers, not {len(labels)} planes of {labels.dtype}"
         )
-    return labels[0].astype(np.int32)
+    plane: LabelArray = labels[0].astype(np.int32)
+    return plane

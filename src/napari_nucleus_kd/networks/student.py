@@ -36,6 +36,7 @@ class Student(nn.Module):
     def __init__(self, config: StudentConfig):
         super().__init__()
         lite = config.encoder == "efficientnet_lite0"
+        self.squashed: torch.Tensor
         self.encoder: LiteEncoder | PlainEncoder = LiteEncoder() if lite else PlainEncoder(config.widths)
         self.decoder = Decoder(self.encoder.widths, config.decoder_widths)
         self.fine = ConvBN(3, config.head_width)

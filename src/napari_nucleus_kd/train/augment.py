@@ -163,4 +163,5 @@ def _brown(density: FloatArray, labels: LabelArray, rng: np.random.Generator) ->
     strength = amount * (rng.uniform(0.2, 0.6) + (1 - rng.uniform(0.2, 0.6)) * nucleus)
     dab = brown * np.float32(rng.uniform(0.8, 2.2))
     blue = (1 - brown) * np.float32(rng.uniform(0.5, 1.1))
-    return (strength * dab) * DAB[:, None, None] * 1.8 + (strength * blue) * HAEMATOXYLIN[:, None, None] * 1.8
+    stains = strength * dab * DAB[:, None, None] + strength * blue * HAEMATOXYLIN[:, None, None]
+    return np.asarray(1.8 * stains, np.float32)

@@ -50,9 +50,9 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Recipe",
             "",
-            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px; AdamW at "
-            f"{settings.learning_rate:g}, cosine; encoder {settings.student.encoder}"
-            f"{' from ImageNet' if settings.pretrained else ''}; seed {settings.seed}.",
+            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px; AdamW",
+            f"at {settings.learning_rate:g}, cosine; encoder {settings.student.encoder}; seed {settings.seed}; "
+            f"from {_origin(settings)}.",
             "",
             "## Reproduce",
             "",
@@ -66,6 +66,12 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
         ]
     )
+
+
+def _origin(settings: TrainSettings) -> str:
+    if settings.start is not None:
+        return f"the model {settings.start}"
+    return "ImageNet weights" if settings.pretrained else "random weights"
 
 
 def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+    from napari_nucleus_kd.networks.blocks import LiteEncoder
     from napari_nucleus_kd.train.settings import TrainSettings
 
 
@@ -86,7 +87,7 @@ def _first_network(settings: TrainSettings) -> Student:
         network.load_state_dict(model.network().state_dict())
         network.requires_grad_(True)
     elif settings.pretrained:
-        network.encoder.load_imagenet()
+        cast("LiteEncoder", network.encoder).load_imagenet()
     return network
 
 
@@ -96,13 +97,13 @@ class _Run:
     def __init__(self, fabric: Fabric, settings: TrainSettings, output: Path):
         self.fabric, self.settings, self.output, self.step = fabric, settings, output, 0
         network = _first_network(settings)
-        network = network.to(memory_format=torch.channels_last)
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
             network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.network.mark_forward_method("logits")
-        average = get_ema_multi_avg_fn(settings.average)
+        average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.network.module, multi_avg_fn=average, use_buffers=True)
         if self.checkpoint.exists():
             self._resume()
@@ -141,7 +142,7 @@ class _Run:
         for batch in batches:
             x, y = self.fabric.to_device(batch)
             with self.fabric.autocast():
-                logits = self.average.module.logits(x).float()
+                logits = cast("Student", self.average.module).logits(x).float()
             for name, value in losses.terms(logits, y, self.settings.student.maps).items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
         log = self.output / "log.csv"
@@ -174,5 +175,5 @@ class _Run:
 
     def result(self) -> Student:
         """Return the averaged network, float32, on the CPU."""
-        network: Student = self.average.module
+        network = cast("Student", self.average.module)
         return network.float().cpu().eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.networks.student import StudentConfig
@@ -60,3 +60,9 @@ class TrainSettings(Settings):
     check_batches: int = Field(8, ge=1, description="Batches of a check")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     precision: str = Field("bf16-mixed", description="A precision of Lightning Fabric")
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> TrainSettings:
+        if self.pretrained and self.student.encoder == "plain":
+            raise ValueError("pretrained: the plain encoder has no ImageNet weights; take efficientnet_lite0")
+        return self
