@@ -1,4 +1,4 @@
-"""Segment nuclei in multiplex, IHC and H&E images with small distilled networks.
+"""Segment nuclei in multiplex, IHC and H&E images with small networks.
 
 >>> import napari_nucleus_kd as nk
 >>> callable(nk.segment)
