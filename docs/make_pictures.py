@@ -100,10 +100,12 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.open("fluorescence")
     studio.run()
     studio.shoot("window")
-    studio.workbench.ensureWidgetVisible(segment.copies)
     segment.more.set_open(True)
+    studio.settle()
+    studio.workbench.ensureWidgetVisible(segment.copies)
     studio.shoot("segment_more", dock_only=True)
     segment.more.set_open(False)
+    studio.workbench.verticalScrollBar().setValue(0)
     studio.open("multiplex")
     studio.shoot("multiplex_open")
     studio.run()
@@ -111,7 +113,6 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.open("he")
     studio.run()
     camera_of(studio.viewer).zoom *= 2
-    studio.viewer.layers[-1].contour = 2
     studio.viewer.theme = "light"
     studio.shoot("he_light")
     studio.viewer.theme = "dark"

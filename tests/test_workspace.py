@@ -147,3 +147,8 @@ def test_our_errors_speak_for_themselves_and_others_are_faults_to_report():
     assert "report" in other.text
     assert other.details == "Traceback"
     assert "memory" in Problem.from_error("segment", MemoryError()).text
+
+
+def test_speeds_are_kept_apart_where_they_differ():
+    assert speed_key(Recipe(device="cpu")) != speed_key(Recipe(device="cuda"))
+    assert speed_key(Recipe(segmenter="classical", model="a")) == speed_key(Recipe(segmenter="classical"))

@@ -245,4 +245,6 @@ class Workspace:
 
 def speed_key(recipe: Recipe) -> str:
     """Return the name under which the speed of such runs is remembered."""
+    if recipe.segmenter == "classical":
+        return recipe.segmenter  # it has no model and one device
     return "/".join((recipe.segmenter, recipe.model, recipe.device))

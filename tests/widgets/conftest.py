@@ -11,16 +11,6 @@ import pytest
 from napari_nucleus_kd import workspace
 
 _QT_FIXTURES = {"qtbot", "qapp", "make_napari_viewer", "viewer", "session"}
-_FOREIGN_WARNINGS = (
-    # vispy compiles its shaders with it; napari's own settings and menus.
-    "ignore:.*:DeprecationWarning:vispy.*",
-    "ignore:.*:DeprecationWarning:napari.*",
-    "ignore:.*:FutureWarning:napari.*",
-    "ignore:.*:PendingDeprecationWarning:napari.*",
-    # Qt and vispy free what they hold after the test is over.
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-    "ignore::ResourceWarning",
-)
 
 
 def _can_draw() -> bool:
@@ -34,8 +24,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if not str(item.path).startswith(here):
             continue
-        for warning in _FOREIGN_WARNINGS:
-            item.add_marker(pytest.mark.filterwarnings(warning))
         if not _can_draw() and _QT_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.skip(reason="needs a display; on Linux run it under xvfb-run"))
 

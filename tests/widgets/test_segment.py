@@ -295,6 +295,7 @@ def test_plain_layers_are_segmented(viewer, session, qtbot, nuclei, settle, rgb)
     assert labels.data.max() > 20
     np.testing.assert_allclose(labels.translate, (10, 20))
     assert "area_px2" in labels.features
+    assert bool(labels.contour) is rgb, "outlines leave the colours of stained tissue to be seen"
 
 
 def test_the_shown_plane_of_a_stack_is_segmented(viewer, session, qtbot, nuclei, settle):
@@ -374,6 +375,8 @@ def test_a_large_image_goes_to_a_file_and_is_shown_lazily(
     assert np.asarray(levels[0]).max() == expected.nuclei.count
     np.testing.assert_allclose(layer.scale, 0.5)
     assert str(written) in widget.outcome.text()
+    assert f"{expected.nuclei.count} nuclei" in widget.outcome.text()
+    assert layer.metadata[RECIPE_KEY].diameter_px == expected.diameter_px
 
 
 def test_no_file_chosen_means_no_run(widget, session, monkeypatch):

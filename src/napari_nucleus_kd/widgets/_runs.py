@@ -91,7 +91,7 @@ class Runs(QObject):
                 "segment",
                 f"Segmenting into {path.name}",
                 _steps.disk_steps(image, path, recipe),
-                partial(self._show_stored, plane, image, recipe),
+                partial(self._show_stored, plane, image),
             )
 
     def _settled_recipe(self) -> Recipe:
@@ -166,14 +166,17 @@ class Runs(QObject):
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
-    def _show_stored(self, plane: Plane, image: Image, recipe: Recipe, stored: Stored) -> None:
+    def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
-        _show.add_stored_labels(self._session.viewer, plane, recipe, stored.levels, stored.path)
+        _show.add_stored_labels(self._session.viewer, plane, stored.recipe, stored.levels, stored.path)
         workspace.remember_run(image.shape_yx[0] * image.shape_yx[1] / 1e6, stored.seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
-            workspace.outcome = f"Done in {_words.duration(stored.seconds)}. The labels are in {stored.path}."
+            found = _words.count(stored.count, "nucleus", "nuclei")
+            workspace.outcome = (
+                f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
+            )
 
     def _hide_former(self, plane: Plane) -> None:
         # Results on top of each other cannot be told apart.

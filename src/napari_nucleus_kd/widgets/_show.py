@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets._layers import (
     CHANNEL_KEY,
     FROM_KEY,
@@ -39,6 +40,7 @@ CHANNEL_COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e0
 _SHOWN_AT_FIRST = 3
 _SAMPLE_PX = 512
 _LABEL_OPACITY = 0.6
+_OUTLINE_PX = 2
 _PROBABILITY_OPACITY = 0.7
 
 
@@ -187,13 +189,20 @@ def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[st
     layer = Labels(
         np.expand_dims(labels, plane.hidden),
         name=f"{plane.source.name} nuclei",
-        opacity=_LABEL_OPACITY,
         features=table,
         metadata=_result_metadata(plane.source, result.recipe),
         **placed(plane, result.region),
     )
+    _style(layer, result.recipe)
     viewer.add_layer(layer)
     return layer
+
+
+def _style(layer: Labels, recipe: Recipe) -> None:
+    """Draw outlines on stained tissue, whose colours are the finding, and filled nuclei on dark pictures."""
+    is_stained = recipe.modality in (Modality.HE, Modality.IHC)
+    layer.contour = _OUTLINE_PX if is_stained else 0
+    layer.opacity = 1.0 if is_stained else _LABEL_OPACITY
 
 
 def _result_metadata(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -249,9 +258,9 @@ def add_stored_labels(
         pictures if len(pictures) > 1 else pictures[0],
         multiscale=len(pictures) > 1,
         name=f"{plane.source.name} nuclei",
-        opacity=_LABEL_OPACITY,
         metadata={**_result_metadata(plane.source, recipe), "path": str(path)},
         **placed(plane, None),
     )
+    _style(layer, recipe)
     viewer.add_layer(layer)
     return layer

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.widgets._show import layer_data
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from napari_nucleus_kd.config import DecodeSettings, Recipe
+    from napari_nucleus_kd.config import DecodeSettings
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.types import Image, Modality, Region
@@ -40,11 +41,15 @@ class Stored:
     Attributes
     ----------
     levels : lazy (Y, X) arrays, full resolution first.
+    recipe : resolved.
+    count : number of nuclei.
     seconds : how long the run took.
     """
 
     path: Path
     levels: list[Any]
+    recipe: Recipe
+    count: int
     seconds: float
 
 
@@ -64,7 +69,7 @@ def disk_steps(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, 
     start = time.monotonic()
     # The file dialog has asked whether a file that is there may be replaced.
     written = yield from segment_to_zarr_steps(image, path, recipe, overwrite=path.exists())
-    return Stored(written, stored_levels(written), time.monotonic() - start)
+    return open_stored(written, time.monotonic() - start)
 
 
 def decode(result: Result, settings: DecodeSettings, image: Image) -> Found:
@@ -89,16 +94,17 @@ def measure(result: Result, image: Image) -> dict[str, Any]:
     return {"index": table.pop("label"), **{units.get(name, name): table[name] for name in table}}
 
 
-def stored_levels(path: Path) -> list[Any]:
-    """Open the pyramid of an OME-Zarr label image lazily, (Y, X), full resolution first."""
+def open_stored(path: Path, seconds: float) -> Stored:
+    """Open the pyramid that a run wrote, lazily, with what it says of itself."""
     import dask.array
     import zarr
 
     group = zarr.open_group(str(path), mode="r")
-    attributes = dict(group.attrs)
-    pyramid = attributes.get("ome", attributes)["multiscales"][0]
-    names = [dataset["path"] for dataset in pyramid["datasets"]]
-    return [dask.array.from_zarr(group[name]) for name in names]  # type: ignore[no-untyped-call]
+    attributes: dict[str, Any] = dict(group.attrs)
+    names = [dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
+    levels = [dask.array.from_zarr(group[name]) for name in names]  # type: ignore[no-untyped-call]
+    run = attributes["napari-nucleus-kd"]
+    return Stored(path, levels, Recipe.model_validate_json(run["recipe"]), run["nuclei"], seconds)
 
 
 def list_models() -> tuple[Model, ...]:
