@@ -5,11 +5,16 @@ import pytest
 import torch
 
 from napari_nucleus_kd import engine as engines
+from napari_nucleus_kd import metrics
+from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.engine import Engine, available_devices, open_engine
 from napari_nucleus_kd.errors import DeviceError
-from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.segmenters.student import StudentSegmenter
+from napari_nucleus_kd.types import Modality
 
 HAS_OPENVINO = find_spec("openvino") is not None
+SHIPPED = {model.spec.name for model in list_models()}
 BATCH = np.random.default_rng(0).random((3, 3, 64, 96), np.float32)
 
 
@@ -161,3 +166,33 @@ def test_the_cpu_says_when_its_own_memory_does_not_suffice(model, monkeypatch):
     )
     with pytest.raises(DeviceError, match="smaller tile"):
         engine.run(BATCH)
+
+
+class Float32:
+    """The network as it was trained."""
+
+    description, batch_size = "float32", 1
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, batch):
+        with torch.inference_mode():
+            return self.network(torch.from_numpy(batch)).numpy()
+
+
+@pytest.mark.skipif("nucleus-student" not in SHIPPED, reason="no model is shipped yet")
+@pytest.mark.parametrize("device", available_devices())
+def test_the_shipped_model_finds_the_same_nuclei_on_every_device(draw, device):
+    model = load_model("nucleus-student")
+    model.verify()
+    picture = normalize_image(draw(384, 384)[0][None], Modality.FLUORESCENCE)
+
+    def find(engine):
+        segmenter = StudentSegmenter(model, engine)
+        return segmenter.decode(segmenter.maps(picture, None), segmenter.decode_defaults)
+
+    exact = find(Engine(Float32(model.network()), lambda: None))
+    here = find(open_engine(model, device))
+    assert exact.count > 100
+    assert metrics.scores(exact.labels, here.labels)["pq"] >= 0.99

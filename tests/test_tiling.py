@@ -34,10 +34,11 @@ def run(finish, truth, out=None, **options):
 @pytest.mark.parametrize("align", [1, 7, 32])
 def test_cores_cover_every_pixel_once_and_windows_are_aligned(shape, align):
     covered = np.zeros(shape, int)
-    for tile in plan_tiles(shape, 60, 20, align):
+    for tile in plan_tiles(shape, 60, 20, align, 10):
         covered[tile.core.y0 : tile.core.y1, tile.core.x0 : tile.core.x1] += 1
-        assert tile.window.y0 % align == tile.window.x0 % align == 0
-        assert 0 <= tile.window.y0 <= tile.core.y0 and tile.core.y1 <= tile.window.y1 <= shape[0]
+        assert tile.window.y0 % align == tile.view.x0 % align == 0
+        assert 0 <= tile.view.y0 <= tile.window.y0 <= tile.core.y0
+        assert tile.core.y1 <= tile.window.y1 <= tile.view.y1 <= shape[0]
     assert (covered == 1).all()
 
 
@@ -134,16 +135,16 @@ def test_the_next_tile_is_prepared_beside_and_in_order(draw, finish):
     _, truth = draw(200, 260)
     prepared = []
 
-    def prepare(pixels):
+    def prepare(pixels, inside):
         prepared.append((threading.current_thread(), pixels.shape))
-        return pixels
+        return pixels[:, inside.y0 : inside.y1, inside.x0 : inside.x1]
 
-    _, out, _ = run(finish, truth, prepare=prepare)
+    _, out, _ = run(finish, truth, prepare=prepare, context_px=20)
     _, expected, _ = run(finish, truth)
     np.testing.assert_array_equal(out, expected)
     assert threading.main_thread() not in {thread for thread, _ in prepared}
     assert [shape for _, shape in prepared] == [
-        (1, *tile.window.shape_yx) for tile in plan_tiles(truth.shape, 96, 32)
+        (1, *tile.view.shape_yx) for tile in plan_tiles(truth.shape, 96, 32, context_px=20)
     ]
 
 

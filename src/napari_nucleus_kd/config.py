@@ -42,4 +42,4 @@ class Recipe(Settings):
     diameter_um: float | None = Field(None, gt=0, description="The same in micrometres; needs a pixel size")
     decode: DecodeSettings = DecodeSettings()
     device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
-    tile_px: int = Field(2048, ge=128, description="Edge of one tile in image pixels")
+    tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")

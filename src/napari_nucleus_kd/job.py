@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,9 @@ class Job:
         """Return the network's input for pixels of the used channels."""
         return self.input.scale(pixels)
 
-    def maps(self, pixels: npt.NDArray[Any]) -> Maps:
-        """Return the maps of one tile of the used channels."""
-        return self.segmenter.maps(self.tile(pixels), self.recipe.diameter_px)
+    def maps(self, pixels: npt.NDArray[Any], inside: Region) -> Maps:
+        """Return the maps of a part of one tile of the used channels."""
+        return _cropped(self.segmenter.maps(self.tile(pixels), self.recipe.diameter_px), inside)
 
     def decode(self, maps: Maps) -> Nuclei:
         """Return the nuclei of one tile's maps."""
@@ -66,6 +67,7 @@ class Job:
             prepare=self.maps,
             tile_px=self.recipe.tile_px,
             halo_px=self.segmenter.halo_px(diameter),
+            context_px=self.segmenter.context_px(diameter),
             align_px=self.segmenter.align_px(diameter),
             out=out,
             **options,
@@ -198,6 +200,14 @@ def _diameter(recipe: Recipe, pixel_size_um: float | None) -> float | None:
             "too small to find; check the pixel size"
         )
     return diameter
+
+
+def _cropped(maps: Maps, inside: Region) -> Maps:
+    """Return the maps of a region that begins on the segmenter's grid."""
+    y, x = round(inside.y0 * maps.scale), round(inside.x0 * maps.scale)
+    height, width = (math.ceil(n * maps.scale) for n in inside.shape_yx)
+    values = maps.values[:, y : y + height, x : x + width]
+    return replace(maps, values=np.ascontiguousarray(values), shape_yx=inside.shape_yx)
 
 
 def _was_set(recipe: Recipe, name: str) -> bool:

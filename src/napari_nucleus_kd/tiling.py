@@ -1,7 +1,8 @@
 """Runs a function over an image of any size, tile by tile, and joins the nuclei it finds.
 
-Every tile is read with a halo around its core. A nucleus belongs to the tile whose core holds its
-centroid and is written whole, so nothing is cut at a seam and nothing is glued by contact.
+Every tile has a halo around its core, in which nuclei are found too, and a context around that,
+which only the network sees. A nucleus belongs to the tile whose core holds its centroid and is
+written whole, so nothing is cut at a seam and nothing is glued by contact.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ class Tile:
     Attributes
     ----------
     core : the rectangle that this tile answers for; cores do not overlap.
-    window : the rectangle that is read: the core and its halo, inside the image.
+    window : the rectangle whose nuclei are found: the core and its halo, inside the image.
+    view : the rectangle that is read: the window and its context.
     """
 
     core: Region
     window: Region
+    view: Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,28 +70,26 @@ class TileDone:
     scores: FloatArray | None
 
 
-def plan_tiles(shape_yx: tuple[int, int], tile_px: int, halo_px: int, align_px: int = 1) -> list[Tile]:
+def plan_tiles(
+    shape_yx: tuple[int, int], tile_px: int, halo_px: int, align_px: int = 1, context_px: int = 0
+) -> list[Tile]:
     """Cover an image with tiles, row by row.
 
     Parameters
     ----------
-    tile_px, halo_px : edge of a core and width of the halo; both are rounded up to align_px.
-    align_px : every window begins at a multiple of this, so that a network that pools over such
+    tile_px, halo_px, context_px : edge of a core and widths of the halo around it and of the context
+        around that; all are rounded up to align_px.
+    align_px : windows and views begin at a multiple of this, so that a network that pools over such
         blocks sees the same blocks whatever the tile size.
     """
-    tile_px, halo_px = _round_up(tile_px, align_px), _round_up(halo_px, align_px)
+    tile_px, halo_px, context_px = (_round_up(n, align_px) for n in (tile_px, halo_px, context_px))
     height, width = shape_yx
     tiles = []
     for y in range(0, height, tile_px):
         for x in range(0, width, tile_px):
             core = Region(y, x, min(y + tile_px, height), min(x + tile_px, width))
-            window = Region(
-                max(core.y0 - halo_px, 0),
-                max(core.x0 - halo_px, 0),
-                min(core.y1 + halo_px, height),
-                min(core.x1 + halo_px, width),
-            )
-            tiles.append(Tile(core, window))
+            window = _grown(core, halo_px, shape_yx)
+            tiles.append(Tile(core, window, _grown(window, context_px, shape_yx)))
     return tiles
 
 
@@ -96,9 +97,10 @@ def run_tiles(
     pixels: Array,
     predict: Callable[[Any], Nuclei],
     *,
-    prepare: Callable[[npt.NDArray[Any]], Any] | None = None,
+    prepare: Callable[[npt.NDArray[Any], Region], Any] | None = None,
     tile_px: int,
     halo_px: int,
+    context_px: int = 0,
     out: LabelTarget,
     align_px: int = 1,
     start_tile: int = 0,
@@ -110,11 +112,11 @@ def run_tiles(
     Parameters
     ----------
     pixels : (C, Y, X), numpy or lazy.
-    predict : takes what prepare returned for one window and returns its nuclei.
-    prepare : takes one window's pixels, (C, h, w); runs in a thread beside predict, for example the
-        network beside the decoding. None gives predict the pixels.
-    tile_px, halo_px, align_px : see plan_tiles. The halo must hold what the network sees around a
-        pixel and a nucleus.
+    predict : takes what prepare returned for one window and returns the window's nuclei.
+    prepare : takes one view's pixels, (C, h, w), and where in them the window lies; runs in a thread
+        beside predict, for example the network beside the decoding. None gives the window's pixels.
+    tile_px, halo_px, context_px, align_px : see plan_tiles. The halo must hold a nucleus, the
+        context what a network sees around a pixel.
     out : (Y, X) int32, zeros; receives labels 1..n without gaps.
     start_tile, next_label : where an interrupted run goes on. Labels from next_label on that the
         interrupted tile left behind are removed.
@@ -128,12 +130,17 @@ def run_tiles(
     -------
     int : number of nuclei.
     """
-    tiles = plan_tiles((int(pixels.shape[1]), int(pixels.shape[2])), tile_px, halo_px, align_px)
+    shape = int(pixels.shape[1]), int(pixels.shape[2])
+    tiles = plan_tiles(shape, tile_px, halo_px, align_px, context_px)
 
     def fetch(index: int) -> Any:
-        window = tiles[index].window
-        part = np.asarray(pixels[:, window.y0 : window.y1, window.x0 : window.x1])
-        return part if prepare is None else prepare(part)
+        view, window = tiles[index].view, tiles[index].window
+        part = np.asarray(pixels[:, view.y0 : view.y1, view.x0 : view.x1])
+        y, x = window.y0 - view.y0, window.x0 - view.x0
+        inside = Region(y, x, y + window.shape_yx[0], x + window.shape_yx[1])
+        if prepare is None:
+            return part[:, inside.y0 : inside.y1, inside.x0 : inside.x1]
+        return prepare(part, inside)
 
     with ThreadPoolExecutor(1, thread_name_prefix="prepare tile") as beside:
         ahead = [beside.submit(fetch, start_tile)] if start_tile < len(tiles) else []
@@ -211,6 +218,17 @@ def _assign(
     fresh = np.flatnonzero(owned & ~there & (target == 0) & (area > 0))
     target[fresh] = np.arange(next_label, next_label + fresh.size, dtype=np.int32)
     return target
+
+
+def _grown(region: Region, by: int, shape_yx: tuple[int, int]) -> Region:
+    """Return the region with a margin, inside the image."""
+    height, width = shape_yx
+    return Region(
+        max(region.y0 - by, 0),
+        max(region.x0 - by, 0),
+        min(region.y1 + by, height),
+        min(region.x1 + by, width),
+    )
 
 
 def _round_up(value: int, step: int) -> int:

@@ -46,7 +46,7 @@ def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture,
     whole = segmenter.maps(picture, None).values
     monkeypatch.setattr(student_module, "_MAX_RUN_PX", 100)
     monkeypatch.setattr(student_module, "_BLOCK_PX", 64)
-    monkeypatch.setattr(student_module, "_BLOCK_HALO_PX", 32)
+    monkeypatch.setattr(student_module, "_CONTEXT_PX", 32)
     np.testing.assert_allclose(segmenter.maps(picture, None).values, whole, atol=0.02)
 
 

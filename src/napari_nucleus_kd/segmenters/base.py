@@ -54,7 +54,10 @@ class Segmenter(Protocol):
         """Return the step that tile origins keep, so that results do not depend on the tile."""
 
     def halo_px(self, diameter_px: float | None) -> int:
-        """Return how much of the surroundings a tile needs, a multiple of align_px."""
+        """Return the room around a tile that a nucleus of the tile may need."""
+
+    def context_px(self, diameter_px: float | None) -> int:
+        """Return how far the segmenter sees around a pixel."""
 
     def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
         """Return the typical nucleus diameter in patches of one image; None if there are no nuclei."""

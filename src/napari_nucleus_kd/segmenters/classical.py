@@ -53,7 +53,11 @@ class ClassicalSegmenter:
 
     def halo_px(self, diameter_px: float | None) -> int:
         """Return room for two nuclei."""
-        return int(np.ceil(2 * (diameter_px or self.default_diameter_px))) + 8
+        return int(np.ceil(2 * (diameter_px or self.default_diameter_px)))
+
+    def context_px(self, diameter_px: float | None) -> int:
+        """Return what the smoothing sees."""
+        return 8
 
     def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
         """Return the foreground map: 0.5 at Otsu's threshold, rising with the stain."""
