@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
@@ -103,3 +105,13 @@ def test_of_a_pyramid_the_full_resolution_is_written(tmp_path):
 def test_a_volume_is_refused_with_its_name(tmp_path):
     with pytest.raises(LabelsError, match=r"my volume.*2-D"):
         _contributions.write_labels(str(tmp_path / "a.tif"), np.ones((3, 8, 8), int), {"name": "my volume"})
+
+
+def test_reading_a_file_loads_neither_qt_nor_torch(nuclei_file):
+    code = (
+        "import sys; from napari_nucleus_kd.widgets import _contributions as c;"
+        f"c.get_reader({str(nuclei_file)!r})({str(nuclei_file)!r});"
+        "print([m for m in ('qtpy', 'torch', 'napari', 'superqt') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "[]", done.stderr

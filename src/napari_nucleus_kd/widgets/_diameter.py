@@ -43,14 +43,7 @@ class DiameterControl(QWidget):
             f"Draw a line across a typical nucleus on the canvas ({MEASURE_KEY}); press again to give up"
         )
         self.hint = WordsLabel("Draw a line across a typical nucleus on the canvas.")
-        line = QWidget()
-        beside(line, self.value, self.unit, self.measure)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(2)
-        layout.addWidget(line)
-        layout.addWidget(self.hint)
-        self.hint.hide()
+        self._lay_out()
         self.tool = MeasureTool(owner.session, self)
         self.value.valueChanged.connect(self._store)
         self.unit.activated.connect(self._on_unit)
@@ -62,6 +55,16 @@ class DiameterControl(QWidget):
         owner.follow(self._workspace.events.recipe, self._refresh)
         owner.follow(self._workspace.events.image, self._refresh)
         self._refresh()
+
+    def _lay_out(self) -> None:
+        line = QWidget()
+        beside(line, self.value, self.unit, self.measure)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(line)
+        layout.addWidget(self.hint)
+        self.hint.hide()
 
     def toggle_measuring(self) -> None:
         """Ask for a line on the canvas, or give up asking."""
