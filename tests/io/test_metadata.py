@@ -120,6 +120,36 @@ def test_a_damaged_ome_description_is_said_aloud(tmp_path: Path) -> None:
     assert any("description is damaged" in note for note in image.notes)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "ignored"),
+    [
+        ('PhysicalSizeX="0.5"', 'PhysicalSizeX="wide"', "PhysicalSizeX"),
+        ('PhysicalSizeX="0.5"', 'PhysicalSizeX=""', "PhysicalSizeX"),
+        ('PhysicalSizeX="0.5"', 'PhysicalSizeX="nan"', "PhysicalSizeX"),
+        ('Color="65535"', 'Color="red"', "Color"),
+        ('Color="65535"', 'Color="1e999"', "Color"),
+        ('SamplesPerPixel="1"', 'SamplesPerPixel="999999999"', "SamplesPerPixel"),
+        ('SamplesPerPixel="1"', 'SamplesPerPixel="-4"', "SamplesPerPixel"),
+    ],
+)
+def test_junk_in_an_ome_description_is_ignored_with_a_note(
+    before: str, after: str, ignored: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ome.tif"
+    words = {"Name": ["DAPI", "CD3", "CD8"], "Color": [65535] * 3}
+    ome(path, PhysicalSizeX=0.5, PhysicalSizeY=0.5, Channel=words)
+    text = tifffile.tiffcomment(path)
+    assert before in text
+    junk = text.replace(before, after).encode()
+    tifffile.imwrite(path, THREE, description=junk, metadata=None, photometric="minisblack")
+    image = read(path)
+    assert [c.name for c in image.channels] == ["DAPI", "CD3", "CD8"]
+    assert image.pixel_size_um == 0.5  # of the other axis where one is junk
+    assert len([n for n in image.notes if ignored in n and n.endswith("ignored")]) == 1
+    assert {c.color for c in image.channels} == ({None} if ignored == "Color" else {"#0000ff"})
+    np.testing.assert_array_equal(image.pixels.compute(), THREE)
+
+
 def zarr_image(path: Path, pixels: np.ndarray, omero: Any = None, **changes: Any) -> zarr.Group:
     """Write one multiscale with axes "tczyx"[-ndim:] at 0.5 x 0.5 um."""
     names = changes.pop("axes", "tczyx"[-pixels.ndim :])

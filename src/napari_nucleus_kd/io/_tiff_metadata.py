@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class Words:
 def describe(tif: Any, series: Any, number: int, count: int) -> Words:
     """Collect the words of one series with `count` channels."""
     if tif.is_ome and tif.ome_metadata:
-        return _from_ome(tif, series, number)
+        return _from_ome(tif, series, number, count)
     if tif.is_imagej and tif.imagej_metadata:
         return _from_imagej(tif, series, count)
     if series.kind in _BY_KIND:
@@ -52,7 +53,8 @@ def credible_size(x_um: float | None, y_um: float | None, origin: str) -> tuple[
 
 def _tag_sizes(page: Any) -> Sizes:
     """Edges in um by the XResolution, YResolution and ResolutionUnit tags."""
-    scale = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof("ResolutionUnit", default=2)))
+    unit = _finite(page.tags.valueof("ResolutionUnit", default=2))
+    scale = None if unit is None else _UM_PER_RESOLUTION_UNIT.get(int(unit))
     x, y = (_per_unit(page, f"{axis}Resolution") for axis in "XY")
     if scale is None or not x or not y:
         return None, None
@@ -75,7 +77,7 @@ def _page_names(series: Any) -> list[str | None]:
     return names if usable else []
 
 
-def _from_ome(tif: Any, series: Any, number: int) -> Words:
+def _from_ome(tif: Any, series: Any, number: int, count: int) -> Words:
     try:
         root = ElementTree.fromstring(tif.ome_metadata)
     except ElementTree.ParseError:
@@ -89,22 +91,54 @@ def _from_ome(tif: Any, series: Any, number: int) -> Words:
         return Words(notes=["the OME description does not name this image's channels and pixel size"])
     names: list[str | None] = []
     colors: list[str | None] = []
-    for channel in pixels.findall("{*}Channel"):
-        repeat = int(channel.get("SamplesPerPixel", 1))
+    notes: list[str] = []
+    for channel in pixels.findall("{*}Channel")[:count]:
+        repeat = _samples(channel, count, notes)
+        color = _number(channel, "Color", notes)
         names += [channel.get("Name") or channel.get("Fluor")] * repeat
-        colors += [_ome_color(channel.get("Color"))] * repeat
-    return Words(names, colors, (_ome_size(pixels, "X"), _ome_size(pixels, "Y")))
+        colors += [None if color is None else _ome_color(int(color))] * repeat
+    sizes = _ome_size(pixels, "X", notes), _ome_size(pixels, "Y", notes)
+    return Words(names[:count], colors[:count], sizes, list(dict.fromkeys(notes)))
 
 
-def _ome_size(pixels: Any, axis: str) -> float | None:
-    value = pixels.get(f"PhysicalSize{axis}")
+def _samples(channel: Any, count: int, notes: list[str]) -> int:
+    """Return how many of the `count` channels one of OME's is; a damaged file may claim billions."""
+    said = _number(channel, "SamplesPerPixel", notes)
+    if said is None or 1 <= said <= count + 1:  # one more: alpha, which was left out
+        return int(said or 1)
+    notes.append(f"SamplesPerPixel in the OME description is {said:g} of {count} channels: ignored")
+    return 1
+
+
+def _number(element: Any, key: str, notes: list[str]) -> float | None:
+    """Return a number that the OME description gives; adds a note and returns None if it is none."""
+    text = element.get(key)
+    if text is None:
+        return None
+    value = _finite(text)
+    if value is None:
+        notes.append(f"{key} in the OME description is no number ({text[:40]!r}): ignored")
+    return value
+
+
+def _finite(value: Any) -> float | None:
+    """Return what a file gives as a number, None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _ome_size(pixels: Any, axis: str, notes: list[str]) -> float | None:
+    value = _number(pixels, f"PhysicalSize{axis}", notes)
     scale = um_per_unit(pixels.get(f"PhysicalSize{axis}Unit", "um"))
-    return float(value) * scale if value and scale else None
+    return value * scale if value and scale else None
 
 
-def _ome_color(value: str | None) -> str | None:
+def _ome_color(value: int) -> str:
     """Return "#rrggbb" of OME's signed 32-bit RGBA."""
-    return None if value is None else f"#{(int(value) & 0xFFFFFFFF) >> 8:06x}"
+    return f"#{(value & 0xFFFFFFFF) >> 8:06x}"
 
 
 def _from_imagej(tif: Any, series: Any, count: int) -> Words:
@@ -159,10 +193,11 @@ def _from_svs(tif: Any, series: Any, number: int) -> Words:
 
 def _from_philips(tif: Any, series: Any, number: int) -> Words:
     found = re.search(r"DICOM_PIXEL_SPACING[^>]*>([^<]+)<", tif.philips_metadata or "")
-    values = [float(v) for v in re.findall(r"[\d.eE+-]+", found[1])] if found else []
+    values = [_finite(v) for v in re.findall(r"[\d.eE+-]+", found[1])] if found else []
     if len(values) != 2 or not series.is_pyramidal:
         return Words()
-    return Words(size_um=(values[1] * 1e3, values[0] * 1e3))  # mm; rows first
+    rows, columns = (v and v * 1e3 for v in values)  # mm; rows first
+    return Words(size_um=(columns, rows))
 
 
 def _from_bif(tif: Any, series: Any, number: int) -> Words:
@@ -183,7 +218,7 @@ def _from_tags(tif: Any, series: Any, number: int) -> Words:
 def _from_lsm(tif: Any, series: Any, number: int) -> Words:
     data = tif.lsm_metadata or {}
     colors = data.get("ChannelColors") or {}
-    x, y = (data.get(f"VoxelSize{axis}") for axis in "XY")
+    x, y = (_finite(data.get(f"VoxelSize{axis}")) for axis in "XY")
     return Words(
         list(colors.get("ColorNames") or []),
         [_hex(c) for c in colors.get("Colors") or []],
@@ -193,16 +228,14 @@ def _from_lsm(tif: Any, series: Any, number: int) -> Words:
 
 def _from_micromanager(tif: Any) -> Words:
     summary = tif.micromanager_metadata.get("Summary") or {}
-    size = summary.get("PixelSize_um") or None
+    size = _finite(summary.get("PixelSize_um")) or None
     names = summary.get("ChNames") or []
-    return Words(list(names) if isinstance(names, list) else [], [], (size, size))
+    usable = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return Words(names if usable else [], [], (size, size))
 
 
 def _both(found: re.Match[str] | None) -> Sizes:
-    try:
-        value = float(found[1]) if found else None
-    except ValueError:
-        value = None
+    value = _finite(found[1]) if found else None
     return value, value
 
 
