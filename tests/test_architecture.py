@@ -94,11 +94,13 @@ def test_the_bare_package_is_quick_and_loads_nothing_heavy():
         "import time; t = time.perf_counter(); import napari_nucleus_kd; t = time.perf_counter() - t;"
         "import sys; print(t); print(*{m.split('.')[0] for m in sys.modules})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, loaded = done.stdout.splitlines()
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    ]
     heavy = {"torch", "numpy", "dask", "skimage", "scipy", "zarr", "openvino", "pydantic", *GUI}
-    assert not heavy & set(loaded.split())
-    assert float(seconds) < 0.2
+    assert not heavy & set(runs[0].split())
+    assert min(float(run.splitlines()[0]) for run in runs) < 0.2  # the best of three: a busy machine is slow
 
 
 def test_the_public_names_are_there():
