@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from napari_nucleus_kd import package
 from napari_nucleus_kd.errors import ModelError, WriteError
-from napari_nucleus_kd.package import list_models, load_model, save_model
+from napari_nucleus_kd.package import list_models, load_model, save_model, survey_models
 
 
 @pytest.fixture
@@ -166,3 +167,39 @@ def test_names_are_looked_up_in_shipped_then_own_models(copy, monkeypatch, tmp_p
     assert [m.folder for m in list_models()] == [shipped / "spots"]
     with pytest.raises(ModelError, match="broken, spots"):
         load_model("nothing")
+    models, damaged = survey_models()
+    assert models == list_models()
+    assert list(damaged) == [own / "broken"] and "not JSON" in damaged[own / "broken"]
+    with pytest.raises(ModelError, match="not JSON"):
+        load_model("broken")
+
+
+def test_a_model_is_loaded_by_the_name_that_is_shown_and_by_its_folders(copy, monkeypatch, tmp_path):
+    own = tmp_path / "own"
+    monkeypatch.setattr(package, "model_roots", lambda: (tmp_path / "shipped", own))
+    shutil.copytree(copy, own / "a-run")
+    shutil.copytree(copy, own / "spots")
+    edit(own / "spots", name="other")
+    for model in list_models():
+        assert load_model(model.spec.name) == model
+    assert load_model("a-run").folder == own / "a-run"
+    assert load_model("spots").folder == own / "a-run"
+    with pytest.raises(ModelError, match=r"\(other, spots\)"):
+        load_model("nothing")
+
+
+def test_a_package_stays_if_its_successor_cannot_take_its_place(spots_architecture, copy, monkeypatch):
+    network, config = spots_architecture
+    before, rename = load_model(copy), Path.rename
+
+    def refuse(self, target):
+        if target == copy and not self.name.endswith("-old"):
+            raise PermissionError("held open")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    picture = np.zeros((3, 32, 32), np.float32)
+    with pytest.raises(PermissionError):
+        save_model(copy, network(config(sharpness=9)), before.spec, "", picture, overwrite=True)
+    assert load_model(copy) == before
+    assert [f.name for f in copy.parent.iterdir()] == ["copy"]

@@ -133,21 +133,50 @@ def _parameters(model: Model) -> str:
     """Count the weights without loading them."""
     from math import prod
 
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(model.folder / "weights.safetensors", framework="numpy") as file:
-        count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+    try:
+        with safe_open(model.folder / "weights.safetensors", framework="numpy") as file:
+            count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+    except (SafetensorError, OSError):
+        return "unreadable"
     return f"{count / 1e6:.2f} M"
 
 
-def models_table() -> Table:
-    """Return a table of the models that are there."""
-    from napari_nucleus_kd.package import list_models
+def _verified(model: Model) -> tuple[str, bool]:
+    """Say whether a model gives its test output on this computer."""
+    try:
+        return f"gives its test output (differs by {model.verify():.1g})", True
+    except NucleusKDError as error:
+        return f"FAILED: {error}", False
 
+
+def show_models(console: Console, *, check: bool = False) -> bool:
+    """Print a table of the models that are there, and below it those that cannot be used, with the reason.
+
+    Parameters
+    ----------
+    check : run each model on its test input and compare with its test output.
+
+    Returns
+    -------
+    Whether no model failed its test; a damaged one fails it.
+    """
+    from napari_nucleus_kd.package import survey_models
+
+    models, damaged = survey_models()
     table = Table("model", "version", "parameters", "SHA-256", "card", caption="use: --model NAME")
-    for model in list_models():
-        spec = model.spec
-        table.add_row(
-            spec.name, spec.version, _parameters(model), model.hash[:12], str(model.folder / "card.md")
-        )
-    return table
+    for model in models:
+        card = escape(str(model.folder / "card.md"))
+        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12], card)
+    console.print(table)
+    for folder, problem in damaged.items():
+        console.print(f"[bold red]{escape(folder.name)}[/] cannot be used: {escape(problem)}", soft_wrap=True)
+    if not check:
+        return True
+    sound = not damaged
+    for model in models:
+        verdict, right = _verified(model)
+        console.print(f"{escape(model.spec.name)} {escape(verdict)}", soft_wrap=True, highlight=False)
+        sound = sound and right
+    return sound

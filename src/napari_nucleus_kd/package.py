@@ -168,13 +168,7 @@ def save_model(
         model = _write_package(scratch, network, spec, card, test_input, half=half)
         model.verify()
         _open_to_all(scratch)
-        if folder.exists():
-            old = scratch.with_name(scratch.name + "-old")
-            folder.rename(old)
-            scratch.rename(folder)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(folder)
+        _put_in_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
@@ -183,32 +177,43 @@ def save_model(
 def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     """Find a model: shipped with the package, then in the user's data folder, then as a path.
 
+    A name is the one that the model itself gives and `list_models` shows; the name of its folder works too.
+
     Raises
     ------
     ModelError if there is none, or it is damaged; lists the models that are there.
     """
     name = os.fspath(name_or_path)
-    if Path(name).name == name:
-        for root in model_roots():
-            if (root / name / _SPEC_FILE).is_file():
-                return _open(root / name)
+    names = {folder: _shown_name(folder) for folder in _folders()}
+    for folder, shown in names.items():
+        if shown == name:
+            return _open(folder)
+    for folder in names:
+        if folder.name == name:
+            return _open(folder)
     if (Path(name) / _SPEC_FILE).is_file():
         return _open(Path(name))
-    there = ", ".join(sorted(f.name for f in _folders())) or "none"
+    there = ", ".join(sorted(names.values())) or "none"
     raise ModelError(
         f"no model {name!r}: neither a shipped or installed name ({there}) nor a folder with {_SPEC_FILE}"
     )
 
 
 def list_models() -> tuple[Model, ...]:
-    """Return the models that are shipped or installed; damaged ones are left out."""
-    models = []
+    """Return the models that are shipped or installed; damaged ones are left out, see `survey_models`."""
+    return survey_models()[0]
+
+
+def survey_models() -> tuple[tuple[Model, ...], dict[Path, str]]:
+    """Return the models that are shipped or installed, and why the damaged ones are not, by folder."""
+    models: list[Model] = []
+    damaged: dict[Path, str] = {}
     for folder in _folders():
         try:
             models.append(_open(folder))
-        except ModelError:
-            continue
-    return tuple(models)
+        except ModelError as error:
+            damaged[folder] = str(error)
+    return tuple(models), damaged
 
 
 def model_roots() -> tuple[Path, Path]:
@@ -225,6 +230,15 @@ def _folders() -> list[Path]:
             if not file.parent.name.startswith("."):
                 found.setdefault(file.parent.name, file.parent)
     return list(found.values())
+
+
+def _shown_name(folder: Path) -> str:
+    """Return the name a model gives itself, its folder's where that cannot be read."""
+    try:
+        name = json.loads(_read_text(folder / _SPEC_FILE))["name"]
+    except (ModelError, ValueError, RecursionError, TypeError, KeyError):
+        return folder.name
+    return name if isinstance(name, str) else folder.name
 
 
 def _open(folder: Path) -> Model:
@@ -276,6 +290,21 @@ def _write_package(
         raise ModelError(f"the network gives {output.shape[1]} maps, the spec names {len(spec.maps)}")
     save_file({"input": batch, "output": np.ascontiguousarray(output)}, folder / _TEST_FILE)
     return model
+
+
+def _put_in_place(scratch: Path, folder: Path) -> None:
+    """Rename a finished package; one that is there is replaced, or stays if that fails."""
+    if not folder.exists():
+        scratch.rename(folder)
+        return
+    old = scratch.with_name(scratch.name + "-old")
+    folder.rename(old)
+    try:
+        scratch.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _open_to_all(folder: Path) -> None:
