@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import napari_nucleus_kd as nk
-from napari_nucleus_kd import _cli_segment, pipeline
+from napari_nucleus_kd import _cli_segment, package, pipeline
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.types import Progress
 
@@ -166,6 +167,40 @@ def test_one_bad_file_does_not_stop_the_others(image: Path, out: Path, tmp_path:
     assert names_in(out) == ["cells_labels.tif", "cells_recipe.json", "cells_run.json"]
 
 
+@pytest.mark.parametrize("empty", ["nothing/*.tif", "empty"])
+def test_a_folder_or_pattern_without_an_image_is_a_failure_beside_the_others(
+    image: Path, out: Path, tmp_path: Path, empty: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    result = segment(tmp_path / empty, image, "-o", out)
+    assert result.exit_code == 1
+    assert f"no image found in {tmp_path / empty}" in result.output
+    assert (out / "cells_labels.tif").is_file()
+    alone = segment(tmp_path / empty, "-o", tmp_path / "other")
+    assert alone.exit_code == 2
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_may_not_be_read_is_no_traceback(
+    image: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    real = type(closed).iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self == closed:  # tests may run as root, whom no permission stops
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(type(closed), "iterdir", iterdir)
+    result = segment(closed, image, "-o", out)
+    assert result.exit_code == 1
+    assert f"{closed} cannot be looked into: Permission denied" in result.output
+    assert (out / "cells_labels.tif").is_file()
+    assert segment(closed, "-o", out).exit_code == 2
+
+
 def test_a_fault_of_a_library_stays_with_its_image(
     image: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +286,27 @@ def test_other_settings_fail_with_the_difference_unless_overwritten(image: Path,
     assert labels_in(out / "cells_labels.tif").max() == 0
 
 
+@pytest.mark.parametrize(("first", "second"), [("tiff", "ome-zarr"), ("ome-zarr", "tiff")])
+def test_overwrite_in_another_format_leaves_one_result(
+    image: Path, out: Path, first: str, second: str
+) -> None:
+    endings = {"tiff": "cells_labels.tif", "ome-zarr": "cells_labels.ome.zarr"}
+    assert segment(image, "-o", out, "--format", first).exit_code == 0
+    assert segment(image, "-o", out, "--format", second, "--min-area", 300, "--overwrite").exit_code == 0
+    assert names_in(out) == [endings[second], "cells_recipe.json", "cells_run.json"]
+    assert labels_in(out / endings[second]).max() == 0
+
+
+def test_overwrite_that_fails_keeps_the_result_of_the_other_format(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert segment(image, "-o", out, "--format", "ome-zarr").exit_code == 0
+    before = stamps(out)
+    monkeypatch.setattr(_cli_segment, "MAX_TIFF_PX", 1)
+    assert segment(image, "-o", out, "--overwrite").exit_code == 1
+    assert stamps(out) == before
+
+
 def test_a_changed_image_is_not_called_done(image: Path, out: Path) -> None:
     assert segment(image, "-o", out).exit_code == 0
     draw(image, nuclei=2)
@@ -321,6 +377,28 @@ def test_info_of_a_bad_file_is_one_message() -> None:
     assert result.exit_code == 1
     assert "absent.tif" in result.output
     assert len(result.output.strip().splitlines()) == 1
+
+
+def test_models_lists_checks_and_names_the_damaged(
+    spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "model_roots", lambda: (tmp_path / "shipped", tmp_path / "own"))
+    shutil.copytree(spots, tmp_path / "own" / "good")
+    result = run("models", "--check")
+    assert result.exit_code == 0, result.output
+    assert "spots gives its test output" in result.output
+    bad = shutil.copytree(spots, tmp_path / "own" / "bad")
+    (bad / "weights.safetensors").unlink()
+    assert run("models").exit_code == 0
+    assert "bad cannot be used" in run("models").output
+    assert "missing" in run("models").output
+    assert run("models", "--check").exit_code == 1
+    shutil.copy(spots / "weights.safetensors", bad)
+    (bad / "test.safetensors").write_bytes(b"")
+    assert "cannot be used" not in run("models").output
+    failed = run("models", "--check")
+    assert failed.exit_code == 1
+    assert "FAILED" in failed.output
 
 
 def test_version_is_that_of_the_package() -> None:

@@ -21,10 +21,16 @@ _RESULT_ENDINGS = ("_labels.tif", "_labels.tiff", "_labels.ome.tif", "_labels.om
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image and the name that its results start with."""
+    """One image and the name that its results start with.
+
+    Attributes
+    ----------
+    problem : why there is no image: `source` is then a folder or pattern that gave none.
+    """
 
     source: Path
     name: str
+    problem: str = ""
 
 
 def _suffix(path: Path) -> str:
@@ -57,25 +63,47 @@ def _expand(text: str) -> list[Path]:
     return [path]
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Return every image that the arguments name, each once, in the order named.
+def _expand_or_say(text: str) -> tuple[list[Path], str]:
+    """Return what one argument names, and why it names nothing."""
+    try:
+        found = _expand(text)
+    except OSError as error:
+        return [], f"{error.filename or text} cannot be looked into: {error.strerror or error}"
+    return found, "" if found else f"no image found in {text}; results of this program are left out"
 
-    A file that is named but absent is kept: it fails later, alone.
+
+def find_jobs(arguments: Sequence[str]) -> list[Job]:
+    """Return a job for every image that the arguments name, each once, in the order named.
+
+    A file that is named but absent, and a folder or pattern without an image, are kept: they fail later,
+    alone.
 
     Raises
     ------
     SettingsError if they name no image at all.
     """
     found: dict[Path, Path] = {}
+    empty: list[Job] = []
     for argument in arguments:
-        for path in _expand(argument):
+        paths, problem = _expand_or_say(argument)
+        if problem:
+            empty.append(Job(Path(argument), argument, problem))
+        for path in paths:
             found.setdefault(path.resolve(), path)
-    if not any(path.exists() for path in found.values()):
+    if not any(_may_exist(path) for path in found.values()):
+        reasons = "; ".join(job.problem for job in empty) or f"no image found in: {', '.join(arguments)}"
         raise SettingsError(
-            f"no image found in: {', '.join(arguments)}; name a file, a folder, or a quoted pattern "
+            f"{reasons}; name a file, a folder, or a quoted pattern "
             f"like 'slides/*.tif' (suffixes: {', '.join(IMAGE_SUFFIXES)})"
         )
-    return list(found.values())
+    return [*name_jobs(list(found.values())), *empty]
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True  # in a folder that we may not look into
 
 
 def _stem(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import threading
 import time
@@ -133,10 +135,30 @@ def _done_before(job: Job, order: Order, labels: Path, asked: Question) -> Outco
     raise WriteError(f"{labels} exists and {reason}; add --overwrite or choose another --output")
 
 
+def _remove(path: Path) -> None:
+    """Remove a file or folder; under its name it is whole or gone."""
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.old")
+    try:
+        path.rename(doomed)
+        if doomed.is_dir() and not doomed.is_symlink():
+            shutil.rmtree(doomed)
+        else:
+            doomed.unlink()
+    except OSError as error:
+        raise WriteError(
+            f"the new labels are written, but {path} cannot be removed: {error.strerror}; "
+            "remove it, it does not belong to the recipe beside it"
+        ) from error
+
+
 def _finish(job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome) -> Outcome:
-    """Write the recipe and the record beside the labels."""
+    """Write the recipe and the record beside the labels; labels of another format go, they are replaced."""
     from napari_nucleus_kd import __version__
 
+    for ending in _ENDINGS.values():
+        other = order.output / f"{job.name}{ending}"
+        if order.overwrite and other != _labels_path(job, order) and other.exists():
+            _remove(other)
     record = RunRecord(
         question=asked,
         labels=_labels_path(job, order).name,
@@ -195,6 +217,8 @@ def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outco
     ------
     ReadError, WriteError, SettingsError and what the pipeline raises.
     """
+    if job.problem:
+        raise ReadError(job.problem)
     if not job.source.exists():
         raise ReadError(f"{job.source} does not exist")
     asked = question(job.source, order.plane, order.request)
@@ -219,6 +243,8 @@ def _attempt(job: Job, order: Order, show: Callable[[Progress], None]) -> Outcom
         return outcome
     except NucleusKDError as error:
         problem = str(error)
+    except PermissionError as error:
+        problem = f"{error.filename or job.source}: permission denied"
     except MemoryError:
         problem = "not enough memory; use --format ome-zarr, which works piece by piece"
     except Exception as error:

@@ -93,7 +93,7 @@ def segment(
     Results that are there and answer the same question are kept, so a broken run is resumed by giving the
     same command again.
     """
-    from napari_nucleus_kd._cli_inputs import find_images, name_jobs
+    from napari_nucleus_kd._cli_inputs import find_jobs
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_key, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
@@ -109,7 +109,7 @@ def segment(
         "diameter_um": diameter_um,
     }
     decode = {"foreground": foreground, "split": split, "min_area_px": min_area, "fill_holes": fill_holes}
-    jobs = name_jobs(find_images(inputs))
+    jobs = find_jobs(inputs)
     request = build_recipe(None if recipe is None else read_recipe(recipe), given, refit=refit)
     request = settle_request(request, decode)
     console = Console()
@@ -121,11 +121,16 @@ def segment(
 
 
 @app.command()
-def models() -> None:
-    """List the models that are there."""
-    from napari_nucleus_kd._cli_info import models_table
+def models(
+    check: Annotated[
+        bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
+    ] = False,
+) -> None:
+    """List the models that are there, and the damaged ones with the reason."""
+    from napari_nucleus_kd._cli_info import show_models
 
-    Console().print(models_table())
+    if not show_models(Console(), check=check):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
