@@ -36,6 +36,17 @@ def test_scores_follow_labels_with_gaps():
     np.testing.assert_allclose(out["score"], [0.1, 0.2, np.nan])
 
 
+@pytest.mark.parametrize(("dtype", "large"), [(np.int64, 2**40), (np.uint64, 2**62), (np.uint32, 2**32 - 1)])
+def test_memory_does_not_go_with_the_largest_label(dtype, large):
+    labels = np.array([[0, 7, 7], [large, large, large], [3, 0, 0]], dtype)
+    labels.setflags(write=False)
+    out = features(labels, np.arange(9.0).reshape(1, 3, 3), scores=np.array([0.1, 0.2, 0.3], np.float32))
+    assert out["label"].tolist() == [3, 7, large]
+    assert out["area"].tolist() == [1, 2, 3]
+    assert out["mean channel 1"].tolist() == [6, 1.5, 4]
+    np.testing.assert_allclose(out["score"], [0.3, np.nan, np.nan])
+
+
 def test_no_nuclei_give_empty_columns():
     out = features(np.zeros((9, 9), int), np.zeros((1, 9, 9)), scores=np.zeros(0, np.float32))
     assert {len(column) for column in out.values()} == {0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import fastremap
 import numpy as np
 import numpy.typing as npt
 
@@ -53,14 +54,13 @@ def features(
     ([1, 2], [4.0, 4.0])
     """
     _check(labels, pixels, channel_names)
-    sums = _sums(labels, pixels)
-    found = np.flatnonzero(sums["n"])
-    found = found[found > 0]
-    columns = _shape(found, sums, pixel_size_um or 1.0)
+    dense, found = _renumber(labels)
+    sums = _sums(dense, pixels, len(found))
+    columns = {"label": found} | _shape(sums, pixel_size_um or 1.0)
     if pixels is not None:
         names = channel_names or [f"channel {i + 1}" for i in range(pixels.shape[0])]
         for i, name in enumerate(names):
-            columns[f"mean {name}"] = sums[f"c{i}"][found] / sums["n"][found]
+            columns[f"mean {name}"] = sums[f"c{i}"] / sums["n"]
     if scores is not None:
         known = found <= len(scores)
         score = np.full(len(found), np.nan, np.float32)
@@ -80,9 +80,20 @@ def _check(labels: npt.NDArray[Any], pixels: Array | None, channel_names: Sequen
         raise SettingsError(f"{len(channel_names)} channel names for {pixels.shape[0]} channels")
 
 
-def _sums(labels: npt.NDArray[Any], pixels: Array | None) -> dict[str, npt.NDArray[np.float64]]:
-    """Return per label, 0..max: pixel count, sums of y, x, y2, x2, xy, and of each channel."""
-    count = int(labels.max(initial=0)) + 1
+def _renumber(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Close the gaps: label found[i] becomes i + 1, so that memory goes with the number of nuclei."""
+    if not labels.size:
+        return labels, np.zeros(0, np.int64)
+    found = fastremap.unique(labels)
+    found = found[found > 0]
+    if not found.size or found[-1] == found.size:
+        return labels, found.astype(np.int64)
+    table = {label: number for number, label in enumerate([0, *found.tolist()])}
+    return fastremap.remap(labels, table), found.astype(np.int64)
+
+
+def _sums(labels: npt.NDArray[Any], pixels: Array | None, count: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Return per label, 1..count: pixel count, sums of y, x, y2, x2, xy, and of each channel."""
     keys = [
         "n",
         "y",
@@ -110,20 +121,17 @@ def _sums(labels: npt.NDArray[Any], pixels: Array | None) -> dict[str, npt.NDArr
             weights |= {f"c{i}": channel[rows, x] for i, channel in enumerate(values)}
         for key, weight in weights.items():
             part = np.bincount(local, weight)
-            sums[key][low : low + len(part)] += part
+            sums[key][low - 1 : low - 1 + len(part)] += part
     return sums
 
 
-def _shape(
-    found: npt.NDArray[np.intp], sums: Mapping[str, npt.NDArray[np.float64]], size: float
-) -> dict[str, npt.NDArray[Any]]:
-    n, y, x, yy, xx, xy = (sums[key][found] for key in ("n", "y", "x", "yy", "xx", "xy"))
+def _shape(sums: Mapping[str, npt.NDArray[np.float64]], size: float) -> dict[str, npt.NDArray[Any]]:
+    n, y, x, yy, xx, xy = (sums[key] for key in ("n", "y", "x", "yy", "xx", "xy"))
     cy, cx = y / n, x / n
     vyy, vxx, vxy = yy / n - cy * cy, xx / n - cx * cx, xy / n - cy * cx
     middle, spread = (vyy + vxx) / 2, np.hypot((vyy - vxx) / 2, vxy)
     large, small = np.maximum(middle + spread, 0), np.maximum(middle - spread, 0)
     return {
-        "label": found.astype(np.int64),
         "area": n * size**2,
         "diameter": 2 * np.sqrt(n / np.pi) * size,
         "major_axis": 4 * np.sqrt(large) * size,
