@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -62,6 +64,20 @@ def test_dark_and_grey_pictures_are_fluorescence() -> None:
 def test_only_the_coarsest_level_is_looked_at() -> None:
     bright = np.full((3, 10, 10), 250, np.uint8)
     assert has_bright_background((np.zeros((3, 80, 80), np.uint8), bright))
+
+
+def test_of_a_large_image_without_a_pyramid_a_small_part_is_read() -> None:
+    read_px: list[int] = []
+
+    def block(block_info: Any = None) -> np.ndarray:
+        part = np.full(block_info[None]["chunk-shape"], 240, np.uint8)
+        read_px.append(part[0].size)
+        return part
+
+    chunks = ((3,), (500,) * 40, (500,) * 40)
+    slide = da.map_blocks(block, chunks=chunks, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    assert suggest_modality(colour(slide))[0] is Modality.HE
+    assert 0 < sum(read_px) < 0.2 * 20000**2
 
 
 def test_the_immunohistochemistry_of_scikit_image_is_ihc() -> None:

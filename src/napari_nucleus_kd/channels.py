@@ -136,7 +136,7 @@ def fit_input(
     SettingsError if a channel does not exist, none looks nuclear, or H&E or IHC is not a colour picture.
     """
     chosen = choose_channels(image, channels, modality)
-    sample = _sample(image.pixels, chosen)
+    sample = sample_pixels(image.pixels, chosen)
     return _fit(sample, chosen, modality, percentiles, joint=image.rgb)
 
 
@@ -189,7 +189,7 @@ def normalize_image(
     if modality is not Modality.FLUORESCENCE and count not in (1, NETWORK_CHANNELS):
         raise SettingsError(f"{modality} needs 1 or 3 channels, this image has {count}")
     chosen = tuple(range(count))
-    return _fit(_sample(pixels, chosen), chosen, modality, percentiles, joint=joint).apply(pixels)
+    return _fit(sample_pixels(pixels, chosen), chosen, modality, percentiles, joint=joint).apply(pixels)
 
 
 def choose_channels(
@@ -287,8 +287,11 @@ def _fit(
     return InputMap(channels, False, low, high)
 
 
-def _sample(pixels: Array, channels: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return (C, N) values of the chosen channels, N at most about 4 million."""
+def sample_pixels(pixels: Array, channels: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Return (C, N) values of the chosen channels, N at most about 4 million.
+
+    Of a large (C, Y, X) lazy array only 64 blocks are read, spread over it.
+    """
     picked = pixels if channels == tuple(range(pixels.shape[0])) else pixels[list(channels)]
     _, height, width = picked.shape
     if height * width <= _SAMPLE_PX:

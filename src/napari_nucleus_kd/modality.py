@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nucleus_kd.channels import sample_pixels
 from napari_nucleus_kd.types import Array, FloatArray, Image, Modality
 
 if TYPE_CHECKING:
@@ -52,12 +53,14 @@ def has_bright_background(levels: Sequence[Array]) -> bool:
 
 
 def _sample(levels: Sequence[Array]) -> FloatArray:
-    """Return (C, N) float32 in [0, 1]: at most SAMPLE_PIXELS pixels of the coarsest level, evenly spaced."""
+    """Return (C, N) float32 in [0, 1]: about SAMPLE_PIXELS pixels at most, spread over the coarsest level.
+
+    Without a pyramid that is the whole image, of which only some blocks are read.
+    """
     coarsest = levels[-1]
-    _, height, width = coarsest.shape
-    step = max(1, int(np.ceil(np.sqrt(height * width / SAMPLE_PIXELS))))
-    pixels: npt.NDArray[Any] = np.asarray(coarsest[:, ::step, ::step])
-    return pixels.reshape(pixels.shape[0], -1).astype(np.float32) / _full_scale(pixels)
+    pixels = sample_pixels(coarsest, tuple(range(coarsest.shape[0])))
+    step = -(-pixels.shape[1] // SAMPLE_PIXELS) | 1  # odd: an even one would see the same columns in each row
+    return pixels[:, ::step].astype(np.float32) / _full_scale(pixels)
 
 
 def _full_scale(pixels: npt.NDArray[Any]) -> float:
