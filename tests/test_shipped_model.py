@@ -1,0 +1,52 @@
+"""The model in the wheel: whole, small, described, and as good as its card says on pictures it never saw."""
+
+import numpy as np
+import pytest
+
+from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.io.samples import sample, sample_labels
+from napari_nucleus_kd.metrics import match, overlap
+from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.pipeline import segment
+
+NAME = "nucleus-student"
+
+
+def test_the_package_is_whole_small_and_described():
+    model = load_model(NAME)
+    model.verify()
+    assert (model.folder / "weights.safetensors").stat().st_size < 8e6
+    assert len(model.card) > 1000
+    assert model.spec.licence
+    assert {"consep", "dsb2018-fluorescence", "dsb2018-stained"} <= set(model.spec.metrics)
+
+
+@pytest.mark.parametrize(("name", "floor"), [("fluorescence", 0.6), ("he", 0.6), ("multiplex", 0.6)])
+def test_the_drawn_samples_are_segmented(name, floor):
+    """They look unlike the training images, and their truth is exact."""
+    found = segment(sample(name), device="cpu").nuclei.labels
+    assert match(overlap(sample_labels(name), found)).pq > floor
+
+
+@pytest.mark.parametrize("name", ["fluorescence", "he"])
+def test_engines_agree_on_the_labels(name):
+    """Bfloat16 or OpenVINO against float32: the nuclei are the same."""
+    pytest.importorskip("openvino")
+    cpu = segment(sample(name), device="cpu")
+    openvino = segment(sample(name), device="openvino", diameter_px=cpu.diameter_px)
+    assert match(overlap(cpu.nuclei.labels, openvino.nuclei.labels)).pq >= 0.99
+
+
+def test_bfloat16_agrees_with_float32_on_the_labels(monkeypatch):
+    import torch
+
+    from napari_nucleus_kd import engine
+
+    image = sample("he")
+    fast = segment(image, device="cpu")
+    monkeypatch.setattr(engine, "_OPEN", {})
+    monkeypatch.setattr(engine, "_number_type", lambda device: (torch.float32, "float32"))
+    assert "float32" in open_engine(load_model(NAME), "cpu").description
+    exact = segment(image, device="cpu", diameter_px=fast.diameter_px)
+    assert match(overlap(exact.nuclei.labels, fast.nuclei.labels)).pq >= 0.99
+    assert np.any(exact.nuclei.labels)
