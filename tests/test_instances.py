@@ -4,7 +4,7 @@ from scipy import ndimage
 
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import LabelsError
-from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, decode, encode
+from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, _tidy, decode, encode
 from napari_nucleus_kd.metrics import match, overlap
 
 KEEP_ALL = DecodeSettings(min_area_px=0)
@@ -133,3 +133,9 @@ def test_background_between_two_nuclei_stays_background():
     labels = np.where(ring, np.where(xx < 32, 1, 2), 0).astype(np.int32)
     found = decode(perfect(labels), DecodeSettings(min_area_px=0, split=0.2))
     assert found[32, 32] == 0
+
+
+def test_tidy_takes_labels_with_gaps():
+    labels = np.zeros((32, 32), np.int32)
+    labels[4:12, 4:12] = 40  # a higher number than there are pieces
+    assert _tidy(labels, 0, fill=True).max() == 1

@@ -1,7 +1,8 @@
 """Between instance labels and the maps a network predicts.
 
-Every nucleus is described by five maps: where it is (foreground), how deep inside it a pixel lies
-(distance), where its centre is (offset_y, offset_x) and how large it is (log_diameter).
+Every nucleus is described by six maps: where it is (foreground), how deep inside it a pixel lies
+(distance), where its centre is (offset_y, offset_x), where it touches another (border) and how large
+it is (log_diameter). Decoding reads the first four; the border is learned beside them.
 docs/encoding.md records what was tried and why these won.
 """
 
@@ -58,7 +59,7 @@ def encode(labels: npt.NDArray[np.integer]) -> FloatArray:
     -------
     (6, Y, X) float32, in the order of MAP_NAMES: nucleus (0 or 1); distance to the nucleus' edge
     divided by the nucleus' largest (0 to 1); offset to its centroid along y and x, in units of
-    CANONICAL_DIAMETER_PX; touching edge (1 within a pixel of another nucleus); natural log of its
+    CANONICAL_DIAMETER_PX; touching edge (1 within two pixels of another nucleus); natural log of its
     diameter over CANONICAL_DIAMETER_PX. All are 0 in the background.
 
     Raises
@@ -161,7 +162,7 @@ def _tidy(labels: LabelArray, min_area: int, *, fill: bool) -> LabelArray:
     area = np.bincount(pieces.ravel())
     owner = np.zeros(len(area), labels.dtype)
     owner[pieces.ravel()] = labels.ravel()
-    largest = np.zeros(len(area), np.int64)
+    largest = np.zeros(int(owner.max()) + 1, np.int64)
     by_area = np.argsort(area, kind="stable")
     largest[owner[by_area]] = by_area  # the last, that is the largest, piece wins
     keep = (largest[owner] == np.arange(len(area))) & (area >= min_area) & (owner > 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from skimage.io import imsave
 
-from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.networks.student import StudentConfig
@@ -91,6 +91,36 @@ def test_killed_run_goes_on_to_the_same_weights(index, tmp_path):
     assert [p.done for p in seen] == [4, 5, 6]
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path):
+    drain(train_steps(TINY, index, tmp_path / "run"))
+    other = TINY.model_copy(update={"seed": 5})
+    with pytest.raises(SettingsError, match="other seed; choose another output"):
+        next(train_steps(other, index, tmp_path / "run"))
+    index.write_text(index.read_text() + "\n")
+    with pytest.raises(SettingsError, match="other data"):
+        next(train_steps(TINY, index, tmp_path / "run"))
+
+
+def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path):
+    first, _ = drain(run_steps(TINY, index, tmp_path / "first"))
+    again = TINY.model_copy(update={"start": str(first.folder), "steps": 1, "learning_rate": 1e-12})
+    second, _ = drain(run_steps(again, index, tmp_path / "second"))
+    assert second.spec.parent == "tiny"
+    for a, b in zip(first.network().parameters(), second.network().parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+    another = again.model_copy(update={"student": StudentConfig(widths=(8, 8), decoder_widths=(8,))})
+    with pytest.raises(ModelError, match="another network"):
+        next(train_steps(another, index, tmp_path / "third"))
+
+
+def test_a_stopped_run_leaves_no_half_judged_package(index, tmp_path):
+    steps = run_steps(TINY, index, tmp_path / "run")
+    while "running the network" not in next(steps).message:
+        pass
+    steps.close()
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"recipe.json", "log.csv", "checkpoint.pt"}
 
 
 def test_training_learns(index, tmp_path):

@@ -50,9 +50,9 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Recipe",
             "",
-            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px; AdamW",
-            f"at {settings.learning_rate:g}, cosine; encoder {settings.student.encoder}; seed {settings.seed}; "
-            f"from {_origin(settings)}.",
+            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px;",
+            f"AdamW at {settings.learning_rate:g}, cosine; encoder {settings.student.encoder}, "
+            f"from {_origin(settings)}; seed {settings.seed}.",
             "",
             "## Reproduce",
             "",

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.networks.student import Student
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Student]:
     """Train a student on the "train" rows of an index, checking it on the "tune" rows.
 
-    Run again with the same output folder, it goes on from its last checkpoint.
+    Run again with the same output folder, it goes on from its last checkpoint; the number of steps may
+    then be another, everything else that shapes the weights must be the same.
 
     Parameters
     ----------
@@ -45,12 +46,17 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     Returns
     -------
     The student with averaged weights, in float32 on the CPU.
+
+    Raises
+    ------
+    SettingsError : the folder holds a run with other settings or data.
+    ReadError, ModelError : the images, or the model to start from, cannot be read.
     """
     output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.json").write_text(settings.model_dump_json(indent=2))
     fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
     fabric.seed_everything(settings.seed, verbose=False)
-    run = _Run(fabric, settings, output)
+    run = _Run(fabric, settings, index, output)
+    (output / "recipe.json").write_text(settings.model_dump_json(indent=2))
     tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
     checks = [tune[i] for i in range(settings.check_batches)]
     train = Batches(load_index(index, "train"), settings.crops, settings.seed)
@@ -94,8 +100,9 @@ def _first_network(settings: TrainSettings) -> Student:
 class _Run:
     """Network, optimiser and average of one run, and where they are kept."""
 
-    def __init__(self, fabric: Fabric, settings: TrainSettings, output: Path):
+    def __init__(self, fabric: Fabric, settings: TrainSettings, index: Path, output: Path):
         self.fabric, self.settings, self.output, self.step = fabric, settings, output, 0
+        self.made_from = settings.learned_from(index)
         network = _first_network(settings)
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
@@ -163,11 +170,18 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint beside, then put it in place."""
         beside = self.checkpoint.with_suffix(".tmp")
-        torch.save({**self._state(), "step": self.step}, beside)
+        torch.save({**self._state(), "step": self.step, "made_from": self.made_from}, beside)
         os.replace(beside, self.checkpoint)
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        before = state["made_from"]
+        differing = sorted(k for k in before | self.made_from if before.get(k) != self.made_from.get(k))
+        if differing:
+            raise SettingsError(
+                f"{self.output} holds a run with other {', '.join(differing)}; choose another output folder, "
+                "or give it the settings of its recipe.json"
+            )
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])

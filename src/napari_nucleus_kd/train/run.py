@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +22,6 @@ from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
@@ -54,12 +55,13 @@ def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[P
     """
     network = yield from train_steps(settings, index, output)
     spec = _spec(settings)
-    folder = output / settings.name
-    _save(folder, network, spec, "")
-    scores = yield from evaluate_steps(index, "val", Recipe(model=str(folder), device="cpu"))
+    with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
+        judged = Path(scratch) / settings.name
+        _save(judged, network, spec, "")
+        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device="cpu"))
     spec = spec.model_copy(update={"metrics": summary(scores)})
-    _save(folder, network, spec, write_card(spec, settings))
-    return load_model(str(folder))
+    _save(output / settings.name, network, spec, write_card(spec, settings))
+    return load_model(str(output / settings.name))
 
 
 def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:

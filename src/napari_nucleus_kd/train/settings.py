@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
 from pydantic import Field, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.networks.student import StudentConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# What may not change between the parts of a run that was stopped. The number of steps may.
+_SHAPING = (
+    "student pretrained start crops loss learning_rate warmup_steps weight_decay clip_norm average seed"
+).split()
 
 
 class CropSettings(Settings):
@@ -66,3 +79,10 @@ class TrainSettings(Settings):
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no ImageNet weights; take efficientnet_lite0")
         return self
+
+    def learned_from(self, index: Path) -> dict[str, str]:
+        """Return what shapes the weights: settings by name, as JSON, and a hash of the index."""
+        settings = self.model_dump(mode="json", include=set(_SHAPING))
+        return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
+            "data": hashlib.sha256(index.read_bytes()).hexdigest()
+        }
