@@ -119,11 +119,12 @@ def test_recent_files_are_newest_first_without_repeats(tmp_path):
     assert recent[0].endswith("5.tif")
 
 
-def test_speed_moves_towards_the_newest_run():
+@pytest.mark.parametrize(("seconds", "expected"), [((2, 4), 3.0), ((80, 2), 2.0), ((80, 2, 4), 3.0)])
+def test_a_faster_run_is_believed_at_once_and_a_slower_one_in_part(seconds, expected):
     workspace = Workspace()
-    workspace.remember_run(1.0, 2.0)
-    workspace.remember_run(1.0, 4.0)
-    assert workspace.preferences.seconds_per_megapixel[speed_key(workspace.recipe)] == 3.0
+    for measured in seconds:
+        workspace.remember_run(1.0, float(measured))
+    assert workspace.preferences.seconds_per_megapixel[speed_key(workspace.recipe)] == expected
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Modality, Progress
 
 MAX_RECENT = 10
-_SAME_SPEED = 0.5  # share of the newest run in the remembered speed
+_NEWEST_SHARE = 0.5  # of a slower run in the remembered speed
 
 
 class Preferences(Settings):
@@ -213,12 +213,18 @@ class Workspace:
         self.image = image
 
     def remember_run(self, megapixels: float, seconds: float) -> None:
-        """Note the settings of a finished run and its speed, for the next estimate."""
+        """Note the settings of a finished run and its speed, for the next estimate.
+
+        Parameters
+        ----------
+        seconds : without what happens only once, such as opening the model.
+        """
         key, recipe = speed_key(self.recipe), self.recipe
         speeds = dict(self.preferences.seconds_per_megapixel)
         measured = seconds / max(megapixels, 1e-3)
-        known = speeds.get(key, measured)
-        speeds[key] = known + _SAME_SPEED * (measured - known)
+        # A first run may hold compilation, so a faster one is believed at once, a slower one in part.
+        known = min(measured, speeds.get(key, measured))
+        speeds[key] = known + _NEWEST_SHARE * (measured - known)
         self.preferences = self.preferences.model_copy(
             update={
                 "segmenter": recipe.segmenter,

@@ -145,7 +145,7 @@ class Runs(QObject):
         if workspace.probability and result.maps is not None:
             _show.add_probability(viewer, plane, result)
         labels = _show.add_labels(viewer, plane, result, found.table)
-        workspace.remember_run(result.nuclei.labels.size / 1e6, result.seconds)
+        workspace.remember_run(result.nuclei.labels.size / 1e6, found.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             self._labels, self._plane, self._image = labels, plane, image
             workspace.result = result
@@ -170,7 +170,7 @@ class Runs(QObject):
         workspace = self._session.workspace
         self._hide_former(plane)
         _show.add_stored_labels(self._session.viewer, plane, stored.recipe, stored.levels, stored.path)
-        workspace.remember_run(image.shape_yx[0] * image.shape_yx[1] / 1e6, stored.seconds)
+        workspace.remember_run(image.shape_yx[0] * image.shape_yx[1] / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
             found = _words.count(stored.count, "nucleus", "nuclei")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.types import Progress
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._show import LayerData
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A result with the table of its nuclei.
@@ -28,10 +32,12 @@ class Found:
     Attributes
     ----------
     table : column name to one value a nucleus; "index" is the label.
+    work_seconds : how long it took once the model was open.
     """
 
     result: Result
     table: dict[str, Any]
+    work_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Stored:
     recipe : resolved.
     count : number of nuclei.
     seconds : how long the run took.
+    work_seconds : the same once the model was open.
     """
 
     path: Path
@@ -51,15 +58,16 @@ class Stored:
     recipe: Recipe
     count: int
     seconds: float
+    work_seconds: float
 
 
 def memory_steps(image: Image, recipe: Recipe, region: Region | None) -> Generator[Progress, None, Found]:
     """Segment a region in memory and measure its nuclei."""
     from napari_nucleus_kd.pipeline import segment_steps
 
-    result = yield from segment_steps(image, recipe, region)
+    result, seconds = yield from _timed(segment_steps(image, recipe, region))
     yield Progress(0, 0, "Measuring the nuclei")
-    return Found(result, measure(result, image))
+    return Found(result, measure(result, image), seconds)
 
 
 def disk_steps(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None, Stored]:
@@ -68,8 +76,26 @@ def disk_steps(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, 
 
     start = time.monotonic()
     # The file dialog has asked whether a file that is there may be replaced.
-    written = yield from segment_to_zarr_steps(image, path, recipe, overwrite=path.exists())
-    return open_stored(written, time.monotonic() - start)
+    steps = segment_to_zarr_steps(image, path, recipe, overwrite=path.exists())
+    written, work_seconds = yield from _timed(steps)
+    return open_stored(written, time.monotonic() - start, work_seconds)
+
+
+def _timed(steps: Generator[Progress, None, T]) -> Generator[Progress, None, tuple[T, float]]:
+    """Pass steps on and add the seconds since the first one with a known amount of work.
+
+    What comes before, importing and opening the model, happens once and says nothing of the next run.
+    """
+    begun: float | None = None
+    with contextlib.closing(steps):
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                return stop.value, 0.0 if begun is None else time.monotonic() - begun
+            if begun is None and progress.total:
+                begun = time.monotonic()
+            yield progress
 
 
 def decode(result: Result, settings: DecodeSettings, image: Image) -> Found:
@@ -94,7 +120,7 @@ def measure(result: Result, image: Image) -> dict[str, Any]:
     return {"index": table.pop("label"), **{units.get(name, name): table[name] for name in table}}
 
 
-def open_stored(path: Path, seconds: float) -> Stored:
+def open_stored(path: Path, seconds: float, work_seconds: float) -> Stored:
     """Open the pyramid that a run wrote, lazily, with what it says of itself."""
     import dask.array
     import zarr
@@ -104,7 +130,8 @@ def open_stored(path: Path, seconds: float) -> Stored:
     names = [dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
     levels = [dask.array.from_zarr(group[name]) for name in names]  # type: ignore[no-untyped-call]
     run = attributes["napari-nucleus-kd"]
-    return Stored(path, levels, Recipe.model_validate_json(run["recipe"]), run["nuclei"], seconds)
+    recipe = Recipe.model_validate_json(run["recipe"])
+    return Stored(path, levels, recipe, run["nuclei"], seconds, work_seconds)
 
 
 def list_models() -> tuple[Model, ...]:
