@@ -87,9 +87,12 @@ def test_threads_are_left_alone(model):
 
 
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="has a GPU")
-def test_auto_says_why_it_took_the_cpu(model):
+@pytest.mark.parametrize("bf16", [True, False])
+def test_auto_says_why_it_took_the_cpu(model, monkeypatch, bf16):
+    monkeypatch.setattr(engines, "_OPEN", {})
+    monkeypatch.setattr(engines, "_cpu_has_bf16", lambda: bf16)
     description = open_engine(model).description
-    assert description.startswith("CPU with OpenVINO" if HAS_OPENVINO else "CPU")
+    assert description.startswith("CPU with OpenVINO" if HAS_OPENVINO and not bf16 else "CPU,")
     assert "thread" in description and "no GPU found" in description
 
 
