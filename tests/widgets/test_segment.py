@@ -12,7 +12,7 @@ from napari_nucleus_kd import pipeline
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.widgets import _runs, _steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets.segment import SegmentWidget
@@ -377,6 +377,25 @@ def test_a_large_image_goes_to_a_file_and_is_shown_lazily(
     assert str(written) in widget.outcome.text()
     assert f"{expected.nuclei.count} nuclei" in widget.outcome.text()
     assert layer.metadata[RECIPE_KEY].diameter_px == expected.diameter_px
+
+
+def test_a_part_too_large_for_memory_is_refused_with_the_remedy(widget, session, viewer, settle, monkeypatch):
+    monkeypatch.setattr(_runs, "ON_DISK_EDGE_PX", 100)
+    # All but one row at the edge of the canvas.
+    viewer.layers[0].corner_pixels = np.array([[1, 0], [181, 207]])
+    assert session.runs.region() == Region(1, 0, 182, 208)
+    widget.start()
+    assert session.workspace.activity is None
+    assert "208 × 181 px" in widget.problem.text.text()
+    assert "Zoom in" in widget.problem.text.text()
+    assert "“Whole image”" in widget.problem.text.text()
+    widget._update_plan()
+    assert "Zoom in" in widget.plan.text()
+    viewer.layers[0].corner_pixels = np.array([[50, 50], [149, 149]])
+    widget.start()
+    settle(session)
+    assert session.workspace.problem is None
+    assert viewer.layers[-1].data.shape == (100, 100)
 
 
 def test_no_file_chosen_means_no_run(widget, session, monkeypatch):

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._steps import Found, Stored
 
-ON_DISK_EDGE_PX = 4096  # whole images with a longer edge go to a file
+ON_DISK_EDGE_PX = 4096  # whole images with a longer edge go to a file; parts of images may not be larger
 _DEBOUNCE_MS = 250
 
 
@@ -58,6 +59,17 @@ class Runs(QObject):
         image = self._session.workspace.image
         return image is not None and self.region() is None and max(image.shape_yx) > ON_DISK_EDGE_PX
 
+    def refusal(self) -> str:
+        """Say why the next run cannot start: a part of the image too large for memory; "" if it can."""
+        region = self.region()
+        if region is None or max(region.shape_yx) <= ON_DISK_EDGE_PX:
+            return ""
+        return (
+            f"{_words.extent(region.shape_yx)} are seen, too many for memory at once; at most "
+            f"{ON_DISK_EDGE_PX} px on a side fit. Zoom in, or choose “Whole image” as Region: "
+            "its labels go to a file."
+        )
+
     def is_edited(self) -> bool:
         """Tell whether a person changed the labels since they were computed."""
         result, layer = self._session.workspace.result, self._labels
@@ -76,6 +88,9 @@ class Runs(QObject):
         """
         source, image = self._session.source, self._session.refresh()
         if source is None or image is None or self._session.workspace.activity is not None:
+            return
+        if refusal := self.refusal():
+            self._session.workspace.problem = Problem("segment", refusal)
             return
         recipe, region = self._settled_recipe(), self.region()
         self._session.workspace.outcome = ""

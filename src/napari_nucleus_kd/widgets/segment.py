@@ -171,4 +171,5 @@ class SegmentWidget(StepWidget):
         self._settle.start()
 
     def _update_plan(self) -> None:
-        self.plan.setText(_words.plan(self.workspace, self.runs.region(), self.runs.on_disk()))
+        plan = _words.plan(self.workspace, self.runs.region(), self.runs.on_disk())
+        self.plan.setText("\n".join(filter(None, (plan, self.runs.refusal()))))
