@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
+from qtpy.QtWidgets import QApplication
 
 from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.errors import SettingsError
@@ -10,6 +12,7 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.types import Channel, Image, Modality, Region
 from napari_nucleus_kd.widgets._reproduce import as_command, as_python
+from napari_nucleus_kd.widgets.segment import SegmentWidget
 
 
 def _image(**more):
@@ -52,13 +55,71 @@ def test_the_python_text_gives_the_same_labels(nuclei_file):
     image, region = read(nuclei_file), Region(10, 20, 130, 180)
     result = segment(image, segmenter="classical", region=region)
     scope = {}
-    exec(as_python(image, result.recipe, region, "unused"), scope)
+    exec(as_python(image, result.recipe, region, plane=None), scope)
     np.testing.assert_array_equal(scope["labels"], result.nuclei.labels)
 
 
-def test_the_python_text_of_a_layer_takes_it_from_the_viewer(nuclei):
-    layers = {"my picture": type("Layer", (), {"data": nuclei})}
-    scope = {"viewer": type("Viewer", (), {"layers": layers})}
-    expected = segment(nuclei, segmenter="classical")
-    exec(as_python(_image(source=None), expected.recipe, None, "my picture"), scope)
-    np.testing.assert_array_equal(scope["labels"], expected.nuclei.labels)
+def _stack(nuclei):
+    stack = np.zeros((4, *nuclei.shape), nuclei.dtype)
+    stack[2] = nuclei
+    return stack
+
+
+def _floats(nuclei):
+    return 1 - np.stack([nuclei] * 3, -1).astype(np.float32) / 255
+
+
+LAYERS = {
+    "plain": (lambda n: n, {}),
+    "plane of a stack": (_stack, {}),
+    "plane of a transposed stack": (lambda n: np.moveaxis(_stack(n), 0, 1), {}),
+    "multiscale": (lambda n: [_stack(n), _stack(n)[:, ::2, ::2]], {"multiscale": True}),
+    "colour": (lambda n: 255 - np.stack([n] * 3, -1), {"rgb": True}),
+    "colour with alpha, not uint8": (lambda n: np.dstack([_floats(n), np.ones(n.shape)]), {"rgb": True}),
+    "zarr": (lambda n: zarr.array(_stack(n)), {}),
+    "scaled": (lambda n: n, {"scale": (0.5, 0.5), "units": ("um", "um")}),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_python_text_of_a_layer_takes_what_was_segmented(viewer, session, settle, qtbot, nuclei, kind):
+    make, more = LAYERS[kind]
+    layer = viewer.add_image(make(nuclei), name="my 'picture'", contrast_limits=(0, 255), **more)
+    if "transposed" in kind:
+        viewer.dims.order = (1, 0, 2)
+    if layer.ndim == 3:
+        viewer.dims.set_current_step(1 if "transposed" in kind else 0, 2)
+    settle(session)
+    session.workspace.whole_image = True  # without a window nobody knows what is seen of a transposed layer
+    if kind == "scaled":
+        session.workspace.set_recipe(diameter_um=9)
+    widget = SegmentWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.copy_python()
+    before = QApplication.clipboard().text()
+    widget.start()
+    settle(session)
+    assert session.workspace.problem is None
+    labels = session.workspace.result.nuclei.labels
+    assert labels.shape == nuclei.shape
+    assert labels.max() > 20
+    viewer.dims.set_current_step(0, 0)
+    widget.copy_python()
+    for text in (before, QApplication.clipboard().text()):
+        scope = {"viewer": viewer}
+        exec(text, scope)
+        np.testing.assert_array_equal(scope["labels"], labels)
+
+
+def test_the_python_text_of_a_sample_takes_all_its_channels(viewer, session, settle, qtbot):
+    session.open_sample("multiplex")
+    settle(session)
+    widget = SegmentWidget(viewer)
+    qtbot.addWidget(widget)
+    session.workspace.set_recipe(channels=(1,))
+    widget.start()
+    settle(session)
+    widget.copy_python()
+    scope = {"viewer": viewer}
+    exec(QApplication.clipboard().text(), scope)
+    np.testing.assert_array_equal(scope["labels"], session.workspace.result.nuclei.labels)

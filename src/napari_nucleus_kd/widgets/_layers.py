@@ -162,8 +162,13 @@ def _cut(level: Any, plane: Plane, full: Sequence[int], rgb: bool) -> Array:
     return picture[..., :3].transpose(2, 0, 1) if rgb else picture[None]  # alpha carries no stain
 
 
+def is_array(data: Any) -> bool:
+    """Tell whether layer data are numpy or dask; other kinds, such as zarr, cannot do all that these can."""
+    return isinstance(data, np.ndarray) or type(data).__module__.startswith("dask.")
+
+
 def _as_array(data: Any) -> Array:
-    if isinstance(data, np.ndarray) or type(data).__module__.startswith("dask."):
+    if is_array(data):
         array: Array = data
         return array
     import dask.array

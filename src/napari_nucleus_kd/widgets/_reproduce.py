@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality
-from napari_nucleus_kd.widgets._layers import z_plane
+from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array, z_plane
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.widgets._layers import Plane
 
 _MODALITIES = {Modality.FLUORESCENCE: "fluorescence", Modality.HE: "he", Modality.IHC: "ihc"}
 # Options of `nucleus-kd segment`, by Recipe field.
@@ -24,6 +25,7 @@ _OPTIONS = {
     "diameter_um": "--diameter-um",
 }
 _DECODE_OPTIONS = {"foreground": "--foreground", "split": "--split", "min_area_px": "--min-area"}
+_IN_THE_CONSOLE = "# In the console of the napari window, which knows the viewer."
 
 
 def as_command(image: Image, recipe: Recipe) -> str:
@@ -73,27 +75,51 @@ def _number(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def as_python(image: Image, recipe: Recipe, region: Region | None, layer_name: str) -> str:
+def as_python(image: Image, recipe: Recipe, region: Region | None, plane: Plane) -> str:
     """Return Python that repeats the run.
 
     Parameters
     ----------
     region : None is the whole image.
-    layer_name : of a layer without a file, whose picture the script then takes from the running viewer.
+    plane : that was or will be segmented; the script takes it from the running viewer if it has no file.
     """
-    lines = ["from napari_nucleus_kd import Recipe, read, segment"]
-    if region is not None:
-        lines.append("from napari_nucleus_kd.types import Region")
-    if image.source is None:
-        lines[0] = "from napari_nucleus_kd import Recipe, segment"
-        lines += ["", f"image = viewer.layers[{layer_name!r}].data  # in the console of the napari window"]
+    ours, types = ["Recipe", "segment"], [] if region is None else ["Region"]
+    if image.source is not None:
+        ours.insert(1, "read")
+        at = z_plane(image)
+        taken = [f"image = read({str(image.source)!r}{f', z={at[0]}' if at else ''})"]
+    elif plane.source.opened is not None:
+        layer = plane.source.layers[0]
+        taken = [_IN_THE_CONSOLE, f"image = viewer.layers[{layer.name!r}].metadata[{IMAGE_KEY!r}]"]
     else:
-        plane = z_plane(image)
-        lines += ["", f"image = read({str(image.source)!r}{f', z={plane[0]}' if plane else ''})"]
-    lines += ["result = segment(", "    image,", f"    Recipe({_arguments(recipe)}),"]
+        types += ["Channel", "Image"]
+        taken = _plane_lines(image, plane)
+    lines = [f"from napari_nucleus_kd import {', '.join(ours)}"]
+    if types:
+        lines.append(f"from napari_nucleus_kd.types import {', '.join(sorted(types))}")
+    lines += ["", *taken, "result = segment(", "    image,", f"    Recipe({_arguments(recipe)}),"]
     if region is not None:
         lines.append(f"    region=Region({region.y0}, {region.x0}, {region.y1}, {region.x1}),")
     return "\n".join([*lines, ")", "labels = result.nuclei.labels"]) + "\n"
+
+
+def _plane_lines(image: Image, plane: Plane) -> list[str]:
+    """Return the lines that take a plane of a layer as an Image, as `_layers.to_image` does."""
+    layer = plane.source.layers[0]
+    data = f"viewer.layers[{layer.name!r}].data{'[0]' if layer.multiscale else ''}"
+    lines = [_IN_THE_CONSOLE]
+    if not is_array(full_resolution(layer)):
+        lines.insert(0, "import dask.array")
+        data = f"dask.array.from_array({data})"
+    if plane.hidden:
+        index = (str(at) if axis in plane.hidden else ":" for axis, at in enumerate(plane.point))
+        data += f"[{', '.join(index)}]"
+    pixels = "data[..., :3].transpose(2, 0, 1)" if image.rgb else "data[None]"
+    names = ", ".join(f"Channel({channel.name!r})" for channel in image.channels)
+    known = ", rgb=True" if image.rgb else ""
+    if image.pixel_size_um is not None:
+        known += f", pixel_size_um={image.pixel_size_um!r}"
+    return [*lines, f"data = {data}", f"image = Image(({pixels},), ({names},){known})"]
 
 
 def _arguments(recipe: Recipe) -> str:

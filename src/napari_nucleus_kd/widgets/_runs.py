@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +77,16 @@ class Runs(QObject):
         if result is None or layer is None or layer not in self._session.viewer.layers:
             return False
         return not np.array_equal(np.squeeze(layer.data), np.squeeze(result.nuclei.labels))
+
+    def segmented(self) -> tuple[Image, Plane] | None:
+        """Return what the newest result was computed from, or else what is shown; None if no image is."""
+        source, image = self._session.source, self._session.refresh()
+        if source is None or image is None:
+            return None
+        if self._session.workspace.result is not None and self._image is not None and self._plane is not None:
+            # Not the plane shown now: the person may have scrolled on. The layers of now: some may be deleted.
+            return self._image, replace(self._plane, source=source)
+        return image, _layers.shown_plane(source, self._session.viewer)
 
     # Running
 

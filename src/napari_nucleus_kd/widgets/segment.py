@@ -143,11 +143,11 @@ class SegmentWidget(StepWidget):
 
     def copy_python(self) -> None:
         """Put the run on the clipboard as Python."""
-        image, source = self.session.refresh(), self.session.source
-        if image is None or source is None:
+        segmented = self.runs.segmented()
+        if segmented is None:
             return
-        text = as_python(image, self._recipe(), self._region(image), source.layers[0].name)
-        QApplication.clipboard().setText(text)
+        image, plane = segmented
+        QApplication.clipboard().setText(as_python(image, self._recipe(), self._region(image), plane))
 
     def _recipe(self) -> Recipe:
         """Return the settings of the newest result, resolved; before the first, those chosen."""
