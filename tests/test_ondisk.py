@@ -2,6 +2,7 @@ import json
 import multiprocessing
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import zarr
 from napari_nucleus_kd import ondisk, pipeline
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.ondisk import partial_path, segment_to_zarr_steps
+from napari_nucleus_kd.ondisk import partial_path, read_notes, segment_to_zarr_steps
 from napari_nucleus_kd.pipeline import segment, to_image
 
 
@@ -74,8 +75,63 @@ def test_a_cancelled_run_goes_on_and_ends_the_same(image, recipe, path, finish, 
     assert not partial_path(path).exists()
 
 
-@pytest.mark.parametrize("change", ["recipe", "image", "journal"])
-def test_the_leftovers_of_another_run_are_not_used(image, recipe, path, finish, change):
+class FullGpu:
+    """A runner with no memory left."""
+
+    description, batch_size = "a GPU", 1
+
+    def __call__(self, batch):
+        raise RuntimeError("CUDA out of memory")
+
+
+def test_the_notes_of_all_sittings_are_kept_with_the_labels(image, recipe, path, finish, monkeypatch):
+    from napari_nucleus_kd import engine
+    from napari_nucleus_kd.segmenters import student
+
+    def full(model, device):
+        cpu = engine.open_engine(model, device)
+        return engine.Engine(FullGpu(), lambda: cpu._runner)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(student, "open_engine", full)
+        steps = segment_to_zarr_steps(image, path, recipe)
+        while next(steps).done < 3:
+            pass
+        steps.close()
+    finish(segment_to_zarr_steps(image, path, recipe))
+    notes = read_notes(path)
+    for part in ("out of memory", "fluorescence:", "estimated", "spots 1 on a GPU", "spots 1 on CPU"):
+        assert sum(part in note for note in notes) == 1, (part, notes)
+
+
+def test_a_run_that_stops_before_its_last_step_loses_nothing(image, recipe, path, finish, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError("the folder is open elsewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(WriteError, match="open elsewhere"):
+            finish(segment_to_zarr_steps(image, path, recipe))
+    assert not path.exists()
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    assert not any(p.total for p in seen), "no tile is computed twice"
+    monkeypatch.setattr(pipeline, "ONE_TILE_PX", 128)
+    np.testing.assert_array_equal(levels(path)[0][0][:], segment(image, recipe).nuclei.labels)
+    assert not list(path.rglob("journal*")) and not partial_path(path).exists()
+
+
+def test_a_run_goes_on_on_another_device(image, recipe, path, finish):
+    steps = segment_to_zarr_steps(image, path, recipe)
+    while next(steps).done < 3:
+        pass
+    steps.close()
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe.model_copy(update={"device": "auto"})))
+    assert next(p.done for p in seen if p.total) == 4
+    assert json.loads(levels(path)[1]["napari-nucleus-kd"]["recipe"])["device"] == "auto"
+
+
+@pytest.mark.parametrize("change", ["recipe", "image", "journal", "version"])
+def test_the_leftovers_of_another_run_are_not_used(image, recipe, path, finish, monkeypatch, change):
     steps = segment_to_zarr_steps(image, path, recipe)
     while next(steps).done < 3:
         pass
@@ -84,6 +140,8 @@ def test_the_leftovers_of_another_run_are_not_used(image, recipe, path, finish, 
         recipe = recipe.model_copy(update={"diameter_px": 20.0})
     elif change == "image":
         image = replace(image, levels=(image.pixels[:, ::-1],))
+    elif change == "version":
+        monkeypatch.setattr("napari_nucleus_kd.__version__", "0.0.0")
     else:
         (partial_path(path) / "journal.json").write_text('{"request"')
     _, seen = finish(segment_to_zarr_steps(image, path, recipe))

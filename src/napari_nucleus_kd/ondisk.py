@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _CHUNK_PX = 1024
 _COARSEST_PX = 512  # no further pyramid level once both edges are within this
 _JOURNAL = "journal.json"
+_ATTRIBUTE = "napari-nucleus-kd"  # of the Zarr group: what the run says of itself
 
 
 def segment_to_zarr_steps(
@@ -84,6 +85,17 @@ def partial_path(path: Path) -> Path:
     return path.with_name(path.name + ".partial")
 
 
+def read_notes(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the choices and fallbacks of the run that wrote OME-Zarr labels, for a person.
+
+    Labels that do not say how they were made have none.
+    """
+    import zarr
+
+    attributes: dict[str, Any] = dict(zarr.open_group(os.fspath(path), mode="r").attrs)
+    return tuple(attributes.get(_ATTRIBUTE, {}).get("notes", ()))
+
+
 def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None, None]:
     import zarr
 
@@ -96,18 +108,24 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
         shutil.rmtree(partial, ignore_errors=True)
         journal = _begin(partial, request, job)
     else:
-        job = prepare(image, Recipe.model_validate_json(journal["recipe"]))
+        resolved = Recipe.model_validate_json(journal["recipe"])
+        job = prepare(image, resolved.model_copy(update={"device": recipe.device}))
         yield Progress(0, 0, f"going on after tile {journal['tiles']}")
     labels = zarr.open_array(str(partial / "0"), mode="r+")
 
     def record(done: TileDone) -> None:
-        journal.update(tiles=done.index + 1, next_label=done.next_label)
+        journal.update(tiles=done.index + 1, next_label=done.next_label, notes=_notes(journal, job))
         _write_journal(partial, journal)
 
     count = yield from job.run_tiles(
         labels, start_tile=journal["tiles"], next_label=journal["next_label"], on_tile_done=record
     )
-    yield from _finish(partial, path, job, count)
+    yield from _finish(partial, path, job, count, _notes(journal, job))
+
+
+def _notes(journal: dict[str, Any], job: Job) -> list[str]:
+    """Return the notes of all sittings of a run, each once."""
+    return list(dict.fromkeys((*journal["notes"], *job.all_notes())))
 
 
 def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
@@ -119,6 +137,7 @@ def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
     journal = {
         "request": request,
         "recipe": job.recipe.model_dump_json(),
+        "notes": list(job.all_notes()),
         "tiles": 0,
         "next_label": 1,
     }
@@ -126,7 +145,9 @@ def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
     return journal
 
 
-def _finish(partial: Path, path: Path, job: Job, count: int) -> Generator[Progress, None, None]:
+def _finish(
+    partial: Path, path: Path, job: Job, count: int, notes: list[str]
+) -> Generator[Progress, None, None]:
     """Add the pyramid and the metadata, then give the folder its name."""
     import zarr
 
@@ -137,11 +158,13 @@ def _finish(partial: Path, path: Path, job: Job, count: int) -> Generator[Progre
         _halve(group, len(scales))
         scales.append(2 ** len(scales))
     group.attrs["ome"] = _zarr_words(path.name, scales, job.recipe.pixel_size_um)
-    group.attrs["napari-nucleus-kd"] = {"recipe": job.recipe.model_dump_json(), "nuclei": count}
-    (partial / _JOURNAL).unlink()
+    group.attrs[_ATTRIBUTE] = {"recipe": job.recipe.model_dump_json(), "nuclei": count, "notes": notes}
     for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
         stray.unlink()
     _rename(partial, path)
+    # Only now: without it the next run would not go on, but start from nothing.
+    with suppress(OSError):
+        (path / _JOURNAL).unlink()
 
 
 def _halve(group: Any, level: int) -> None:
@@ -180,7 +203,12 @@ def _rename(partial: Path, path: Path) -> None:
 
 
 def _request(image: Image, recipe: Recipe) -> str:
-    """Return a fingerprint of what was asked: the image, the recipe and the weights."""
+    """Return a fingerprint of what decides the labels: image, recipe, weights and version.
+
+    The device is left out: a run that a GPU began may go on without one.
+    """
+    from napari_nucleus_kd import __version__
+
     segmenter = segmenters.load(recipe.segmenter, recipe)
     _, height, width = image.pixels.shape
     source: dict[str, Any] = {"shape": list(image.pixels.shape), "type": str(image.pixels.dtype)}
@@ -192,9 +220,10 @@ def _request(image: Image, recipe: Recipe) -> str:
     middle = np.ascontiguousarray(image.pixels[:, y : y + 256, x : x + 256])
     source["middle"] = hashlib.sha256(middle.tobytes()).hexdigest()
     asked = {
-        "recipe": recipe.model_dump(mode="json", include=recipe.model_fields_set),
+        "recipe": recipe.model_dump(mode="json", include=recipe.model_fields_set - {"device"}),
         "model": segmenter.model_hash,
         "image": source,
+        "version": __version__,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

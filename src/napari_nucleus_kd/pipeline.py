@@ -18,7 +18,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
 from napari_nucleus_kd.measure import features
-from napari_nucleus_kd.ondisk import segment_to_zarr_steps
+from napari_nucleus_kd.ondisk import read_notes, segment_to_zarr_steps
 from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Result",
     "measure_result",
+    "read_notes",
     "redecode",
     "save",
     "segment",
