@@ -45,6 +45,17 @@ def test_a_resolved_recipe_run_again_gives_the_same_bits(draw, recipe, segmenter
     assert None not in (resolved.modality, resolved.channels, resolved.scaling_low, resolved.diameter_px)
 
 
+@pytest.mark.parametrize("modality", [Modality.HE, Modality.IHC])
+def test_a_grey_picture_of_stained_tissue_runs_again_by_its_recipe(draw, recipe, modality):
+    pixels, _ = draw(160, 160)
+    first = segment(pixels, recipe, modality=modality)
+    assert first.nuclei.count and first.recipe.channels == (0,)
+    assert len(first.recipe.scaling_low) == len(first.recipe.scaling_high) == 1
+    refit = first.recipe.model_copy(update={"scaling_low": None, "scaling_high": None})
+    for again in (first.recipe, refit):
+        np.testing.assert_array_equal(segment(pixels, again).nuclei.labels, first.nuclei.labels)
+
+
 def test_other_weights_than_the_recipes_are_refused(draw, recipe, make_model):
     resolved = segment(draw(64, 64)[0], recipe).recipe
     with pytest.raises(ModelError, match="other weights"):

@@ -34,8 +34,8 @@ class InputMap:
     Attributes
     ----------
     channels : indices on the C axis that are used.
-    rgb : True keeps colour: the three channels go in as they are, scaled. False takes the brightest of
-        the scaled channels and gives it to the network three times.
+    rgb : True keeps colour: the three channels go in as they are, scaled; a grey picture's only channel
+        three times. False takes the brightest of the scaled channels and gives it to the network three times.
     low, high : intensities that become 0 and 1, one pair for each of `channels`.
     """
 
@@ -57,7 +57,7 @@ class InputMap:
         scaled: FloatArray = (selected.astype(np.float32) - low) / (high - low)
         np.nan_to_num(scaled, copy=False, nan=0.0)
         np.clip(scaled, 0.0, 1.0, out=scaled)
-        if self.rgb:
+        if self.rgb and len(scaled) == NETWORK_CHANNELS:
             return scaled
         return np.repeat(scaled.max(axis=0, keepdims=True), NETWORK_CHANNELS, axis=0)
 
@@ -155,7 +155,7 @@ def given_input(
     """
     keeps_color = modality is not Modality.FLUORESCENCE
     if keeps_color:
-        chosen = _repeated(choose_channels(image, None, modality))
+        chosen = choose_channels(image, None, modality)
     else:
         chosen = choose_channels(image, channels, modality)
     if not len(low) == len(high) == len(chosen) or any(b <= a for a, b in zip(low, high, strict=True)):
@@ -243,11 +243,6 @@ def _colour_channels(
     return tuple(range(count))
 
 
-def _repeated(channels: tuple[int, ...]) -> tuple[int, ...]:
-    """Return three channels: a grey picture goes in three times."""
-    return channels * (NETWORK_CHANNELS // len(channels))
-
-
 def _index(image: Image, channel: int | str) -> int:
     if isinstance(channel, str):
         names = [c.name for c in image.channels]
@@ -278,7 +273,7 @@ def _fit(
         _, high = scale_limits(sample.reshape(1, -1), percentiles)
         # One scale keeps the colour, and black is 0 in every camera.
         top = high[0] if high[0] > 0 else 1.0
-        return InputMap(_repeated(channels), True, (0.0,) * NETWORK_CHANNELS, (top,) * NETWORK_CHANNELS)
+        return InputMap(channels, True, (0.0,) * count, (top,) * count)
     if joint:
         # Scaling an RGB picture channel by channel would lift the noise of the empty colours.
         low, high = scale_limits(sample.max(axis=0, keepdims=True), percentiles)
