@@ -157,9 +157,20 @@ def test_regions_outside_the_image_are_refused(draw, recipe, bad):
         segment(draw(64, 64)[0], recipe, region=bad)
 
 
-def test_unknown_settings_are_refused(draw):
-    with pytest.raises(ValueError, match="diametre"):
-        segment(draw(64, 64)[0], diametre=3)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("diametre", 3),
+        ("diameter_px", 0),
+        ("diameter_px", float("inf")),
+        ("pixel_size_um", float("nan")),
+        ("scaling_high", (float("inf"),)),
+        ("decode", {"split": 2}),
+    ],
+)
+def test_unfit_settings_are_refused_by_name(draw, name, value):
+    with pytest.raises(SettingsError, match=name):
+        segment(draw(64, 64)[0], **{name: value})
 
 
 @pytest.mark.parametrize(

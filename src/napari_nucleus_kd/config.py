@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Settings(BaseModel):
-    """Base of all settings: unchangeable, and unknown names are refused."""
+    """Base of all settings: unchangeable; unknown names, NaN and infinities are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DecodeSettings(Settings):
@@ -43,3 +49,27 @@ class Recipe(Settings):
     decode: DecodeSettings = DecodeSettings()
     device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
     tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")
+
+
+def recipe_from(values: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with these values; those that are not named stay unset.
+
+    Raises
+    ------
+    SettingsError naming every setting that is unknown or outside its range.
+
+    >>> recipe_from({"tile_px": 5})
+    Traceback (most recent call last):
+    napari_nucleus_kd.errors.SettingsError: tile_px = 5: Input should be greater than or equal to 128
+    """
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(complaint(error)) from error
+
+
+def complaint(error: ValidationError) -> str:
+    """Say in one line which settings broke which rules."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
+    )

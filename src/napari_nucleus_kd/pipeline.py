@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import io, segmenters
-from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.config import Recipe, recipe_from
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
 from napari_nucleus_kd.measure import features
@@ -100,7 +100,7 @@ def segment(
     """
     recipe = recipe or Recipe()
     if settings:
-        recipe = Recipe.model_validate({n: getattr(recipe, n) for n in recipe.model_fields_set} | settings)
+        recipe = recipe_from({n: getattr(recipe, n) for n in recipe.model_fields_set} | settings)
     steps = segment_steps(to_image(image), recipe, region)
     while True:
         try:
