@@ -52,14 +52,14 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     SettingsError : the folder holds a run with other settings or data.
     ReadError, ModelError : the images, or the model to start from, cannot be read.
     """
+    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
+    train = Batches(load_index(index, "train"), settings.crops, settings.seed)
     output.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
     fabric.seed_everything(settings.seed, verbose=False)
     run = _Run(fabric, settings, index, output)
     (output / "recipe.json").write_text(settings.model_dump_json(indent=2))
-    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
     checks = [tune[i] for i in range(settings.check_batches)]
-    train = Batches(load_index(index, "train"), settings.crops, settings.seed)
     for step, batch in zip(range(run.step, settings.steps), _stream(train, run.step, settings), strict=True):
         parts = run.learn(step, batch)
         run.step = step + 1
