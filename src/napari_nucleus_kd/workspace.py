@@ -79,6 +79,7 @@ class Activity:
     progress : the newest report; None before the first.
     started : `time.monotonic()` at the start, in seconds.
     stopping : True once cancelling was asked for.
+    following : what will be done after it, for a person; "" if nothing waits.
     """
 
     step: str
@@ -86,6 +87,7 @@ class Activity:
     progress: Progress | None = None
     started: float = field(default_factory=time.monotonic)
     stopping: bool = False
+    following: str = ""
 
     def seconds_left(self, now: float | None = None) -> float | None:
         """Return the time left in seconds from the work done so far; None while it is unknown."""

@@ -1,8 +1,12 @@
+import threading
+
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Modality, Progress
+from napari_nucleus_kd.widgets import _steps
+from napari_nucleus_kd.widgets._layers import z_plane
 from napari_nucleus_kd.widgets.open import OpenWidget, channels_text
 from napari_nucleus_kd.workspace import load_preferences
 
@@ -132,6 +136,98 @@ def test_another_z_plane_is_read_into_the_same_layer(widget, session, viewer, se
     assert len(viewer.layers) == 1
     np.testing.assert_array_equal(np.asarray(viewer.layers[0].data), nuclei)
     assert card.z.value() == 2
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Let every reading wait at its first step until the event is set."""
+    gate, real = threading.Event(), _steps.read_steps
+
+    def slow(*args, **more):
+        yield Progress(0, 0, "waiting")
+        gate.wait(10)
+        return (yield from real(*args, **more))
+
+    def hold():
+        monkeypatch.setattr(_steps, "read_steps", slow)
+        return gate
+
+    return hold
+
+
+def test_quick_steps_through_a_stack_end_at_the_newest(widget, session, viewer, settle, stack_file, held):
+    session.open(stack_file)
+    settle(session)
+    gate, z, shown = held(), widget.card.z, []
+    session.workspace.events.image.connect(lambda image: shown.append(z_plane(image)[0]))
+    for _ in range(3):
+        z.stepUp()
+        assert z.isEnabled()
+    assert z.value() == 6
+    gate.set()
+    settle(session)
+    assert shown == [6], "the planes between are not waited for"
+    assert z.value() == z_plane(session.workspace.image)[0] == 6
+    assert session.workspace.activity is None
+
+
+def test_a_plane_that_does_not_come_is_not_shown_in_the_box(widget, session, settle, stack_file, held):
+    session.open(stack_file)
+    settle(session)
+    gate, z = held(), widget.card.z
+    z.stepUp()
+    z.stepUp()
+    widget.task.cancel.click()
+    gate.set()
+    settle(session)
+    assert z.value() == z_plane(session.workspace.image)[0] == 3
+    stack_file.unlink()
+    z.stepUp()
+    settle(session)
+    assert not widget.problem.isHidden()
+    assert z.value() == 3
+
+
+def test_the_newest_wish_waits_for_its_turn(widget, session, settle, stack_file, nuclei_file, held):
+    session.open(stack_file)
+    settle(session)
+    gate = held()
+    session.open(stack_file)
+    assert not widget.card.z.isEnabled(), "a plane would have to wait"
+    session.open_sample("he")
+    session.open(nuclei_file)
+    assert nuclei_file.name in widget.task.message.text()
+    gate.set()
+    settle(session)
+    opened = [source.opened.source for source in session.sources()]
+    assert opened == [stack_file, stack_file, nuclei_file]
+    assert session.workspace.image.source == nuclei_file
+    assert widget.card.z.isEnabled()
+
+
+def test_cancel_also_forgets_what_waits(widget, session, settle, stack_file, nuclei_file, held):
+    gate = held()
+    session.open(stack_file)
+    session.open(nuclei_file)
+    session.cancel()
+    gate.set()
+    settle(session)
+    assert session.workspace.image is None
+    assert session.workspace.activity is None
+
+
+def test_a_plane_of_an_image_no_longer_in_hand_is_not_taken(
+    widget, session, viewer, settle, stack_file, nuclei, held
+):
+    session.open(stack_file)
+    settle(session)
+    viewer.add_image(nuclei, name="plain")
+    gate = held()
+    widget.card.z.stepUp()
+    session.choose(session.sources()[1])
+    gate.set()
+    settle(session)
+    assert session.workspace.image.name == "plain"
 
 
 def test_a_flat_file_has_no_plane_to_choose(widget, session, settle, nuclei_file):

@@ -84,7 +84,7 @@ class Runs(QObject):
         if source is None or image is None:
             return None
         if self._session.workspace.result is not None and self._image is not None and self._plane is not None:
-            # Not the plane shown now: the person may have scrolled on. The layers of now: some may be deleted.
+            # Not the plane shown now: the person may have scrolled on. But the layers of now.
             return self._image, replace(self._plane, source=source)
         return image, _layers.shown_plane(source, self._session.viewer)
 

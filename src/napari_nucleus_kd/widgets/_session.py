@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -39,6 +39,22 @@ def session_of(viewer: Viewer) -> Session:
     return _SESSIONS[viewer]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A job that a person waits for, running or waiting for its turn.
+
+    Attributes
+    ----------
+    plane_of : key of the source of which it reads another plane; "" if it does something else.
+    """
+
+    step: str
+    title: str
+    steps: Generator[Progress, None, Any]
+    done: Callable[[Any], None]
+    plane_of: str = ""
+
+
 class Session:
     """Keeps the workspace and the layers of one viewer in step, and holds the jobs that run for it.
 
@@ -56,6 +72,8 @@ class Session:
         self._key = ""
         self._jobs: set[Job] = set()
         self._main: Job | None = None
+        self._wish: _Wish | None = None
+        self._waiting: _Wish | None = None
         self._views = 0
         self._coming: list[LayerData] = []
         self.runs = Runs(self)
@@ -152,7 +170,13 @@ class Session:
             f"Reading z plane {z}",
             _steps.read_steps(image.source, z=z),
             lambda found: self._swap_plane(source, found[0]),
+            plane_of=source.key,
         )
+
+    @property
+    def can_show_plane(self) -> bool:
+        """True if another plane would be read at once: nothing runs or waits but the reading of planes."""
+        return all(wish is None or wish.plane_of for wish in (self._wish, self._waiting))
 
     # Jobs
 
@@ -162,25 +186,45 @@ class Session:
         title: str,
         steps: Generator[Progress, None, Any],
         done: Callable[[Any], None],
+        plane_of: str = "",
     ) -> None:
-        """Run the one job that a person waits for; does nothing while another one runs.
+        """Run the one job that a person waits for.
+
+        While another one runs the newest wish waits for its end, and former wishes are forgotten.
 
         Parameters
         ----------
         step : whose widget shows a problem, "open" or "segment".
         title : what is being done, for a person.
         done : called with the result in the GUI thread.
+        plane_of : key of the source of which another plane is read; a newer wish for a plane of it takes its
+            place at once.
         """
-        if self._main is not None:
-            steps.close()
-            return
+        wish = _Wish(step, title, steps, done, plane_of)
         self.workspace.problem = None
-        self.workspace.activity = Activity(step, title)
+        if self._main is None or self._wish is None:
+            self._begin(wish)
+            return
+        self._forget_waiting()
+        self._waiting = wish
+        if plane_of and plane_of == self._wish.plane_of:
+            self._main.cancel()
+            self.workspace.activity = Activity(step, title)
+        elif self.workspace.activity is not None:
+            self.workspace.activity = replace(self.workspace.activity, following=title)
 
+    def _begin(self, wish: _Wish) -> None:
         def failed(error: BaseException, details: str) -> None:
-            self.workspace.problem = Problem.from_error(step, error, details)
+            self.workspace.problem = Problem.from_error(wish.step, error, details)
 
-        self._main = self._start(steps, done, failed, self.workspace.report, self._main_ended)
+        self._wish = wish
+        self.workspace.activity = Activity(wish.step, wish.title)
+        self._main = self._start(wish.steps, wish.done, failed, self.workspace.report, self._main_ended)
+
+    def _forget_waiting(self) -> None:
+        if self._waiting is not None:
+            self._waiting.steps.close()
+            self._waiting = None
 
     def run_beside(
         self,
@@ -196,10 +240,11 @@ class Session:
         return self._start(steps, done, failed, None, ended)
 
     def cancel(self) -> None:
-        """Stop the job that a person waits for, at its next step."""
+        """Stop the job that a person waits for, at its next step; what waits for its end is forgotten."""
+        self._forget_waiting()
         if self._main is not None and self.workspace.activity is not None:
             self._main.cancel()
-            self.workspace.activity = replace(self.workspace.activity, stopping=True)
+            self.workspace.activity = replace(self.workspace.activity, stopping=True, following="")
 
     def attach(self) -> None:
         """Count a widget in."""
@@ -210,6 +255,7 @@ class Session:
         self._views -= 1
         if self._views == 0:
             self._coming.clear()
+            self._forget_waiting()
             for job in tuple(self._jobs):
                 job.cancel()
 
@@ -231,8 +277,12 @@ class Session:
         return job
 
     def _main_ended(self) -> None:
-        self._main = None
-        self.workspace.activity = None
+        wish, self._waiting = self._waiting, None
+        self._main = self._wish = None
+        if wish is None:
+            self.workspace.activity = None
+        else:
+            self._begin(wish)
 
     # What comes back from jobs
 
@@ -267,6 +317,8 @@ class Session:
         for layer in _layers.made_from(source, self.viewer.layers):
             layer.visible = False  # it belongs to the former plane
         _show.swap_image(source, image)
+        if source.key != self._key:
+            return  # another image was taken in hand meanwhile
         self.workspace.result = None
         self.workspace.outcome = ""
         self.workspace.image = image

@@ -140,7 +140,12 @@ def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
 
 
 def progress(activity: Activity) -> str:
-    """Say how far the running job is."""
+    """Say how far the running job is, and what waits for its end."""
+    following = f"; then: {activity.following}" if activity.following else ""
+    return _how_far(activity) + following
+
+
+def _how_far(activity: Activity) -> str:
     if activity.stopping:
         return "Stopping after this step…"
     if activity.progress is None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import Image
-    from napari_nucleus_kd.workspace import Preferences
+    from napari_nucleus_kd.workspace import Activity, Preferences
 
 OPEN_KEY = "Ctrl+Shift+I"
 _MAX_CHANNELS_LISTED = 40
@@ -124,7 +124,9 @@ class ImageCard(QWidget):
         owner.follow(self._workspace.events.image, self._on_image)
         owner.follow(self._workspace.events.suggestion, self._show_modality)
         owner.follow(self._workspace.events.recipe, self._show_modality)
+        owner.follow(self._workspace.events.activity, self._on_activity)
         self._on_image(self._workspace.image)
+        self._on_activity(self._workspace.activity)
 
     def _lay_out(self) -> None:
         form = QFormLayout()
@@ -176,6 +178,11 @@ class ImageCard(QWidget):
                 self.z.setRange(0, found[1] - 1)
                 self.z.setSuffix(f" of 0 to {found[1] - 1}")
                 self.z.setValue(found[0])
+
+    def _on_activity(self, activity: Activity | None) -> None:
+        self.z.setEnabled(self._owner.session.can_show_plane)
+        if activity is None and self._workspace.image is not None:
+            self._show_plane(self._workspace.image)  # a plane that was asked for may not have come
 
     def _show_modality(self, *_: object) -> None:
         recipe: Recipe = self._workspace.recipe
