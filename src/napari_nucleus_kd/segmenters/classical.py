@@ -30,6 +30,9 @@ class ClassicalSegmenter:
     """Otsu threshold, then a watershed on the distance to the background.
 
     In H&E and IHC it looks at the haematoxylin of the picture. Its only map is the foreground.
+
+    The threshold is each tile's own. So labels of images above 2048 px depend on the recipe's tile_px, and
+    a tile with few nuclei may be cut lower than its neighbours; the same recipe still gives the same labels.
     """
 
     name = "classical"
@@ -41,7 +44,7 @@ class ClassicalSegmenter:
 
     def __init__(self, modality: Modality = Modality.FLUORESCENCE):
         self._modality = modality
-        self.description = f"Otsu threshold and watershed for {modality} on the CPU"
+        self.description = f"Otsu threshold of each tile and watershed for {modality} on the CPU"
 
     def scale(self, diameter_px: float | None) -> float:
         """Return 1: nothing is rescaled."""
