@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from napari.layers import Labels
 from npe2 import PluginManifest
 
 import napari_nucleus_kd
@@ -94,6 +95,24 @@ def test_labels_are_written_with_scale_and_recipe(tmp_path, name, shape):
     image = read(written)
     np.testing.assert_array_equal(np.asarray(image.pixels).reshape(40, 50), labels.reshape(40, 50))
     assert image.pixel_size_um == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("scale", "unit", "size_um"),
+    [
+        ((0.5, 0.5), "um", 0.5),
+        ((250, 250), "nm", 0.25),
+        ((0.001, 0.001), "mm", 1.0),
+        ((1, 1), "pixel", 0.75),
+        ((0.5, 0.25), "um", 0.75),
+    ],
+)
+def test_the_pixel_size_is_the_layers_if_it_has_one_else_that_of_its_run(tmp_path, scale, unit, size_um):
+    metadata = {RECIPE_KEY: Recipe(pixel_size_um=0.75)}
+    layer = Labels(np.eye(40, dtype=int), scale=scale, units=(unit, unit), metadata=metadata)
+    data, meta, _ = layer.as_layer_data_tuple()
+    (written,) = _contributions.write_labels(str(tmp_path / "a.ome.tif"), data, meta)
+    assert read(written).pixel_size_um == pytest.approx(size_um)
 
 
 def test_of_a_pyramid_the_full_resolution_is_written(tmp_path):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, WriteError
-from napari_nucleus_kd.widgets._layers import MICROMETRE, RECIPE_KEY
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, pixel_size_um
 from napari_nucleus_kd.widgets._show import layer_data
 
 if TYPE_CHECKING:
@@ -101,8 +101,6 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def _pixel_size(meta: dict[str, Any], recipe: Recipe | None) -> float | None:
     """Return the edge of a pixel in micrometres, from the layer or else from the recipe of its run."""
-    units = [str(unit) for unit in meta.get("units") or ()]
-    scale = meta.get("scale")
-    if scale is not None and units and units[-1] == MICROMETRE:
-        return float(scale[-1])
-    return None if recipe is None else recipe.pixel_size_um
+    scale, units = meta.get("scale"), meta.get("units")
+    known = None if scale is None or units is None else pixel_size_um(scale[-2:], units[-2:])
+    return recipe.pixel_size_um if known is None and recipe is not None else known

@@ -134,6 +134,7 @@ def to_image(source: Source, viewer: ViewerModel) -> Image:
     Image named after the layer; its pixel size is known only where the layer's units are a length.
     """
     layer, plane = source.layers[0], shown_plane(source, viewer)
+    y, x = plane.axes
     full = full_resolution(layer).shape
     levels = list(layer.data) if layer.multiscale else [layer.data]
     names = ("red", "green", "blue") if layer.rgb else (layer.name,)
@@ -141,7 +142,7 @@ def to_image(source: Source, viewer: ViewerModel) -> Image:
         levels=tuple(_cut(level, plane, full, layer.rgb) for level in levels),
         channels=tuple(Channel(name) for name in names),
         rgb=bool(layer.rgb),
-        pixel_size_um=pixel_size_um(layer, plane.axes),
+        pixel_size_um=pixel_size_um((layer.scale[y], layer.scale[x]), (layer.units[y], layer.units[x])),
         name=layer.name,
         notes=tuple(
             f"plane {plane.point[axis]} of {full[axis]} on axis {axis}, counted from 0"
@@ -177,14 +178,21 @@ def _as_array(data: Any) -> Array:
     return lazy
 
 
-def pixel_size_um(layer: Layer, axes: tuple[int, int]) -> float | None:
-    """Return the edge of a pixel in micrometres; None if it is not square or the units are no length."""
+def pixel_size_um(scale: Sequence[float], units: Sequence[Any]) -> float | None:
+    """Return the edge of a pixel in micrometres; None if it is not square or the units are no length.
+
+    Parameters
+    ----------
+    scale : size of a pixel along the two axes of a picture.
+    units : of these two axes, as pint units or their names.
+    """
+    from pint import Unit  # napari's; slow to import
+
     sizes = []
-    for axis in axes:
-        unit = layer.units[axis]
+    for size, unit in zip(scale, map(Unit, units), strict=True):
         if not unit.is_compatible_with(MICROMETRE):
             return None
-        sizes.append(float((layer.scale[axis] * unit).to(MICROMETRE).magnitude))
+        sizes.append(float((float(size) * unit).to(MICROMETRE).magnitude))
     return sizes[0] if np.isclose(sizes[0], sizes[1], rtol=0.01) and sizes[0] > 0 else None
 
 
