@@ -1,5 +1,6 @@
 import json
-import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -173,21 +174,26 @@ def test_a_second_run_on_the_same_output_is_refused(image, recipe, path, finish)
     finish(segment_to_zarr_steps(image, path, recipe))
 
 
-def _stop_hard(image, path, recipe, tiles):
-    import os
+STOP_HARD = """
+import os, sys
+import numpy as np
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.pipeline import segment_to_zarr_steps, to_image
 
-    for progress in segment_to_zarr_steps(image, path, recipe):
-        if progress.done >= tiles:
-            os._exit(9)  # as if killed: no cleaning up
+pixels, path = sys.argv[1:]
+recipe = Recipe(segmenter="classical", tile_px=128)
+for progress in segment_to_zarr_steps(to_image(np.load(pixels)), path, recipe):
+    if progress.done >= 5:
+        os._exit(9)  # as if killed: no cleaning up
+"""
 
 
-def test_a_killed_run_frees_its_lock_and_goes_on(image, path, finish):
+def test_a_killed_run_frees_its_lock_and_goes_on(image, path, finish, tmp_path):
     recipe = Recipe(segmenter="classical", tile_px=128)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_stop_hard, args=(image, path, recipe, 5))
-    process.start()
-    process.join(120)
-    assert process.exitcode == 9 and not path.exists()
+    np.save(tmp_path / "pixels.npy", image.pixels)
+    command = [sys.executable, "-c", STOP_HARD, str(tmp_path / "pixels.npy"), str(path)]
+    killed = subprocess.run(command, timeout=120, check=False)
+    assert killed.returncode == 9 and not path.exists()
     (partial_path(path) / "0" / "c").mkdir(exist_ok=True)
     (partial_path(path) / "0" / "c" / "x.123.partial").write_bytes(b"half a chunk")
     _, seen = finish(segment_to_zarr_steps(image, path, recipe))
