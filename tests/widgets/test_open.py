@@ -116,6 +116,50 @@ def test_the_pixel_size_of_a_plain_layer_can_be_filled_in(widget, session, viewe
     assert session.workspace.image.pixel_size_um == 0.25
 
 
+@pytest.mark.parametrize("name", ["stack_file", "nuclei_file"])
+def test_a_pixel_size_can_be_made_unknown(widget, session, viewer, settle, request, name):
+    session.open(request.getfixturevalue(name))
+    settle(session)
+    box = widget.card.pixel_size
+    box.setValue(0.25)
+    session.workspace.set_recipe(diameter_um=9, segmenter="classical")
+    box.setValue(0)
+    assert box.text() == "unknown"
+    assert session.workspace.image.pixel_size_um is None
+    assert session.workspace.recipe.pixel_size_um is None
+    assert session.workspace.recipe.diameter_um is None
+    assert "pixels" in widget.card.pixel_size_note.text()
+    np.testing.assert_allclose(viewer.layers[0].scale, 1)
+    assert {str(unit) for unit in viewer.layers[0].units} == {"pixel"}
+    if name == "stack_file":
+        widget.card.z.setValue(2)
+        settle(session)
+    assert box.text() == "unknown"
+    session.runs.start(lambda _: None)
+    settle(session)
+    assert session.workspace.problem is None
+    assert "area_px2" in viewer.layers[-1].features
+    box.setValue(0.5)
+    np.testing.assert_allclose(viewer.layers[-1].scale, 0.5)
+
+
+def test_a_plain_layer_goes_back_to_what_its_units_say(widget, session, viewer, settle, nuclei):
+    viewer.add_image(nuclei, name="none")
+    settle(session)
+    box = widget.card.pixel_size
+    box.setValue(0.25)
+    box.setValue(0)
+    assert box.text() == "unknown"
+    session.refresh()
+    assert session.workspace.image.pixel_size_um is None
+    viewer.add_image(nuclei, name="some", scale=(500, 500), units=("nm", "nm"))
+    session.choose(session.sources()[-1])
+    for size in (0.25, 0, 0):
+        box.setValue(size)
+        assert box.value() == (size or 0.5)
+    assert "as the layer says" in widget.card.pixel_size_note.text()
+
+
 def test_the_suggested_modality_can_be_overruled(widget, session, settle):
     session.open_sample("he")
     settle(session)

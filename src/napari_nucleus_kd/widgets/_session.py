@@ -140,16 +140,25 @@ class Session:
             self.workspace.image = replace(current, pixel_size_um=size_um)
         return self.workspace.image
 
-    def set_pixel_size(self, size_um: float) -> None:
-        """Fill in the edge of a pixel in micrometres; the layers of an image that we opened follow."""
+    def set_pixel_size(self, size_um: float | None) -> None:
+        """Fill in the edge of a pixel in micrometres; the layers of an image that we opened follow.
+
+        Parameters
+        ----------
+        size_um : None makes it unknown again; a layer of another origin goes back to what its units say.
+        """
         source, image = self.source, self.workspace.image
         if source is None or image is None or image.pixel_size_um == size_um:
             return
-        if source.opened is None:
-            image = replace(image, pixel_size_um=size_um)
-        else:
+        if source.opened is not None:
             image = _show.set_pixel_size(source, self.viewer.layers, size_um)
-        self.workspace.set_recipe(pixel_size_um=size_um)
+        else:
+            own = _layers.to_image(source, self.viewer).pixel_size_um
+            image = replace(image, pixel_size_um=own if size_um is None else size_um)
+        if image.pixel_size_um is None:
+            self.workspace.set_recipe(pixel_size_um=None, diameter_um=None)  # um say nothing without a scale
+        else:
+            self.workspace.set_recipe(pixel_size_um=size_um)
         self.workspace.image = image
 
     def open(self, path: Path) -> None:
@@ -311,9 +320,8 @@ class Session:
         QTimer.singleShot(0, self._add_next)
 
     def _swap_plane(self, source: Source, image: Image) -> None:
-        size_um = self.workspace.recipe.pixel_size_um
-        if size_um is not None:
-            image = replace(image, pixel_size_um=size_um)
+        if source.opened is not None:  # a person may have filled it in, or taken it away
+            image = replace(image, pixel_size_um=source.opened.pixel_size_um)
         for layer in _layers.made_from(source, self.viewer.layers):
             layer.visible = False  # it belongs to the former plane
         _show.swap_image(source, image)

@@ -121,12 +121,13 @@ def _contrast(sample: np.ndarray[Any, Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
 
 
-def set_pixel_size(source: Source, layers: Iterable[Layer], size_um: float) -> Image:
+def set_pixel_size(source: Source, layers: Iterable[Layer], size_um: float | None) -> Image:
     """Give an image that we opened its pixel size; its layers and what was made from them stay aligned.
 
     Parameters
     ----------
     layers : all layers of the viewer.
+    size_um : None for unknown; the layers are then scaled in pixels.
 
     Returns
     -------
@@ -136,11 +137,12 @@ def set_pixel_size(source: Source, layers: Iterable[Layer], size_um: float) -> I
     if opened is None:
         raise ValueError(f"{source.name} was not opened by this plugin: its layer properties hold its scale")
     image = replace(opened, pixel_size_um=size_um)
-    factor = size_um / (opened.pixel_size_um or 1.0)
+    factor = (size_um or 1.0) / (opened.pixel_size_um or 1.0)
+    unit = "pixel" if size_um is None else MICROMETRE
     for layer in (*source.layers, *made_from(source, layers)):
         layer.translate = layer.translate * factor
         layer.scale = layer.scale * factor
-        layer.units = (MICROMETRE,) * layer.ndim
+        layer.units = (unit,) * layer.ndim
     for layer in source.layers:
         layer.metadata[IMAGE_KEY] = image
     return image

@@ -154,14 +154,17 @@ class ImageCard(QWidget):
         levels = "" if len(image.levels) == 1 else f", {_words.count(len(image.levels), 'level')}"
         self.size.setText(_words.extent(image.shape_yx) + levels)
         self.channels.setText(channels_text(image))
-        with QSignalBlocker(self.pixel_size):
-            self.pixel_size.setValue(image.pixel_size_um or 0.0)
-        self.pixel_size_note.setText(self._pixel_size_words(image))
+        self._show_pixel_size(image)
         self._show_plane(image)
         notes = [note for note in image.notes if not Z_NOTE.search(note)]
         self.notes.setText("\n".join(notes))
         self.form.setRowVisible(self.notes, bool(notes))
         self._show_modality()
+
+    def _show_pixel_size(self, image: Image) -> None:
+        with QSignalBlocker(self.pixel_size):
+            self.pixel_size.setValue(image.pixel_size_um or 0.0)
+        self.pixel_size_note.setText(self._pixel_size_words(image))
 
     def _pixel_size_words(self, image: Image) -> str:
         if image.pixel_size_um is None:
@@ -198,8 +201,9 @@ class ImageCard(QWidget):
             self.reason.setText(f"Chosen by you; {suggestion[0]} was suggested: {suggestion[1]}")
 
     def _on_pixel_size_given(self, size_um: float) -> None:
-        if size_um > 0:
-            self._owner.session.set_pixel_size(size_um)
+        self._owner.session.set_pixel_size(size_um or None)  # the least value stands for "unknown"
+        if self._workspace.image is not None:
+            self._show_pixel_size(self._workspace.image)
 
     def _on_modality_given(self, index: int) -> None:
         if index >= 0:
