@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from napari_nucleus_kd.config import DecodeSettings, Recipe
+from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,13 +25,6 @@ _STALE = {
 _OF_THE_IMAGE = ("scaling_low", "scaling_high", "diameter_px", "pixel_size_um")
 
 
-def _complaint(error: ValidationError) -> str:
-    """Say in one line which values broke which rules."""
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
-    )
-
-
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe file.
 
@@ -44,7 +37,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsError(f"{path} is not a recipe of this version: {_complaint(error)}") from error
+        raise SettingsError(f"{path} is not a recipe of this version: {complaint(error)}") from error
 
 
 def channel_key(text: str) -> int | str:
@@ -69,7 +62,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_complaint(error)) from error
+        raise SettingsError(complaint(error)) from error
 
 
 def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:
@@ -82,4 +75,4 @@ def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:
     try:
         return DecodeSettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(_complaint(error)) from error
+        raise SettingsError(complaint(error)) from error

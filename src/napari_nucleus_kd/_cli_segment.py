@@ -206,7 +206,9 @@ def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
         _record_path(job, order).unlink(missing_ok=True)
         stored: Any = zarr.open_group(str(path), mode="r").attrs["napari-nucleus-kd"]
         recipe = Recipe.model_validate_json(stored["recipe"])
-        outcome = Outcome(job.name, "done", int(stored["nuclei"]), seconds, image.notes)
+        outcome = Outcome(
+            job.name, "done", int(stored["nuclei"]), seconds, (*image.notes, *stored.get("notes", ()))
+        )
         return _finish(job, order, recipe, asked, outcome)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.io.labels import _zarr_words
+from napari_nucleus_kd.io.labels import zarr_words
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.types import Progress
 
@@ -157,7 +157,7 @@ def _finish(
         yield Progress(0, 0, f"pyramid level {len(scales)}")
         _halve(group, len(scales))
         scales.append(2 ** len(scales))
-    group.attrs["ome"] = _zarr_words(path.name, scales, job.recipe.pixel_size_um)
+    group.attrs["ome"] = zarr_words(path.name, scales, job.recipe.pixel_size_um)
     group.attrs[_ATTRIBUTE] = {"recipe": job.recipe.model_dump_json(), "nuclei": count, "notes": notes}
     for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
         stray.unlink()

@@ -136,12 +136,19 @@ def _write_zarr(
         if max(level.shape) <= _COARSEST_PX:
             break
         level = level[::2, ::2]  # every second label: averaging would invent labels
-    group.attrs["ome"] = _zarr_words(name, scales, um)
+    group.attrs["ome"] = zarr_words(name, scales, um)
     if recipe is not None:
         group.attrs["napari-nucleus-kd"] = {"recipe": recipe}
 
 
-def _zarr_words(name: str, scales: list[int], um: float | None) -> dict[str, Any]:
+def zarr_words(name: str, scales: list[int], um: float | None) -> dict[str, Any]:
+    """Return the "ome" attribute of a label image in OME-Zarr 0.5.
+
+    Parameters
+    ----------
+    scales : of each level, in full-resolution pixels.
+    um : edge of a full-resolution pixel in micrometres; None if unknown.
+    """
     unit = {} if um is None else {"unit": "micrometer"}
     datasets = [
         {"path": f"{i}", "coordinateTransformations": [{"type": "scale", "scale": [s * (um or 1.0)] * 2}]}
