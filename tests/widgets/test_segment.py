@@ -460,3 +460,13 @@ def test_everything_has_a_tooltip(widget):
              widget.region.box, widget.settings.device, widget.settings.foreground, widget.settings.split,
              widget.settings.min_area, widget.settings.tile, widget.settings.probability)  # fmt: skip
     assert all(len(part.toolTip()) > 10 for part in parts)
+
+
+def test_a_copy_button_says_that_it_copied_and_forgets_it_again(segmented, qtbot):
+    widget, _ = segmented
+    QApplication.clipboard().clear()
+    widget.command.click()
+    assert widget.command.text() == "Copied"
+    assert QApplication.clipboard().text().startswith("nucleus-kd segment")
+    assert widget.python.text() == "Copy as Python"
+    qtbot.waitUntil(lambda: widget.command.text() == "Copy as command", timeout=5000)

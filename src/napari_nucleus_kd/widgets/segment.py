@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SEGMENT_KEY = "Ctrl+Return"
 _SETTLE_MS = 200  # a camera that moves is not measured at each of its steps
+_COPIED_MS = 1500  # how long a button says that it copied
 
 
 class SegmentWidget(StepWidget):
@@ -137,7 +138,7 @@ class SegmentWidget(StepWidget):
         if image is None:
             return
         try:
-            QApplication.clipboard().setText(as_command(image, self._recipe()))
+            self._copy(self.command, as_command(image, self._recipe()))
         except NucleusKDError as error:
             self.workspace.problem = Problem.from_error("segment", error)
 
@@ -147,7 +148,14 @@ class SegmentWidget(StepWidget):
         if segmented is None:
             return
         image, plane = segmented
-        QApplication.clipboard().setText(as_python(image, self._recipe(), self._region(image), plane))
+        self._copy(self.python, as_python(image, self._recipe(), self._region(image), plane))
+
+    def _copy(self, button: QPushButton, text: str) -> None:
+        """Put text on the clipboard, and say so on the button for a moment."""
+        QApplication.clipboard().setText(text)
+        caption = {self.command: "Copy as command", self.python: "Copy as Python"}[button]
+        button.setText("Copied")
+        QTimer.singleShot(_COPIED_MS, button, lambda: button.setText(caption))
 
     def _recipe(self) -> Recipe:
         """Return the settings of the newest result, resolved; before the first, those chosen."""
