@@ -219,3 +219,11 @@ def test_saving_writes_labels_and_recipe_and_overwrites_only_on_purpose(draw, re
         save(result, tmp_path / name)
     save(result, tmp_path / name, overwrite=True)
     assert json.loads(beside.read_text())["model_hash"] == result.recipe.model_hash
+
+
+def test_a_pixel_size_other_than_the_files_is_said(draw, recipe):
+    pixels, _ = draw(128, 128)
+    image = Image((pixels[None],), (Channel("DAPI"),), pixel_size_um=0.5)
+    told = segment(image, recipe, pixel_size_um=0.325)
+    assert any("0.325 um" in note and "0.5 um" in note for note in told.notes)
+    assert not any("the file says" in note for note in segment(image, recipe).notes)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.tiling import LabelTarget
     from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Modality, Nuclei, Progress
 
+_SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
 
 
@@ -105,6 +106,11 @@ def prepare(image: Image, recipe: Recipe, region: Region | None = None) -> Job:
     percentiles = recipe.percentiles if _was_set(recipe, "percentiles") else segmenter.percentiles
     input_map = _input(image, recipe, modality, percentiles)
     pixel_size = recipe.pixel_size_um or image.pixel_size_um
+    if pixel_size and image.pixel_size_um and abs(pixel_size / image.pixel_size_um - 1) > _SAME_SIZE:
+        notes.append(
+            f"pixels are taken as {pixel_size:g} um as the settings say, the file says "
+            f"{image.pixel_size_um:g} um; leave the pixel size out of the settings to take the file's"
+        )
     resolved = recipe.model_copy(
         update={
             "modality": modality,
