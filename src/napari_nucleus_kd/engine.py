@@ -140,7 +140,7 @@ def available_devices() -> tuple[str, ...]:
         found.append("mps")
     processor = ["openvino", "cpu"] if find_spec("openvino") is not None else ["cpu"]
     if _cpu_has_bf16():
-        processor.reverse()  # benchmarks/speed.py: torch in bfloat16 needs 0.7 times what OpenVINO needs
+        processor.reverse()  # benchmarks/speed.py: as fast as OpenVINO when idle, faster under load, opens sooner
     return (*found, *processor)
 
 
