@@ -140,7 +140,7 @@ def available_devices() -> tuple[str, ...]:
         found.append("mps")
     processor = ["openvino", "cpu"] if find_spec("openvino") is not None else ["cpu"]
     if _cpu_has_bf16():
-        processor.reverse()  # benchmarks/speed.py: as fast as OpenVINO when idle, faster under load, opens sooner
+        processor.reverse()  # as fast as OpenVINO when idle, faster under load (benchmarks/speed.py)
     return (*found, *processor)
 
 
