@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint
+from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint, recipe_from
 from napari_nucleus_kd.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -59,10 +59,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     given = {name: value for name, value in given.items() if value is not None}
     stale = set(_OF_THE_IMAGE if refit else ()).union(*(_STALE.get(name, ()) for name in given))
     values = {name: value for name, value in values.items() if name not in stale} | given
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError(complaint(error)) from error
+    return recipe_from(values)
 
 
 def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:

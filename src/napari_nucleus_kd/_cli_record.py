@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from napari_nucleus_kd.config import Recipe, Settings
-from napari_nucleus_kd.errors import WriteError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,22 +65,3 @@ def read_record(path: Path) -> RunRecord | None:
         return RunRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
-
-    Raises
-    ------
-    WriteError if the disk refuses.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise WriteError(
-            f"{path} cannot be written: {error.strerror}; check space and permissions"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

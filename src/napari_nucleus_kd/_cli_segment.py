@@ -25,10 +25,10 @@ from napari_nucleus_kd._cli_record import (
     RunRecord,
     question,
     read_record,
-    write_text,
 )
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, NucleusKDError, ReadError, SettingsError, WriteError
+from napari_nucleus_kd.io.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence

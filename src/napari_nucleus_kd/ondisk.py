@@ -18,7 +18,8 @@ import numpy as np
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.io.labels import zarr_words
+from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.labels import check_target, zarr_words
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.types import Progress
 
@@ -161,7 +162,7 @@ def _finish(
     group.attrs[_ATTRIBUTE] = {"recipe": job.recipe.model_dump_json(), "nuclei": count, "notes": notes}
     for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
         stray.unlink()
-    _rename(partial, path)
+    put_in_place(partial, path)
     # Only now: without it the next run would not go on, but start from nothing.
     with suppress(OSError):
         (path / _JOURNAL).unlink()
@@ -184,22 +185,6 @@ def _make_level(group: Any, level: int, shape: tuple[int, int]) -> Any:
     return group.create_array(
         f"{level}", shape=shape, dtype="uint32", chunks=chunks, dimension_names=["y", "x"], overwrite=True
     )
-
-
-def _rename(partial: Path, path: Path) -> None:
-    """Put the finished folder in place; what was there goes only once that worked."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    aside = path.with_name(path.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    path.rename(aside)
-    try:
-        partial.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _request(image: Image, recipe: Recipe) -> str:
@@ -240,20 +225,13 @@ def _read_journal(partial: Path, request: str) -> dict[str, Any] | None:
 def _write_journal(partial: Path, journal: dict[str, Any]) -> None:
     scratch = partial / f"{_JOURNAL}.new"
     scratch.write_text(json.dumps(journal), encoding="utf-8")
-    os.replace(scratch, partial / _JOURNAL)
+    scratch.replace(partial / _JOURNAL)
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
     if path.suffix.lower() != ".zarr":
         raise WriteError(f"{path.name} must end in .zarr; labels of any size are written as OME-Zarr")
-    if not path.parent.is_dir():
-        raise WriteError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
-    if not path.exists():
-        return
-    if not overwrite:
-        raise WriteError(f"{path} exists already. Choose another name, or allow overwriting.")
-    if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray")):
-        raise WriteError(f"{path} is something else than labels and is not overwritten. Choose another name.")
+    check_target(path, overwrite)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.errors import ModelError, WriteError
+from napari_nucleus_kd.io.atomic import put_in_place
 
 if TYPE_CHECKING:
     from torch import nn
@@ -168,7 +169,7 @@ def save_model(
         model = _write_package(scratch, network, spec, card, test_input, half=half)
         model.verify()
         _open_to_all(scratch)
-        _put_in_place(scratch, folder)
+        put_in_place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
@@ -290,21 +291,6 @@ def _write_package(
         raise ModelError(f"the network gives {output.shape[1]} maps, the spec names {len(spec.maps)}")
     save_file({"input": batch, "output": np.ascontiguousarray(output)}, folder / _TEST_FILE)
     return model
-
-
-def _put_in_place(scratch: Path, folder: Path) -> None:
-    """Rename a finished package; one that is there is replaced, or stays if that fails."""
-    if not folder.exists():
-        scratch.rename(folder)
-        return
-    old = scratch.with_name(scratch.name + "-old")
-    folder.rename(old)
-    try:
-        scratch.rename(folder)
-    except BaseException:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _open_to_all(folder: Path) -> None:

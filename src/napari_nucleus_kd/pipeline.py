@@ -5,7 +5,6 @@ Image -> InputMap -> Segmenter.maps -> Segmenter.decode -> Nuclei
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +15,14 @@ import numpy as np
 from napari_nucleus_kd import io, segmenters
 from napari_nucleus_kd.config import Recipe, recipe_from
 from napari_nucleus_kd.errors import SettingsError, WriteError
+from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.ondisk import read_notes, segment_to_zarr_steps
 from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Generator
 
     import numpy.typing as npt
@@ -210,13 +211,7 @@ def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = Fals
         overwrite=overwrite,
         recipe=text,
     )
-    scratch = beside.with_name(f".{beside.name}.partial")
-    try:
-        scratch.write_text(text + "\n", encoding="utf-8")
-        os.replace(scratch, beside)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise WriteError(f"{beside} cannot be written: {error.strerror or error}") from error
+    write_text(beside, text + "\n")
     return written
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,8 +14,9 @@ import platformdirs
 from psygnal import SignalGroupDescriptor
 from pydantic import Field, ValidationError
 
-from napari_nucleus_kd.config import Recipe, Settings
-from napari_nucleus_kd.errors import NucleusKDError, SettingsError
+from napari_nucleus_kd.config import Recipe, Settings, recipe_from
+from napari_nucleus_kd.errors import NucleusKDError, WriteError
+from napari_nucleus_kd.io.atomic import write_text
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.config import DecodeSettings
@@ -59,13 +61,9 @@ def load_preferences(path: Path) -> Preferences:
 
 def save_preferences(preferences: Preferences, path: Path) -> None:
     """Write preferences beside `path`, then move them there; an unwritable folder is let pass."""
-    draft = path.with_suffix(".partial")
-    try:
+    with suppress(OSError, WriteError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(preferences.model_dump_json(indent=1), encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        return
+        write_text(path, preferences.model_dump_json(indent=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +188,7 @@ class Workspace:
         SettingsError if a value is out of its range.
         """
         values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set} | changes
-        try:
-            self.recipe = Recipe.model_validate(
-                {n: value for n, value in values.items() if value is not None}
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{name} = {first['input']!r}: {first['msg']}") from error
+        self.recipe = recipe_from({n: value for n, value in values.items() if value is not None})
 
     def chosen_decode(self) -> DecodeSettings | None:
         """Return the thresholds that a person set; None leaves them to the model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, WriteError
+from napari_nucleus_kd.io.atomic import put_in_place
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     import numpy.typing as npt
@@ -53,11 +54,11 @@ def save_labels(
     compact = _compact(labels)
     path = Path(path).expanduser().absolute()
     write = _writer(path)
-    _check_target(path, overwrite)
+    check_target(path, overwrite)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         write(compact, partial, path.name, pixel_size_um, recipe)
-        _put(partial, path)
+        put_in_place(partial, path)
     except OSError as error:
         raise WriteError(
             f"{path} cannot be written: {error.strerror or error}. Check the disk's space and permissions."
@@ -89,7 +90,12 @@ def _writer(path: Path) -> Callable[..., None]:
     raise WriteError(f"{path.name} has no suffix for labels: use .ome.tif, .tif, .tiff or .ome.zarr.")
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise WriteError unless labels may be written to this path.
+
+    Its folder must be there. What is there under its name is only replaced if `overwrite` is True and it
+    may be labels: a file for a TIFF, a Zarr folder for a Zarr.
+    """
     if not path.parent.is_dir():
         raise WriteError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     if not path.exists():
@@ -157,21 +163,6 @@ def zarr_words(name: str, scales: list[int], um: float | None) -> dict[str, Any]
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
     return {"version": "0.5", "multiscales": [multiscale], "image-label": {"version": "0.5"}}
-
-
-def _put(partial: Path, path: Path) -> None:
-    """Move the finished file or folder to its name; a folder there is set aside until that worked."""
-    if not path.is_dir():
-        os.replace(partial, path)
-        return
-    aside = partial.with_suffix(".old")
-    path.rename(aside)
-    try:
-        partial.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    _remove(aside)
 
 
 def _remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.networks.student import Student
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
@@ -58,7 +59,7 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
     fabric.seed_everything(settings.seed, verbose=False)
     run = _Run(fabric, settings, index, output)
-    (output / "recipe.json").write_text(settings.model_dump_json(indent=2))
+    write_text(output / "recipe.json", settings.model_dump_json(indent=2))
     checks = [tune[i] for i in range(settings.check_batches)]
     for step, batch in zip(range(run.step, settings.steps), _stream(train, run.step, settings), strict=True):
         parts = run.learn(step, batch)

@@ -1,0 +1,57 @@
+"""Put finished files and folders under their names: whole, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.errors import WriteError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Move a finished file or folder to its name.
+
+    A folder that is there is set aside, and goes only once that worked.
+
+    Raises
+    ------
+    OSError : the disk refuses; what was there stays.
+    """
+    if path.exists() and not path.is_dir():
+        partial.replace(path)
+        return
+    if not path.exists():
+        partial.rename(path)
+        return
+    aside = partial.with_name(partial.name + "-old")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
+    try:
+        partial.rename(path)
+    except BaseException:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, beside its name first.
+
+    Raises
+    ------
+    WriteError : the disk refuses; what was there stays.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written: {error.strerror or error}; check space and permissions"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)

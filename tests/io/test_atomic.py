@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.io.atomic import put_in_place, write_text
+
+
+@pytest.mark.parametrize("there", [None, "file", "folder"])
+def test_what_is_there_is_replaced_and_nothing_is_left_over(tmp_path, there):
+    partial, path = tmp_path / "partial", tmp_path / "result"
+    if there == "folder":
+        (path / "inner").mkdir(parents=True)
+        partial.mkdir()
+        (partial / "new").touch()
+    else:
+        partial.write_text("new")
+        if there == "file":
+            path.write_text("old")
+    put_in_place(partial, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+    assert (path / "new").exists() if there == "folder" else path.read_text() == "new"
+
+
+def test_a_folder_stays_if_its_successor_cannot_take_its_place(tmp_path, monkeypatch):
+    partial, path = tmp_path / "partial", tmp_path / "result"
+    partial.mkdir()
+    path.mkdir()
+    (path / "old").touch()
+    rename = Path.rename
+
+    def refuse(self, target):
+        if self == partial:
+            raise PermissionError("held open")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        put_in_place(partial, path)
+    assert (path / "old").exists()
+
+
+def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "notes.json"
+    write_text(path, "first")
+
+    def refuse(self, target):
+        raise PermissionError(13, "held open")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(WriteError, match=r"notes\.json cannot be written: held open"):
+        write_text(path, "second")
+    assert path.read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.json"]
