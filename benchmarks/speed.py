@@ -157,7 +157,7 @@ def _eager_loader() -> Callable[[Recipe], Segmenter]:
     def load(recipe: Recipe) -> Segmenter:
         model = load_model(recipe.model)
         if recipe.model not in opened:
-            opened[recipe.model] = Engine(Eager(model.network()), no_other)
+            opened[recipe.model] = Engine(Eager(model.network()), no_other, model.spec.multiple_px)
         return StudentSegmenter(model, opened[recipe.model])
 
     return load

@@ -15,7 +15,7 @@ from napari_nucleus_kd.types import Modality
 
 HAS_OPENVINO = find_spec("openvino") is not None
 SHIPPED = {model.spec.name for model in list_models()}
-BATCH = np.random.default_rng(0).random((3, 3, 64, 96), np.float32)
+PICTURE = np.random.default_rng(0).random((3, 64, 96), np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -30,16 +30,16 @@ def model(spots):
 
 def reference(model):
     with torch.inference_mode():
-        return model.network()(torch.from_numpy(BATCH)).numpy()
+        return model.network()(torch.from_numpy(PICTURE)[None])[0].numpy()
 
 
 @pytest.mark.parametrize("device", ["auto", *available_devices()])
 def test_every_device_gives_what_float32_gives(model, device):
     engine = open_engine(model, device)
-    out = engine.run(BATCH)
-    assert out.shape == (3, 5, 64, 96) and out.dtype == np.float32
-    assert np.abs(out[:, 1:] - reference(model)[:, 1:]).max() < 0.02
-    assert np.abs(out[:, 0] - reference(model)[:, 0]).mean() < 0.02
+    out = engine.run(PICTURE)
+    assert out.shape == (5, 64, 96) and out.dtype == np.float32
+    assert np.abs(out[1:] - reference(model)[1:]).max() < 0.02
+    assert np.abs(out[0] - reference(model)[0]).mean() < 0.02
     assert not engine.notes and engine.description
 
 
@@ -47,7 +47,7 @@ def test_every_device_gives_what_float32_gives(model, device):
 def test_any_size_can_follow_any_other(model, device):
     engine = open_engine(model, device)
     for height, width in ((32, 32), (160, 64), (64, 160)):
-        assert engine.run(np.zeros((1, 3, height, width), np.float32)).shape == (1, 5, height, width)
+        assert engine.run(np.zeros((3, height, width), np.float32)).shape == (5, height, width)
 
 
 def test_the_student_keeps_its_maps_on_every_device(tmp_path):
@@ -71,9 +71,9 @@ def test_the_student_keeps_its_maps_on_every_device(tmp_path):
         diameter_px=20,
         size_range=(10, 40),
     )
-    model = load_model(save_model(tmp_path / "tiny", network, spec, "", BATCH[0]))
+    model = load_model(save_model(tmp_path / "tiny", network, spec, "", PICTURE))
     for device in available_devices():
-        assert np.abs(open_engine(model, device).run(BATCH) - reference(model)).max() < 0.05
+        assert np.abs(open_engine(model, device).run(PICTURE) - reference(model)).max() < 0.05
 
 
 def test_the_same_engine_is_given_again(model):
@@ -82,7 +82,7 @@ def test_the_same_engine_is_given_again(model):
 
 def test_threads_are_left_alone(model):
     before = torch.get_num_threads()
-    open_engine(model, "auto").run(BATCH)
+    open_engine(model, "auto").run(PICTURE)
     assert torch.get_num_threads() == before
 
 
@@ -118,21 +118,22 @@ def test_openvino_that_fails_to_open_falls_back_and_says_so(model, monkeypatch):
     engine = open_engine(model, "openvino")
     assert engine.notes == [f"OpenVINO failed (no such op); went on with {engine.description}"]
     assert engine.description.startswith("CPU, ")
-    assert np.abs(engine.run(BATCH) - reference(model)).max() < 0.3
+    assert np.abs(engine.run(PICTURE) - reference(model)).max() < 0.3
 
 
 class Small:
-    """A device with room for `room` images."""
+    """A device with room for so many pixels; doubles its input."""
 
     description = "tiny GPU"
 
-    def __init__(self, room, error=None):
-        self.batch_size, self.room = 8, room
+    def __init__(self, room_px, error=None):
+        self.batch_size, self.room_px, self.batches = 4, room_px, []
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def __call__(self, batch):
-        if len(batch) > self.room:
+        if batch[:, 0].size > self.room_px:
             raise self.error
+        self.batches.append(batch.shape)
         return batch * 2
 
 
@@ -140,25 +141,48 @@ class Big(Small):
     description = "CPU"
 
 
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 64 px, 16 at least, with 16 px around them."""
+    monkeypatch.setattr(engines, "_BLOCK_PX", 64)
+    monkeypatch.setattr(engines, "_LEAST_BLOCK_PX", 16)
+    monkeypatch.setattr(engines, "CONTEXT_PX", 16)
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
-    ("room", "notes"),
+    ("room_px", "notes"),
     [
-        (8, []),
-        (3, ["4 images at once", "2 images at once"]),
-        (0, ["4 images", "2 images", "1 images", "failed (out of memory); went on with CPU"]),
+        (4 * 96**2, []),
+        (2 * 96**2, ["blocks at once now 2"]),
+        (80**2, ["blocks at once now 2", "blocks at once now 1"]),
+        (64**2, ["at once now 2", "at once now 1", "blocks of 32 px"]),
+        (10, ["now 2", "now 1", "of 32 px", "of 16 px", "failed (out of memory); went on with CPU"]),
     ],
 )
-def test_out_of_memory_halves_the_batch_then_takes_the_cpu(room, notes):
-    engine = Engine(Small(room), lambda: Big(99))
-    batch = np.random.default_rng(0).random((8, 3, 4, 4), np.float32)
-    np.testing.assert_array_equal(engine.run(batch), batch * 2)
-    assert len(engine.notes) == len(notes)
+def test_out_of_memory_takes_fewer_then_smaller_blocks_then_the_cpu(room_px, notes):
+    gpu, cpu = Small(room_px), Big(10**6)
+    engine = Engine(gpu, lambda: cpu, 16)
+    picture = np.random.default_rng(0).random((3, 128, 128), np.float32)
+    np.testing.assert_array_equal(engine.run(picture), picture * 2)
     assert all(part in note for part, note in zip(notes, engine.notes, strict=True))
+    assert bool(gpu.batches) != bool(cpu.batches), "one of them ran the whole picture"
+    before = list(engine.notes)
+    engine.run(picture)
+    assert engine.notes == before, "it starts with what fitted"
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_small_picture_that_does_not_fit_goes_in_blocks_at_once():
+    engine = Engine(Small(48**2), lambda: Big(10**6), 16)
+    picture = np.random.default_rng(0).random((3, 48, 64), np.float32)
+    np.testing.assert_array_equal(engine.run(picture), picture * 2)
+    assert "blocks of 32 px" in engine.notes[0] and "at once now 1" in engine.notes[1]
 
 
 def test_any_other_failure_of_a_device_takes_the_cpu_and_says_so():
-    engine = Engine(Small(0, RuntimeError("driver gone")), lambda: Big(99))
-    engine.run(np.zeros((1, 3, 4, 4), np.float32))
+    engine = Engine(Small(0, RuntimeError("driver gone")), lambda: Big(99), 4)
+    engine.run(np.zeros((3, 4, 4), np.float32))
     assert engine.notes == ["tiny GPU failed (driver gone); went on with CPU"]
 
 
@@ -167,8 +191,8 @@ def test_the_cpu_says_when_its_own_memory_does_not_suffice(model, monkeypatch):
     monkeypatch.setattr(
         engines._TorchRunner, "__call__", lambda self, batch: (_ for _ in ()).throw(MemoryError())
     )
-    with pytest.raises(DeviceError, match="smaller tile"):
-        engine.run(BATCH)
+    with pytest.raises(DeviceError, match="not enough memory"):
+        engine.run(PICTURE)
 
 
 class Float32:
@@ -195,7 +219,7 @@ def test_the_shipped_model_finds_the_same_nuclei_on_every_device(draw, device):
         segmenter = StudentSegmenter(model, engine)
         return segmenter.decode(segmenter.maps(picture, None), segmenter.decode_defaults)
 
-    exact = find(Engine(Float32(model.network()), lambda: None))
+    exact = find(Engine(Float32(model.network()), lambda: None, model.spec.multiple_px))
     here = find(open_engine(model, device))
     assert exact.count > 100
     assert metrics.scores(exact.labels, here.labels)["pq"] >= 0.99

@@ -91,7 +91,7 @@ def test_the_notes_of_all_sittings_are_kept_with_the_labels(image, recipe, path,
 
     def full(model, device):
         cpu = engine.open_engine(model, device)
-        return engine.Engine(FullGpu(), lambda: cpu._runner)
+        return engine.Engine(FullGpu(), lambda: cpu._runner, model.spec.multiple_px)
 
     with monkeypatch.context() as patch:
         patch.setattr(student, "open_engine", full)

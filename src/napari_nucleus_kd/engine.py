@@ -13,21 +13,26 @@ import torch
 from torch import nn
 
 from napari_nucleus_kd.errors import DeviceError
+from napari_nucleus_kd.networks.student import CONTEXT_PX
+from napari_nucleus_kd.tiling import plan_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.tiling import Tile
     from napari_nucleus_kd.types import FloatArray
 
 DEVICES = ("auto", "cuda", "mps", "openvino", "cpu")
+_BLOCK_PX, _LEAST_BLOCK_PX = 1024, 256  # edge of the blocks of a picture, and when memory is short
+_WHOLE = 1.4  # pictures up to so many blocks across are run whole: blocks see their surroundings again
 _EXAMPLE_PX = 64  # enough to trace a network; its shapes stay dynamic
 _OPEN: dict[tuple[str, str, str, int], Engine] = {}
 _LOCK = threading.Lock()
 
 
 class Runner(Protocol):
-    """One way to run a network."""
+    """One way to run a network, and how many pictures it takes at once."""
 
     description: str
     batch_size: int
@@ -39,71 +44,101 @@ class Runner(Protocol):
 class Engine:
     """A network on a device, with what to do when the device runs out of memory.
 
+    Large pictures go through the network in blocks, several at once where the device gains from it.
+    Out of memory, fewer blocks go at once, then smaller ones, then the CPU takes over.
+
     Attributes
     ----------
     description : device and number type for people, with the reason for the choice.
     notes : everything that did not go as chosen ("GPU out of memory, ..."), in order.
     """
 
-    def __init__(self, runner: Runner, fall_back: Callable[[], Runner], notes: list[str] | None = None):
+    def __init__(
+        self,
+        runner: Runner,
+        fall_back: Callable[[], Runner],
+        multiple_px: int,
+        notes: Sequence[str] = (),
+    ):
         self._runner = runner
         self._fall_back = fall_back
+        self._multiple_px = multiple_px
+        self._block_px = _BLOCK_PX
+        self._at_once = 1  # blocks in the batch that was tried last
         self._lock = threading.Lock()
-        self.notes: list[str] = notes or []
+        self.notes = list(notes)
 
     @property
     def description(self) -> str:
         """Device, number type and reason, for people."""
         return self._runner.description
 
-    @property
-    def batch_size(self) -> int:
-        """How many images go through the network at once."""
-        return self._runner.batch_size
-
-    def run(self, batch: FloatArray) -> FloatArray:
+    def run(self, picture: FloatArray) -> FloatArray:
         """Run the network.
 
         Parameters
         ----------
-        batch : (N, 3, H, W) float32; H and W are multiples of the model's multiple_px.
+        picture : (3, H, W) float32; H and W are multiples of the model's multiple_px.
 
         Returns
         -------
-        (N, M, H, W) float32
+        (M, H, W) float32
 
         Raises
         ------
         DeviceError if the memory does not suffice, on the CPU too.
         """
         with self._lock:
-            parts, start = [], 0
-            while start < len(batch):
-                part = np.ascontiguousarray(batch[start : start + self._runner.batch_size], dtype=np.float32)
+            while True:
                 try:
-                    parts.append(self._runner(part))
+                    return self._run_blocks(picture)
                 except (RuntimeError, MemoryError) as error:
-                    self._make_room(error, part.shape)
-                    continue
-                start += len(part)
-            return parts[0] if len(parts) == 1 else np.concatenate(parts)
+                    self._make_room(error, max(picture.shape[1:]))
 
-    def _make_room(self, error: Exception, shape: tuple[int, ...]) -> None:
-        runner = self._runner
-        if isinstance(runner, _TorchRunner) and runner.device.type == "cpu":
-            if not _is_out_of_memory(error):
-                raise error
-            raise DeviceError(
-                f"not enough memory for {shape[0]} x {shape[2]} x {shape[3]} pixels on the CPU; "
-                "choose a smaller tile"
-            ) from error
-        if _is_out_of_memory(error) and shape[0] > 1:
-            runner.batch_size = shape[0] // 2
-            self.notes.append(f"{runner.description}: out of memory, {runner.batch_size} images at once now")
-        else:
-            self._runner = self._fall_back()
-            why = "out of memory" if _is_out_of_memory(error) else _first_line(error)
+    def _run_blocks(self, picture: FloatArray) -> FloatArray:
+        shape = picture.shape[1], picture.shape[2]
+        if shape[0] * shape[1] <= (_WHOLE * self._block_px) ** 2:
+            return self._run_batch(picture[None])[0]  # type: ignore[no-any-return]
+        same_shape: dict[tuple[int, int], list[Tile]] = {}
+        for tile in plan_tiles(shape, self._block_px, CONTEXT_PX, self._multiple_px):
+            same_shape.setdefault(tile.window.shape_yx, []).append(tile)
+        maps: FloatArray | None = None
+        for tiles in same_shape.values():
+            for start in range(0, len(tiles), self._runner.batch_size):
+                part = tiles[start : start + self._runner.batch_size]
+                found = self._run_batch(np.stack([picture[:, *tile.window.slices] for tile in part]))
+                if maps is None:
+                    maps = np.empty((found.shape[1], *shape), np.float32)
+                for tile, values in zip(part, found, strict=True):
+                    maps[:, *tile.core.slices] = values[:, *tile.core.within(tile.window).slices]
+        assert maps is not None
+        return maps
+
+    def _run_batch(self, batch: FloatArray) -> FloatArray:
+        self._at_once = len(batch)
+        return self._runner(np.ascontiguousarray(batch, dtype=np.float32))
+
+    def _make_room(self, error: Exception, edge_px: int) -> None:
+        """Change what the next attempt does, or raise: nothing is left to try."""
+        runner, full = self._runner, _is_out_of_memory(error)
+        on_cpu = isinstance(runner, _TorchRunner) and runner.device.type == "cpu"
+        smaller = min(self._block_px, edge_px) // 2
+        if full and self._at_once > 1:
+            runner.batch_size = self._at_once // 2
+            self.notes.append(f"{runner.description}: out of memory, blocks at once now {runner.batch_size}")
+        elif full and smaller >= _LEAST_BLOCK_PX:
+            self._block_px = smaller
+            self.notes.append(f"{runner.description}: out of memory, blocks of {smaller} px now")
+        elif not on_cpu:
+            self._runner, self._block_px = self._fall_back(), _BLOCK_PX
+            why = "out of memory" if full else _first_line(error)
             self.notes.append(f"{runner.description} failed ({why}); went on with {self._runner.description}")
+        elif full:
+            raise DeviceError(
+                "not enough memory on the CPU; close other programs, or choose a part of the image"
+            ) from error
+        else:
+            raise error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -159,7 +194,7 @@ def check_device(device: str) -> None:
 
 
 def _open(model: Model, device: str) -> Engine:
-    network = model.network()
+    network, multiple_px = model.network(), model.spec.multiple_px
     reason = ""
     if device == "auto":
         device = available_devices()[0]
@@ -170,12 +205,12 @@ def _open(model: Model, device: str) -> Engine:
 
     if device == "openvino":
         try:
-            return Engine(_OpenVinoRunner(network, reason), on_cpu)
+            return Engine(_OpenVinoRunner(network, reason), on_cpu, multiple_px)
         except Exception as error:  # OpenVINO raises many kinds; torch on the CPU always works
             runner = on_cpu()
             note = f"OpenVINO failed ({_first_line(error)}); went on with {runner.description}"
-            return Engine(runner, on_cpu, [note])
-    return Engine(_TorchRunner(network, torch.device(device), reason), on_cpu)
+            return Engine(runner, on_cpu, multiple_px, [note])
+    return Engine(_TorchRunner(network, torch.device(device), reason), on_cpu, multiple_px)
 
 
 class _TorchRunner:

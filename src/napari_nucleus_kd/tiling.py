@@ -135,12 +135,8 @@ def run_tiles(
 
     def fetch(index: int) -> Any:
         view, window = tiles[index].view, tiles[index].window
-        part = np.asarray(pixels[:, view.y0 : view.y1, view.x0 : view.x1])
-        y, x = window.y0 - view.y0, window.x0 - view.x0
-        inside = Region(y, x, y + window.shape_yx[0], x + window.shape_yx[1])
-        if prepare is None:
-            return part[:, inside.y0 : inside.y1, inside.x0 : inside.x1]
-        return prepare(part, inside)
+        part, inside = np.asarray(pixels[:, *view.slices]), window.within(view)
+        return part[:, *inside.slices] if prepare is None else prepare(part, inside)
 
     with ThreadPoolExecutor(1, thread_name_prefix="prepare tile") as beside:
         ahead = [beside.submit(fetch, start_tile)] if start_tile < len(tiles) else []
@@ -158,7 +154,7 @@ def run_tiles(
 
 
 def _write_tile(nuclei: Nuclei, tile: Tile, index: int, out: LabelTarget, next_label: int) -> TileDone:
-    where = (slice(tile.window.y0, tile.window.y1), slice(tile.window.x0, tile.window.x1))
+    where = tile.window.slices
     current = np.array(out[where], dtype=np.int32)
     current[current >= next_label] = 0  # left behind by a run that stopped inside this tile
     target = _assign(nuclei.labels, current, _owned(nuclei.labels, tile), next_label)

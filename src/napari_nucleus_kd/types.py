@@ -135,6 +135,15 @@ class Region:
         """Height and width in pixels."""
         return self.y1 - self.y0, self.x1 - self.x0
 
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the rectangle in a (Y, X) array."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def within(self, outer: Region) -> Region:
+        """Return the same rectangle as seen from the corner of another."""
+        return Region(self.y0 - outer.y0, self.x0 - outer.x0, self.y1 - outer.y0, self.x1 - outer.x0)
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_nucleus_kd import engine as engine_module
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.segmenters import student as student_module
 from napari_nucleus_kd.segmenters.student import _enlarged
 from napari_nucleus_kd.types import Maps
 
@@ -44,9 +44,8 @@ def test_diameters_in_the_models_range_are_not_rescaled(load, spots):
 def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture, monkeypatch):
     segmenter = load(spots)
     whole = segmenter.maps(picture, None).values
-    monkeypatch.setattr(student_module, "_MAX_RUN_PX", 100)
-    monkeypatch.setattr(student_module, "_BLOCK_PX", 64)
-    monkeypatch.setattr(student_module, "_CONTEXT_PX", 32)
+    monkeypatch.setattr(engine_module, "CONTEXT_PX", 32)
+    monkeypatch.setattr(segmenter._engine, "_block_px", 64)
     np.testing.assert_allclose(segmenter.maps(picture, None).values, whole, atol=0.02)
 
 

@@ -16,6 +16,9 @@ from napari_nucleus_kd.config import Settings
 from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.blocks import ConvBN, Decoder, LiteEncoder, PlainEncoder
 
+# How far around a pixel the input matters. Cut off nearer, the foreground changes by up to 0.1 at 96 px,
+# 0.02 at 128 px, 0.006 at 160 px and 0.004 at 192 px (measured in H&E).
+CONTEXT_PX = 160
 MULTIPLE_PX = 32  # height and width of the input must be multiples of this
 PROBABILITIES = ("foreground", "distance", "border")
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.tiling import plan_tiles
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
-# Network pixels that matter to a pixel. Cut off nearer, the foreground changes by up to 0.1 at 96 px,
-# 0.02 at 128 px, 0.006 at 160 px and 0.004 at 192 px (measured in H&E).
-_CONTEXT_PX = 160
-_MAX_RUN_PX = 1440  # edge of the largest picture run at once; larger ones go in blocks (memory)
-_BLOCK_PX = 1024
 _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
 _ENOUGH = 0.002  # share of such pixels below which the diameter is unknown
@@ -92,7 +87,7 @@ class StudentSegmenter:
     def context_px(self, diameter_px: float | None) -> int:
         """Return how far the network sees around a pixel, in whole blocks."""
         step = self.align_px(diameter_px)
-        return math.ceil(_CONTEXT_PX / self.scale(diameter_px) / step) * step
+        return math.ceil(CONTEXT_PX / self.scale(diameter_px) / step) * step
 
     def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
         """Return the network's maps of a (3, Y, X) tile, at the network's resolution."""
@@ -103,7 +98,7 @@ class StudentSegmenter:
         if scale != 1:
             size = [n // step * self._spec.multiple_px for n in padded.shape[1:]]
             padded = _resize(padded, size)
-        values = self._run(padded)[:, : math.ceil(height * scale), : math.ceil(width * scale)]
+        values = self._engine.run(padded)[:, : math.ceil(height * scale), : math.ceil(width * scale)]
         return Maps(np.ascontiguousarray(values), self._spec.maps, (height, width), scale, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
@@ -153,7 +148,7 @@ class StudentSegmenter:
             size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
         if enlarge == 1:
             return self.maps(patch, None)
-        return Maps(self._run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)
+        return Maps(self._engine.run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)
 
     def _typical(self, looks: Sequence[Maps]) -> float | None:
         """Return the median predicted diameter of the nuclei in image pixels; None with too few to tell."""
@@ -167,21 +162,6 @@ class StudentSegmenter:
         # A nucleus counts once, however many pixels it has.
         rank = np.cumsum(diameters**-2.0)
         return float(diameters[np.searchsorted(rank, rank[-1] / 2)])
-
-    def _run(self, picture: FloatArray) -> FloatArray:
-        """Run the network on (3, H, W); a large picture in blocks, which bounds the memory."""
-        shape = picture.shape[1], picture.shape[2]
-        if shape[0] * shape[1] <= _MAX_RUN_PX**2:
-            return self._engine.run(picture[None])[0]  # type: ignore[no-any-return]
-        maps = np.empty((len(self._spec.maps), *shape), np.float32)
-        for tile in plan_tiles(shape, _BLOCK_PX, _CONTEXT_PX, self._spec.multiple_px):
-            core, window = tile.core, tile.window
-            part = picture[None, :, window.y0 : window.y1, window.x0 : window.x1]
-            y, x = core.y0 - window.y0, core.x0 - window.x0
-            height, width = core.shape_yx
-            block = self._engine.run(part)[0, :, y : y + height, x : x + width]
-            maps[:, core.y0 : core.y1, core.x0 : core.x1] = block
-        return maps
 
 
 def _resize(picture: FloatArray, size: list[int]) -> FloatArray:
