@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -74,7 +75,8 @@ def out(tmp_path: Path) -> Path:
 def test_writes_labels_recipe_and_record(image: Path, out: Path, file_format: str, ending: str) -> None:
     result = segment(image, "--output", out, "--format", file_format)
     assert result.exit_code == 0, result.output
-    assert names_in(out) == [f"cells_labels{ending}", "cells_recipe.json", "cells_run.json"]
+    made = [f"cells_labels{ending}", "cells_nuclei.csv", "cells_recipe.json", "cells_run.json"]
+    assert names_in(out) == made
     labels = labels_in(out / f"cells_labels{ending}")
     assert sorted(labels[cy, cx] for cy, cx in CENTRES) == [1, 2, 3, 4]
     assert labels.max() == 4
@@ -82,6 +84,39 @@ def test_writes_labels_recipe_and_record(image: Path, out: Path, file_format: st
     assert recipe.segmenter == "classical"
     assert recipe.scaling_high is not None
     assert json.loads((out / "cells_run.json").read_text())["nuclei"] == 4
+    with (out / "cells_nuclei.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["1", "2", "3", "4"]
+    assert [float(row["area_px2"]) for row in rows] == np.bincount(labels.ravel())[1:].tolist()
+    assert all(float(row["mean channel 1"]) > 2000 for row in rows)
+
+
+def test_a_table_of_unknown_origin_is_never_replaced_unasked(image: Path, out: Path) -> None:
+    out.mkdir()
+    (out / "cells_nuclei.csv").write_text("mine")
+    result = segment(image, "-o", out)
+    assert result.exit_code == 1 and "--overwrite" in result.output
+    assert names_in(out) == ["cells_nuclei.csv"]
+    assert segment(image, "-o", out, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("file_format", ["tiff", "ome-zarr"])
+def test_a_part_of_the_image_by_option_and_by_recipe(
+    image: Path, out: Path, tmp_path: Path, file_format: str
+) -> None:
+    written = ["--format", file_format]
+    assert segment(image, "-o", out, "--region", 0, 8, 100, 72, *written).exit_code == 0
+    labels = labels_in(next(out.glob("cells_labels.*")))
+    assert labels.shape == (100, 64)
+    recipe = out / "cells_recipe.json"
+    expected = nk.segment(nk.read(image), nk.Recipe.model_validate_json(recipe.read_text()))
+    np.testing.assert_array_equal(labels, expected.nuclei.labels)
+    for more, shape in (([], (100, 64)), (["--refit"], (128, 128))):
+        again = tmp_path / f"again{len(more)}"
+        assert run("segment", image, "-o", again, "--recipe", recipe, *written, *more).exit_code == 0
+        assert labels_in(next(again.glob("cells_labels.*"))).shape == shape
+    outside = segment(image, "-o", tmp_path / "outside", "--region", 0, 0, 999, 10)
+    assert outside.exit_code == 1 and "128 x 128" in outside.output
 
 
 def test_labels_are_those_of_python(image: Path, out: Path) -> None:
@@ -164,7 +199,7 @@ def test_one_bad_file_does_not_stop_the_others(image: Path, out: Path, tmp_path:
     assert "bad.tif" in result.output
     assert "absent.tif" in result.output
     assert "Traceback" not in result.output
-    assert names_in(out) == ["cells_labels.tif", "cells_recipe.json", "cells_run.json"]
+    assert names_in(out) == ["cells_labels.tif", "cells_nuclei.csv", "cells_recipe.json", "cells_run.json"]
 
 
 @pytest.mark.parametrize("empty", ["nothing/*.tif", "empty"])
@@ -293,7 +328,7 @@ def test_overwrite_in_another_format_leaves_one_result(
     endings = {"tiff": "cells_labels.tif", "ome-zarr": "cells_labels.ome.zarr"}
     assert segment(image, "-o", out, "--format", first).exit_code == 0
     assert segment(image, "-o", out, "--format", second, "--min-area", 300, "--overwrite").exit_code == 0
-    assert names_in(out) == [endings[second], "cells_recipe.json", "cells_run.json"]
+    assert names_in(out) == [endings[second], "cells_nuclei.csv", "cells_recipe.json", "cells_run.json"]
     assert labels_in(out / endings[second]).max() == 0
 
 

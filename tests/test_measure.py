@@ -19,10 +19,10 @@ def test_agrees_with_scikit_image(draw):
         properties=("label", "area", "eccentricity", "major_axis_length", "centroid", "mean_intensity"),
     )
     np.testing.assert_array_equal(ours["label"], theirs["label"])
-    np.testing.assert_allclose(ours["area"], theirs["area"] / 4)
-    np.testing.assert_allclose(ours["diameter"], np.sqrt(theirs["area"] / np.pi))
+    np.testing.assert_allclose(ours["area_um2"], theirs["area"] / 4)
+    np.testing.assert_allclose(ours["diameter_um"], np.sqrt(theirs["area"] / np.pi))
     np.testing.assert_allclose(ours["eccentricity"], theirs["eccentricity"], atol=1e-6)
-    np.testing.assert_allclose(ours["major_axis"], theirs["major_axis_length"] / 2)
+    np.testing.assert_allclose(ours["major_axis_um"], theirs["major_axis_length"] / 2)
     np.testing.assert_allclose(ours["centroid_y"], theirs["centroid-0"])
     np.testing.assert_allclose(ours["centroid_x"], theirs["centroid-1"])
     np.testing.assert_allclose(ours["mean DAPI"], theirs["mean_intensity-0"])
@@ -42,7 +42,7 @@ def test_memory_does_not_go_with_the_largest_label(dtype, large):
     labels.setflags(write=False)
     out = features(labels, np.arange(9.0).reshape(1, 3, 3), scores=np.array([0.1, 0.2, 0.3], np.float32))
     assert out["label"].tolist() == [3, 7, large]
-    assert out["area"].tolist() == [1, 2, 3]
+    assert out["area_px2"].tolist() == [1, 2, 3]
     assert out["mean channel 1"].tolist() == [6, 1.5, 4]
     np.testing.assert_allclose(out["score"], [0.3, np.nan, np.nan])
 
@@ -50,12 +50,12 @@ def test_memory_does_not_go_with_the_largest_label(dtype, large):
 def test_no_nuclei_give_empty_columns():
     out = features(np.zeros((9, 9), int), np.zeros((1, 9, 9)), scores=np.zeros(0, np.float32))
     assert {len(column) for column in out.values()} == {0}
-    assert {"label", "area", "mean channel 1", "score"} <= set(out)
+    assert {"label", "area_px2", "mean channel 1", "score"} <= set(out)
 
 
 def test_one_pixel_is_a_circle():
     out = features(np.eye(1, dtype=int))
-    assert out["eccentricity"] == 0 and out["area"] == 1
+    assert out["eccentricity"] == 0 and out["area_px2"] == 1
 
 
 def test_lazy_pixels_give_the_same(draw):
@@ -84,5 +84,5 @@ def test_pixels_and_names_must_fit():
 def test_a_hundred_thousand_nuclei_take_seconds():
     small = np.kron(np.arange(1, 100 * 1000 + 1).reshape(100, 1000), np.ones((5, 5), np.int32))
     began = time.perf_counter()
-    assert len(features(small.astype(np.int32), small[None])["area"]) == 100_000
+    assert len(features(small.astype(np.int32), small[None])["area_px2"]) == 100_000
     assert time.perf_counter() - began < 10

@@ -12,8 +12,10 @@ import zarr
 from napari_nucleus_kd import ondisk, pipeline
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.ondisk import partial_path, read_notes, segment_to_zarr_steps
-from napari_nucleus_kd.pipeline import segment, to_image
+from napari_nucleus_kd.io import save_labels
+from napari_nucleus_kd.ondisk import partial_path, read_notes, read_table, segment_to_zarr_steps
+from napari_nucleus_kd.pipeline import measure_result, segment, to_image
+from napari_nucleus_kd.types import Region
 
 
 @pytest.fixture
@@ -47,6 +49,28 @@ def test_labels_on_disk_are_those_in_memory(image, recipe, path, finish, monkeyp
     assert Recipe.model_validate_json(extra["recipe"]) == result.recipe
     assert extra["nuclei"] == result.nuclei.count
     assert max(p.done for p in seen) == 9
+    table, expected = read_table(path), measure_result(result, image)
+    assert list(table) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_a_part_of_an_image_says_where_it_lies(image, recipe, path, finish, monkeypatch):
+    recipe = recipe.model_copy(update={"region": Region(20, 30, 290, 300)})
+    finish(segment_to_zarr_steps(image, path, recipe))
+    monkeypatch.setattr(pipeline, "ONE_TILE_PX", 128)
+    result = segment(image, recipe)
+    found, attributes = levels(path)
+    np.testing.assert_array_equal(found[0][:], result.nuclei.labels)
+    np.testing.assert_allclose(read_table(path)["area_um2"], measure_result(result, image)["area_um2"])
+    at = attributes["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"][1]
+    assert at == {"type": "translation", "translation": [5.0, 7.5]}
+
+
+def test_an_image_without_nuclei_has_an_empty_table(recipe, path, finish):
+    finish(segment_to_zarr_steps(pipeline.to_image(np.zeros((300, 340), np.uint8)), path, recipe))
+    assert len(read_table(path)["label"]) == 0
+    assert read_table(save_labels(np.eye(9, dtype=int), path.with_name("other.ome.zarr"))) == {}
 
 
 def test_the_pyramid_halves_and_keeps_labels(image, recipe, path, finish, monkeypatch):
@@ -73,6 +97,7 @@ def test_a_cancelled_run_goes_on_and_ends_the_same(image, recipe, path, finish, 
     _, seen = finish(segment_to_zarr_steps(image, path, recipe))
     assert next(p.done for p in seen if p.total) == tiles + 1
     np.testing.assert_array_equal(levels(path)[0][0][:], levels(whole)[0][0][:])
+    np.testing.assert_array_equal(read_table(path)["score"], read_table(whole)["score"])
     assert not partial_path(path).exists()
 
 

@@ -76,7 +76,8 @@ def test_a_region_gives_the_nuclei_that_the_whole_gives_there(draw, recipe, same
     whole = segment(pixels, recipe, diameter_px=18)
     region = Region(64, 96, 288, 320)
     part = segment(pixels, recipe, diameter_px=18, region=region)
-    assert part.nuclei.labels.shape == (224, 224)
+    assert part.nuclei.labels.shape == (224, 224) and part.region == region
+    assert whole.recipe.region is None and segment(pixels, part.recipe).region == region
     inner = part.nuclei.labels[30:-30, 30:]
     assert same_nuclei(inner, whole.nuclei.labels[94:258, 126:320]) > 0.95
 
@@ -204,7 +205,7 @@ def test_only_the_chosen_channels_count(draw, recipe):
     assert result.recipe.channels == (1,) and result.nuclei.count == pytest.approx(truth.max(), rel=0.05)
     table = measure_result(result, image)
     assert "mean DAPI" in table and "mean CD3" not in table and len(table["score"]) == result.nuclei.count
-    assert table["area"].sum() == (result.nuclei.labels > 0).sum() / 4
+    assert table["area_um2"].sum() == (result.nuclei.labels > 0).sum() / 4
 
 
 @pytest.mark.parametrize("name", ["a.ome.tif", "b.tif", "c.ome.zarr"])

@@ -57,7 +57,10 @@ RecipeFile = Annotated[
 ]
 Refit = Annotated[
     bool,
-    typer.Option("--refit", help="With --recipe: measure brightness and nucleus size anew in each image."),
+    typer.Option(
+        "--refit",
+        help="With --recipe: measure brightness and nucleus size anew in each image, and take all of it.",
+    ),
 ]
 Segmenter = Annotated[
     str | None, typer.Option(help="student (default) or classical.", rich_help_panel=_NUCLEI)
@@ -99,6 +102,15 @@ Plane = Annotated[
     typer.Option("--z", min=0, help="Plane of a stack, from 0; default: the middle.", rich_help_panel=_IMAGE),
 ]
 Time = Annotated[int, typer.Option("--t", min=0, help="Time point, from 0.", rich_help_panel=_IMAGE)]
+RegionOption = Annotated[
+    tuple[int, int, int, int] | None,
+    typer.Option(
+        "--region",
+        metavar="Y0 X0 Y1 X1",
+        help="Only this part of the image, in pixels; its end is not included.",
+        rich_help_panel=_IMAGE,
+    ),
+]
 Diameter = Annotated[
     float | None,
     typer.Option(

@@ -22,7 +22,7 @@ _STALE = {
     "diameter_um": ("diameter_px",),
     "diameter_px": ("diameter_um",),
 }
-_OF_THE_IMAGE = ("scaling_low", "scaling_high", "diameter_px", "pixel_size_um")
+_OF_THE_IMAGE = ("scaling_low", "scaling_high", "diameter_px", "pixel_size_um", "region")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -49,7 +49,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     """Return `base` (or the defaults) with every given setting that is not None put in.
 
     Settings of `base` that a given one makes untrue are forgotten: other channels, for example, need
-    other brightness limits. `refit` forgets all that `base` measured in its own image.
+    other brightness limits. `refit` forgets all that belongs to the image of `base`.
 
     Raises
     ------

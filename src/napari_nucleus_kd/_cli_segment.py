@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from napari_nucleus_kd._cli_inputs import Job
+    from napari_nucleus_kd.measure import Columns
     from napari_nucleus_kd.types import Image, Progress
 
 # A TIFF's labels are made in memory: 4 bytes a pixel, and some copies.
@@ -151,8 +154,27 @@ def _remove(path: Path) -> None:
         ) from error
 
 
-def _finish(job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome) -> Outcome:
-    """Write the recipe and the record beside the labels; labels of another format go, they are replaced."""
+def _table_path(job: Job, order: Order) -> Path:
+    return order.output / f"{job.name}_nuclei.csv"
+
+
+def _as_csv(columns: Columns) -> str:
+    """Return the table of the nuclei as text, numbers to seven digits."""
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    written = (
+        column.tolist() if column.dtype.kind in "iu" else [f"{value:.7g}" for value in column.tolist()]
+        for column in columns.values()
+    )
+    writer.writerows(zip(*written, strict=True))
+    return text.getvalue()
+
+
+def _finish(
+    job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome, columns: Columns
+) -> Outcome:
+    """Write table, recipe and record beside the labels; labels of another format go, they are replaced."""
     from napari_nucleus_kd import __version__
 
     for ending in _ENDINGS.values():
@@ -167,6 +189,7 @@ def _finish(job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Ou
         notes=outcome.notes,
         version=__version__,
     )
+    write_text(_table_path(job, order), _as_csv(columns))
     write_text(order.output / f"{job.name}_recipe.json", recipe.model_dump_json(indent=2) + "\n")
     write_text(_record_path(job, order), record.model_dump_json(indent=2) + "\n")
     return outcome
@@ -182,16 +205,18 @@ def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
     result = yield from pipeline.segment_steps(image, order.request)
     recipe, notes = result.recipe, (*image.notes, *result.notes)
     outcome = Outcome(job.name, "done", result.nuclei.count, result.seconds, notes)
+    columns = pipeline.measure_result(result, image)
     with _uninterrupted():
         _record_path(job, order).unlink(missing_ok=True)  # from here it would no longer be true
         io.save_labels(
             result.nuclei.labels,
             _labels_path(job, order),
             pixel_size_um=recipe.pixel_size_um,
+            corner_yx=(result.region.y0, result.region.x0),
             overwrite=order.overwrite,
             recipe=recipe.model_dump_json(),
         )
-        return _finish(job, order, recipe, asked, outcome)
+        return _finish(job, order, recipe, asked, outcome, columns)
 
 
 def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Generator[Progress, None, Outcome]:
@@ -209,7 +234,7 @@ def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
         outcome = Outcome(
             job.name, "done", int(stored["nuclei"]), seconds, (*image.notes, *stored.get("notes", ()))
         )
-        return _finish(job, order, recipe, asked, outcome)
+        return _finish(job, order, recipe, asked, outcome, pipeline.read_table(path))
 
 
 def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outcome]:
@@ -227,6 +252,11 @@ def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outco
     existing = _existing(job, order)
     if existing is not None and not order.overwrite:
         return _done_before(job, order, existing, asked)
+    if existing is None and _table_path(job, order).exists() and not order.overwrite:
+        raise WriteError(
+            f"{_table_path(job, order)} exists without labels beside it; "
+            "add --overwrite or choose another --output"
+        )
     plane = order.plane
     image = io.read(job.source, z=plane.z, t=plane.t, series=plane.series)
     steps = _tiff_steps if order.format is Format.TIFF else _zarr_steps

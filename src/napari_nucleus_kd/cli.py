@@ -76,6 +76,7 @@ def segment(
     series: options.Series = 0,
     z: options.Plane = None,
     t: options.Time = 0,
+    region: options.RegionOption = None,
     segmenter: options.Segmenter = None,
     model: options.Model = None,
     device: options.Device = None,
@@ -88,7 +89,7 @@ def segment(
     file_format: options.FileFormat = options.Format.TIFF,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Segment images; writes NAME_labels, NAME_recipe.json and NAME_run.json for each.
+    """Segment images; writes NAME_labels, NAME_nuclei.csv, NAME_recipe.json and NAME_run.json for each.
 
     Results that are there and answer the same question are kept, so a broken run is resumed by giving the
     same command again.
@@ -97,6 +98,7 @@ def segment(
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_key, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
+    from napari_nucleus_kd.types import Region
 
     given = {
         "segmenter": segmenter,
@@ -105,6 +107,7 @@ def segment(
         "modality": None if modality is None else options.MODALITIES[modality],
         "channels": tuple(channel_key(text) for text in channel) if channel else None,
         "pixel_size_um": pixel_size,
+        "region": None if region is None else Region(*region),
         "diameter_px": diameter,
         "diameter_um": diameter_um,
     }

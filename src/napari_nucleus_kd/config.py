@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +46,7 @@ class Recipe(Settings):
     pixel_size_um: float | None = Field(None, gt=0, description="Edge of one pixel; None: as the file says")
     diameter_px: float | None = Field(None, gt=1, description="Typical nucleus diameter; None: estimated")
     diameter_um: float | None = Field(None, gt=0, description="The same in micrometres; needs a pixel size")
+    region: Region | None = Field(None, description="Part of the image, in full-resolution pixels; None: all")
     decode: DecodeSettings = DecodeSettings()
     device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
     tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")

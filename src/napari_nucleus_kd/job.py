@@ -84,7 +84,7 @@ class Job:
         return (*self.notes, *self.segmenter.notes)
 
 
-def prepare(image: Image, recipe: Recipe, region: Region | None = None) -> Job:
+def prepare(image: Image, recipe: Recipe) -> Job:
     """Choose channels, scaling and model for an image.
 
     Scaling is measured on the whole image, so a region gives the nuclei that the whole gives there.
@@ -95,7 +95,7 @@ def prepare(image: Image, recipe: Recipe, region: Region | None = None) -> Job:
     ModelError if the model is missing or not the one the recipe was made with.
     UnknownSegmenterError, DeviceError
     """
-    region = _checked(region or Region(0, 0, *image.shape_yx), image)
+    region = _checked(recipe.region or Region(0, 0, *image.shape_yx), image)
     modality, notes = recipe.modality, []
     if modality is None:
         modality, reason = suggest_modality(image)
@@ -127,7 +127,7 @@ def prepare(image: Image, recipe: Recipe, region: Region | None = None) -> Job:
     )
     pixels = input_map.select(image.pixels)
     if region.shape_yx != image.shape_yx:
-        pixels = pixels[:, region.y0 : region.y1, region.x0 : region.x1]
+        pixels = pixels[:, *region.slices]
     return Job(pixels, region, segmenter, input_map, resolved, tuple(notes))
 
 
@@ -136,6 +136,15 @@ def measure_diameter(job: Job) -> Job:
     if job.recipe.diameter_px is not None:
         return job
     return settle_diameter(job, job.segmenter.estimate_diameter(_patches(job)))
+
+
+def used_channels(image: Image, recipe: Recipe) -> tuple[Array, list[str]]:
+    """Return the channels that a resolved recipe uses, (C, Y, X) of its region, and their names."""
+    used = list(dict.fromkeys(int(c) for c in recipe.channels or ()))
+    pixels = image.pixels[used]
+    if recipe.region is not None:
+        pixels = pixels[:, *recipe.region.slices]
+    return pixels, [image.channels[c].name for c in used]
 
 
 def settle_diameter(job: Job, estimate: float | None) -> Job:

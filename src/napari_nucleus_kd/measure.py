@@ -1,4 +1,4 @@
-"""Measures every nucleus of a label image; fast on a hundred thousand nuclei."""
+"""Measures every nucleus of a label image of any size; fast on a hundred thousand nuclei."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_nucleus_kd.errors import LabelsError, SettingsError
+from napari_nucleus_kd.types import Progress, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from napari_nucleus_kd.types import Array, FloatArray
 
-_STRIP_PX = 512  # rows at a time: bounds memory, and lazy pixels are read in pieces
+_BLOCK_PX = 1024  # edge of what is measured at once: bounds memory, and lazy pixels are read in pieces
+
+Columns = dict[str, npt.NDArray[Any]]
 
 
 def features(
@@ -25,7 +28,7 @@ def features(
     channel_names: Sequence[str] | None = None,
     pixel_size_um: float | None = None,
     scores: FloatArray | None = None,
-) -> dict[str, npt.NDArray[Any]]:
+) -> Columns:
     """Measure each nucleus.
 
     Parameters
@@ -33,16 +36,16 @@ def features(
     labels : (Y, X) int array, 0 is background; labels may have gaps. Not changed.
     pixels : (C, Y, X), numpy or lazy; adds the mean intensity in each channel.
     channel_names : one per channel; default "channel 1", "channel 2", ...
-    pixel_size_um : edge of one pixel. With it lengths are in micrometres, without in pixels.
+    pixel_size_um : edge of one pixel. With it lengths are in micrometres, without in pixels; the names of
+        the columns say which.
     scores : of labels 1, 2, ...; labels beyond their end get NaN.
 
     Returns
     -------
-    dict of arrays with one entry per nucleus, in label order: label; area (um2 or px2); diameter of
-    the circle of that area, major_axis and minor_axis of the ellipse of the same second moments (um
-    or px, as in scikit-image); eccentricity (0 a circle, towards 1 a line); centroid_y and centroid_x
-    (px, for finding it);
-    "mean <channel>"; score.
+    dict of arrays with one entry per nucleus, in label order: label; area_um2; diameter_um of the circle
+    of that area, major_axis_um and minor_axis_um of the ellipse of the same second moments (as in
+    scikit-image), or the four in px2 and px; eccentricity (0 a circle, towards 1 a line); centroid_y and
+    centroid_x (px, for finding it); "mean <channel>"; score.
 
     Raises
     ------
@@ -50,23 +53,58 @@ def features(
     SettingsError if pixels, channel_names and labels do not fit together.
 
     >>> f = features(np.kron([[0, 1], [0, 2]], np.ones((4, 4), int)), pixel_size_um=0.5)
-    >>> f["label"].tolist(), f["area"].tolist()
+    >>> f["label"].tolist(), f["area_um2"].tolist()
     ([1, 2], [4.0, 4.0])
     """
     _check(labels, pixels, channel_names)
     dense, found = _renumber(labels)
-    sums = _sums(dense, pixels, len(found))
-    columns = {"label": found} | _shape(sums, pixel_size_um or 1.0)
+    if scores is not None:
+        known = found <= len(scores)
+        own = np.full(len(found), np.nan, np.float32)
+        own[known] = scores[found[known] - 1]
+        scores = own
+    steps = features_steps(
+        dense,
+        len(found),
+        pixels,
+        channel_names=channel_names,
+        pixel_size_um=pixel_size_um,
+        scores=scores,
+    )
+    return finish(steps) | {"label": found}
+
+
+def features_steps(
+    labels: Array,
+    count: int,
+    pixels: Array | None = None,
+    *,
+    channel_names: Sequence[str] | None = None,
+    pixel_size_um: float | None = None,
+    scores: FloatArray | None = None,
+) -> Generator[Progress, None, Columns]:
+    """Measure nuclei 1 to `count`, block by block; labels and pixels may be on disk.
+
+    Parameters
+    ----------
+    labels : (Y, X), anything that gives numpy arrays when sliced; each of 1 to `count` occurs.
+    scores : (count,), or None.
+
+    Yields
+    ------
+    Progress after each block.
+
+    Returns
+    -------
+    See `features`.
+    """
+    sums = yield from _sums(labels, pixels, count)
+    columns: Columns = {"label": np.arange(1, count + 1), **_shape(sums, pixel_size_um)}
     if pixels is not None:
         names = channel_names or [f"channel {i + 1}" for i in range(pixels.shape[0])]
         for i, name in enumerate(names):
             columns[f"mean {name}"] = sums[f"c{i}"] / sums["n"]
-    if scores is not None:
-        known = found <= len(scores)
-        score = np.full(len(found), np.nan, np.float32)
-        score[known] = scores[found[known] - 1]
-        columns["score"] = score
-    return columns
+    return columns if scores is None else columns | {"score": scores}
 
 
 def _check(labels: npt.NDArray[Any], pixels: Array | None, channel_names: Sequence[str] | None) -> None:
@@ -92,50 +130,46 @@ def _renumber(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[n
     return fastremap.remap(labels, table), found.astype(np.int64)
 
 
-def _sums(labels: npt.NDArray[Any], pixels: Array | None, count: int) -> dict[str, npt.NDArray[np.float64]]:
+def _sums(
+    labels: Array, pixels: Array | None, count: int
+) -> Generator[Progress, None, dict[str, npt.NDArray[np.float64]]]:
     """Return per label, 1..count: pixel count, sums of y, x, y2, x2, xy, and of each channel."""
-    keys = [
-        "n",
-        "y",
-        "x",
-        "yy",
-        "xx",
-        "xy",
-        *(f"c{i}" for i in range(pixels.shape[0] if pixels is not None else 0)),
-    ]
-    sums = {key: np.zeros(count) for key in keys}
-    for top in range(0, labels.shape[0], _STRIP_PX):
-        strip = labels[top : top + _STRIP_PX]
-        rows, x = np.nonzero(strip)
-        if not rows.size:
-            continue
-        flat = strip[rows, x]
-        low = int(flat.min())
-        local = (flat - low).astype(np.int64)
-        y = (rows + top).astype(np.float64)
-        weights: dict[str, npt.NDArray[Any] | None] = {
-            "n": None, "y": y, "x": x, "yy": y * y, "xx": x.astype(np.float64) ** 2, "xy": y * x
-        }  # fmt: skip
-        if pixels is not None:
-            values = np.asarray(pixels[:, top : top + _STRIP_PX])
-            weights |= {f"c{i}": channel[rows, x] for i, channel in enumerate(values)}
-        for key, weight in weights.items():
-            part = np.bincount(local, weight)
-            sums[key][low - 1 : low - 1 + len(part)] += part
+    channels = [] if pixels is None else [f"c{i}" for i in range(pixels.shape[0])]
+    sums = {key: np.zeros(count) for key in ("n", "y", "x", "yy", "xx", "xy", *channels)}
+    height, width = labels.shape
+    corners = [(y, x) for y in range(0, height, _BLOCK_PX) for x in range(0, width, _BLOCK_PX)]
+    for done, (top, left) in enumerate(corners, 1):
+        here = slice(top, top + _BLOCK_PX), slice(left, left + _BLOCK_PX)
+        block = np.asarray(labels[here])
+        rows, cols = np.nonzero(block)
+        if rows.size:
+            flat = block[rows, cols]
+            low = int(flat.min())
+            local = (flat - low).astype(np.int64)
+            y, x = (rows + top).astype(np.float64), (cols + left).astype(np.float64)
+            weights = {"n": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "xy": y * x}
+            if pixels is not None:
+                values = np.asarray(pixels[:, *here])
+                weights |= {name: channel[rows, cols] for name, channel in zip(channels, values, strict=True)}
+            for key, weight in weights.items():
+                part = np.bincount(local, weight)
+                sums[key][low - 1 : low - 1 + len(part)] += part
+        yield Progress(0, 0, f"measuring the nuclei, part {done} of {len(corners)}")
     return sums
 
 
-def _shape(sums: Mapping[str, npt.NDArray[np.float64]], size: float) -> dict[str, npt.NDArray[Any]]:
+def _shape(sums: Mapping[str, npt.NDArray[np.float64]], pixel_size_um: float | None) -> Columns:
+    unit, size = ("px", 1.0) if pixel_size_um is None else ("um", pixel_size_um)
     n, y, x, yy, xx, xy = (sums[key] for key in ("n", "y", "x", "yy", "xx", "xy"))
     cy, cx = y / n, x / n
     vyy, vxx, vxy = yy / n - cy * cy, xx / n - cx * cx, xy / n - cy * cx
     middle, spread = (vyy + vxx) / 2, np.hypot((vyy - vxx) / 2, vxy)
     large, small = np.maximum(middle + spread, 0), np.maximum(middle - spread, 0)
     return {
-        "area": n * size**2,
-        "diameter": 2 * np.sqrt(n / np.pi) * size,
-        "major_axis": 4 * np.sqrt(large) * size,
-        "minor_axis": 4 * np.sqrt(small) * size,
+        f"area_{unit}2": n * size**2,
+        f"diameter_{unit}": 2 * np.sqrt(n / np.pi) * size,
+        f"major_axis_{unit}": 4 * np.sqrt(large) * size,
+        f"minor_axis_{unit}": 4 * np.sqrt(small) * size,
         "eccentricity": np.sqrt(1 - np.divide(small, large, out=np.ones_like(large), where=large > 0)),
         "centroid_y": cy,
         "centroid_x": cx,

@@ -20,19 +20,23 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
 from napari_nucleus_kd.io.labels import check_target, zarr_words
-from napari_nucleus_kd.job import measure_diameter, prepare
+from napari_nucleus_kd.job import measure_diameter, prepare, used_channels
+from napari_nucleus_kd.measure import features_steps
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    import numpy.typing as npt
+
     from napari_nucleus_kd.job import Job
     from napari_nucleus_kd.tiling import TileDone
-    from napari_nucleus_kd.types import Image
+    from napari_nucleus_kd.types import FloatArray, Image
 
 _CHUNK_PX = 1024
 _COARSEST_PX = 512  # no further pyramid level once both edges are within this
-_JOURNAL = "journal.json"
+_JOURNAL, _SCORES = "journal.json", "scores.float32"
+_TABLE, _ROWS = "nuclei", 1 << 16  # array of one row a nucleus, and rows of its chunks
 _ATTRIBUTE = "napari-nucleus-kd"  # of the Zarr group: what the run says of itself
 
 
@@ -97,6 +101,22 @@ def read_notes(path: str | os.PathLike[str]) -> tuple[str, ...]:
     return tuple(attributes.get(_ATTRIBUTE, {}).get("notes", ()))
 
 
+def read_table(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return what was measured of each nucleus of OME-Zarr labels; see measure.features.
+
+    Labels that were not written by a run have no columns.
+    """
+    import zarr
+
+    group = zarr.open_group(os.fspath(path), mode="r")
+    if _TABLE not in group:
+        return {}
+    table: Any = group[_TABLE]
+    values = table[:]
+    columns = {name: values[:, i] for i, name in enumerate(table.attrs["columns"])}
+    return columns | {"label": columns["label"].astype(np.int64)}
+
+
 def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None, None]:
     import zarr
 
@@ -115,13 +135,15 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
     labels = zarr.open_array(str(partial / "0"), mode="r+")
 
     def record(done: TileDone) -> None:
+        _keep_scores(partial, journal["next_label"], done.scores)
         journal.update(tiles=done.index + 1, next_label=done.next_label, notes=_notes(journal, job))
         _write_journal(partial, journal)
 
     count = yield from job.run_tiles(
         labels, start_tile=journal["tiles"], next_label=journal["next_label"], on_tile_done=record
     )
-    yield from _finish(partial, path, job, count, _notes(journal, job))
+    columns = yield from _measure(partial, image, job, labels, count)
+    yield from _finish(partial, path, job, columns, _notes(journal, job))
 
 
 def _notes(journal: dict[str, Any], job: Job) -> list[str]:
@@ -146,10 +168,37 @@ def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
     return journal
 
 
+def _keep_scores(partial: Path, first_label: int, scores: FloatArray | None) -> None:
+    """Add the scores of a tile's nuclei to those of the tiles before it."""
+    if scores is not None:
+        with (partial / _SCORES).open("r+b" if first_label > 1 else "wb") as file:
+            file.seek((first_label - 1) * scores.itemsize)  # a killed run may have written beyond
+            file.write(scores.tobytes())
+
+
+def _measure(
+    partial: Path, image: Image, job: Job, labels: Any, count: int
+) -> Generator[Progress, None, dict[str, npt.NDArray[Any]]]:
+    """Measure the nuclei, now that all of them are written."""
+    pixels, names = used_channels(image, job.recipe)
+    file = partial / _SCORES
+    scores = np.fromfile(file, np.float32, count) if file.exists() else None
+    return (
+        yield from features_steps(
+            labels,
+            count,
+            pixels,
+            channel_names=names,
+            pixel_size_um=job.recipe.pixel_size_um,
+            scores=scores,
+        )
+    )
+
+
 def _finish(
-    partial: Path, path: Path, job: Job, count: int, notes: list[str]
+    partial: Path, path: Path, job: Job, columns: dict[str, npt.NDArray[Any]], notes: list[str]
 ) -> Generator[Progress, None, None]:
-    """Add the pyramid and the metadata, then give the folder its name."""
+    """Add the pyramid, the table and the metadata, then give the folder its name."""
     import zarr
 
     group = zarr.open_group(str(partial), mode="r+")
@@ -158,14 +207,25 @@ def _finish(
         yield Progress(0, 0, f"pyramid level {len(scales)}")
         _halve(group, len(scales))
         scales.append(2 ** len(scales))
-    group.attrs["ome"] = zarr_words(path.name, scales, job.recipe.pixel_size_um)
-    group.attrs[_ATTRIBUTE] = {"recipe": job.recipe.model_dump_json(), "nuclei": count, "notes": notes}
+    group.attrs["ome"] = zarr_words(
+        path.name, scales, job.recipe.pixel_size_um, (job.region.y0, job.region.x0)
+    )
+    table = group.create_array(
+        _TABLE, data=np.stack(list(columns.values()), 1, dtype=np.float64), chunks=(_ROWS, 1), overwrite=True
+    )
+    table.attrs["columns"] = list(columns)
+    group.attrs[_ATTRIBUTE] = {
+        "recipe": job.recipe.model_dump_json(),
+        "nuclei": len(columns["label"]),
+        "notes": notes,
+    }
     for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
         stray.unlink()
     put_in_place(partial, path)
     # Only now: without it the next run would not go on, but start from nothing.
     with suppress(OSError):
         (path / _JOURNAL).unlink()
+        (path / _SCORES).unlink(missing_ok=True)
 
 
 def _halve(group: Any, level: int) -> None:

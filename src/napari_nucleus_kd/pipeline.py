@@ -16,10 +16,10 @@ from napari_nucleus_kd import io, segmenters
 from napari_nucleus_kd.config import Recipe, recipe_from
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.io.atomic import write_text
-from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter
+from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter, used_channels
 from napari_nucleus_kd.measure import features
-from napari_nucleus_kd.ondisk import read_notes, segment_to_zarr_steps
-from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region
+from napari_nucleus_kd.ondisk import read_notes, read_table, segment_to_zarr_steps
+from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region, finish
 
 if TYPE_CHECKING:
     import os
@@ -37,6 +37,7 @@ __all__ = [
     "Result",
     "measure_result",
     "read_notes",
+    "read_table",
     "redecode",
     "save",
     "segment",
@@ -77,8 +78,6 @@ class Result:
 def segment(
     image: Image | npt.NDArray[Any],
     recipe: Recipe | None = None,
-    *,
-    region: Region | None = None,
     **settings: Any,
 ) -> Result:
     """Find the nuclei of an image.
@@ -87,8 +86,8 @@ def segment(
     ----------
     image : from `read`, or an array: (Y, X), (C, Y, X), or (Y, X, 3) uint8 colour.
     recipe : every setting; None takes the defaults.
-    region : part of the image, in pixels; None takes it all.
-    **settings : fields of Recipe that replace the recipe's, for example diameter_px=18.
+    **settings : fields of Recipe that replace the recipe's, for example diameter_px=18 or
+        region=Region(0, 0, 512, 512).
 
     Raises
     ------
@@ -102,18 +101,10 @@ def segment(
     recipe = recipe or Recipe()
     if settings:
         recipe = recipe_from({n: getattr(recipe, n) for n in recipe.model_fields_set} | settings)
-    steps = segment_steps(to_image(image), recipe, region)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
+    return finish(segment_steps(to_image(image), recipe))
 
 
-def segment_steps(
-    image: Image, recipe: Recipe | None = None, region: Region | None = None
-) -> Generator[Progress, None, Result]:
+def segment_steps(image: Image, recipe: Recipe | None = None) -> Generator[Progress, None, Result]:
     """Find the nuclei of an image step by step; the labels are kept in memory.
 
     Yields
@@ -130,7 +121,7 @@ def segment_steps(
     """
     began = time.perf_counter()
     yield Progress(0, 0, "opening the model")
-    job = prepare(image, recipe or Recipe(), region)
+    job = prepare(image, recipe or Recipe())
     if max(job.region.shape_yx) <= ONE_TILE_PX:
         job, maps, nuclei = yield from _in_one_go(job)
     else:
@@ -172,13 +163,11 @@ def redecode(result: Result, settings: DecodeSettings) -> Result:
 
 def measure_result(result: Result, image: Image) -> dict[str, npt.NDArray[Any]]:
     """Measure each nucleus, with its intensity in the channels that were used; see measure.features."""
-    region = result.region
-    used = list(dict.fromkeys(int(c) for c in result.recipe.channels or ()))
-    pixels = image.pixels[used, region.y0 : region.y1, region.x0 : region.x1]
+    pixels, names = used_channels(image, result.recipe)
     return features(
         result.nuclei.labels,
         pixels,
-        channel_names=[image.channels[c].name for c in used],
+        channel_names=names,
         pixel_size_um=result.recipe.pixel_size_um,
         scores=result.nuclei.scores,
     )
@@ -208,6 +197,7 @@ def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = Fals
         result.nuclei.labels,
         path,
         pixel_size_um=result.recipe.pixel_size_um,
+        corner_yx=(result.region.y0, result.region.x0),
         overwrite=overwrite,
         recipe=text,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     import dask.array
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "npt.NDArray[Any] | dask.array.Array"
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.int32]
+T = TypeVar("T")
 
 
 class Modality(StrEnum):
@@ -160,3 +161,13 @@ class Progress:
     total: int
     message: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+
+
+def finish(steps: Generator[Progress, None, T]) -> T:
+    """Take all steps of a long piece of work and return its result; nobody watches."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

@@ -64,6 +64,23 @@ def test_the_zarr_is_a_label_image_with_levels_of_true_labels(tmp_path: Path) ->
     np.testing.assert_array_equal(levels[2].compute()[0], LABELS[::4, ::4])
 
 
+@pytest.mark.parametrize(("um", "at", "unit"), [(0.5, [2.0, 3.5], "µm"), (None, [4, 7], "pixel")])
+def test_labels_of_a_part_say_where_it_lies(
+    um: float | None, at: list[float], unit: str, tmp_path: Path
+) -> None:
+    path = save_labels(LABELS, tmp_path / "a.ome.tif", pixel_size_um=um, corner_yx=(4, 7))
+    with tifffile.TiffFile(path) as tif:
+        plane = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]["Pixels"]["Plane"]
+    assert [plane["PositionY"], plane["PositionX"]] == at
+    assert [plane["PositionYUnit"], plane["PositionXUnit"]] == [unit, unit]
+    path = save_labels(LABELS, tmp_path / "a.ome.zarr", pixel_size_um=um, corner_yx=(4, 7))
+    levels = zarr.open_group(str(path), mode="r").attrs["ome"]["multiscales"][0]["datasets"]
+    # Coarse levels hold every second label from the first on: all begin at the same place.
+    assert [level["coordinateTransformations"][1]["translation"] for level in levels] == [at] * 3
+    whole = save_labels(LABELS, tmp_path / "whole.ome.tif")
+    assert b"Position" not in whole.read_bytes()
+
+
 @pytest.mark.parametrize("name", ["a.ome.tif", "a.ome.zarr"])
 def test_nothing_is_overwritten_unless_asked(name: str, tmp_path: Path) -> None:
     save_labels(LABELS, tmp_path / name)

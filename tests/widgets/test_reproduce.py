@@ -55,7 +55,7 @@ def test_the_python_text_gives_the_same_labels(nuclei_file):
     image, region = read(nuclei_file), Region(10, 20, 130, 180)
     result = segment(image, segmenter="classical", region=region)
     scope = {}
-    exec(as_python(image, result.recipe, region, plane=None), scope)
+    exec(as_python(image, result.recipe, plane=None), scope)
     np.testing.assert_array_equal(scope["labels"], result.nuclei.labels)
 
 

@@ -51,6 +51,9 @@ def test_a_run_gives_labels_over_their_image_with_features_and_recipe(segmented,
     assert layer.data.max() > 20
     np.testing.assert_allclose(layer.scale, 0.5)
     assert layer.metadata[RECIPE_KEY].diameter_px == expected.diameter_px
+    table = pipeline.measure_result(expected, session.workspace.image)
+    for name in ("area_um2", "score", "centroid_y"):
+        np.testing.assert_allclose(np.sort(layer.features[name]), np.sort(table[name]), rtol=1e-5)
     features = layer.features
     assert list(features["index"]) == list(range(1, layer.data.max() + 1))
     area = np.bincount(layer.data.ravel())[1:] * 0.25
@@ -377,25 +380,27 @@ def test_a_large_image_goes_to_a_file_and_is_shown_lazily(
     assert str(written) in widget.outcome.text()
     assert f"{expected.nuclei.count} nuclei" in widget.outcome.text()
     assert layer.metadata[RECIPE_KEY].diameter_px == expected.diameter_px
+    table = pipeline.measure_result(expected, session.workspace.image)
+    for name in ("area_um2", "score", "centroid_y"):
+        np.testing.assert_allclose(np.sort(layer.features[name]), np.sort(table[name]), rtol=1e-5)
 
 
-def test_a_part_too_large_for_memory_is_refused_with_the_remedy(widget, session, viewer, settle, monkeypatch):
+def test_a_part_too_large_for_memory_goes_to_a_file_and_lies_in_its_place(
+    widget, session, viewer, settle, monkeypatch, tmp_path
+):
     monkeypatch.setattr(_runs, "ON_DISK_EDGE_PX", 100)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "part.ome.zarr"), ""))
     # All but one row at the edge of the canvas.
     viewer.layers[0].corner_pixels = np.array([[1, 0], [181, 207]])
     assert session.runs.region() == Region(1, 0, 182, 208)
-    widget.start()
-    assert session.workspace.activity is None
-    assert "208 × 181 px" in widget.problem.text.text()
-    assert "Zoom in" in widget.problem.text.text()
-    assert "“Whole image”" in widget.problem.text.text()
     widget._update_plan()
-    assert "Zoom in" in widget.plan.text()
-    viewer.layers[0].corner_pixels = np.array([[50, 50], [149, 149]])
+    assert "asked for a file" in widget.plan.text()
     widget.start()
-    settle(session)
+    settle(session, 120)
     assert session.workspace.problem is None
-    assert viewer.layers[-1].data.shape == (100, 100)
+    layer = viewer.layers[-1]
+    assert layer.data[0].shape[-2:] == (181, 208) if layer.multiscale else layer.data.shape == (181, 208)
+    np.testing.assert_allclose(layer.translate, [0.5, 0])
 
 
 def test_no_file_chosen_means_no_run(widget, session, monkeypatch):

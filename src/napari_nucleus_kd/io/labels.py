@@ -28,6 +28,7 @@ def save_labels(
     path: str | os.PathLike[str],
     *,
     pixel_size_um: float | None = None,
+    corner_yx: tuple[int, int] = (0, 0),
     overwrite: bool = False,
     recipe: str | None = None,
 ) -> Path:
@@ -38,6 +39,8 @@ def save_labels(
     labels : (Y, X) whole numbers, 0 is background. Not changed. Stored as uint16 if they fit, else uint32.
     path : the suffix chooses the format.
     pixel_size_um : edge of one pixel in micrometres; None leaves it out.
+    corner_yx : where in the image the labels begin, in pixels; kept as the position of a TIFF's plane or
+        the translation of an OME-Zarr.
     overwrite : replace what is there; only now and only once the new one is complete.
     recipe : JSON text of the run, kept in the file (OME description, zarr attribute).
 
@@ -57,7 +60,7 @@ def save_labels(
     check_target(path, overwrite)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        write(compact, partial, path.name, pixel_size_um, recipe)
+        write(compact, partial, path.name, pixel_size_um, corner_yx, recipe)
         put_in_place(partial, path)
     except OSError as error:
         raise WriteError(
@@ -112,7 +115,12 @@ def _looks_like_zarr(folder: Path) -> bool:
 
 
 def _write_tiff(
-    labels: npt.NDArray[Any], path: Path, name: str, um: float | None, recipe: str | None
+    labels: npt.NDArray[Any],
+    path: Path,
+    name: str,
+    um: float | None,
+    corner: tuple[int, int],
+    recipe: str | None,
 ) -> None:
     import tifffile
 
@@ -120,6 +128,11 @@ def _write_tiff(
     if um is not None:
         words |= {f"PhysicalSize{axis}": um for axis in "XY"}
         words |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    if any(corner):
+        at, unit = (um, "µm") if um is not None else (1, "pixel")
+        words["Plane"] = {}
+        for axis, start in zip("YX", corner, strict=True):
+            words["Plane"] |= {f"Position{axis}": [start * at], f"Position{axis}Unit": [unit]}
     if recipe is not None:
         words["Description"] = recipe
     tifffile.imwrite(
@@ -128,7 +141,12 @@ def _write_tiff(
 
 
 def _write_zarr(
-    labels: npt.NDArray[Any], path: Path, name: str, um: float | None, recipe: str | None
+    labels: npt.NDArray[Any],
+    path: Path,
+    name: str,
+    um: float | None,
+    corner: tuple[int, int],
+    recipe: str | None,
 ) -> None:
     import zarr
 
@@ -142,22 +160,32 @@ def _write_zarr(
         if max(level.shape) <= _COARSEST_PX:
             break
         level = level[::2, ::2]  # every second label: averaging would invent labels
-    group.attrs["ome"] = zarr_words(name, scales, um)
+    group.attrs["ome"] = zarr_words(name, scales, um, corner)
     if recipe is not None:
         group.attrs["napari-nucleus-kd"] = {"recipe": recipe}
 
 
-def zarr_words(name: str, scales: list[int], um: float | None) -> dict[str, Any]:
+def zarr_words(
+    name: str, scales: list[int], um: float | None, corner_yx: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Return the "ome" attribute of a label image in OME-Zarr 0.5.
 
     Parameters
     ----------
     scales : of each level, in full-resolution pixels.
     um : edge of a full-resolution pixel in micrometres; None if unknown.
+    corner_yx : where in the image the labels begin, in full-resolution pixels.
     """
     unit = {} if um is None else {"unit": "micrometer"}
+    edge = um or 1.0
+    place = (
+        [{"type": "translation", "translation": [at * edge for at in corner_yx]}] if any(corner_yx) else []
+    )
     datasets = [
-        {"path": f"{i}", "coordinateTransformations": [{"type": "scale", "scale": [s * (um or 1.0)] * 2}]}
+        {
+            "path": f"{i}",
+            "coordinateTransformations": [{"type": "scale", "scale": [s * edge] * 2}, *place],
+        }
         for i, s in enumerate(scales)
     ]
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]

@@ -89,10 +89,12 @@ def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     target = Path(path)
     if target.is_dir() and not target.name.lower().endswith(".zarr"):
         raise WriteError(f"{target} is a folder; give a file name that ends in .tif or .ome.zarr")
+    part = None if recipe is None else recipe.region
     written = save_labels(
         flat,
         target,
         pixel_size_um=_pixel_size(meta, recipe),
+        corner_yx=(part.y0, part.x0) if part is not None and part.shape_yx == flat.shape else (0, 0),
         overwrite=True,
         recipe=recipe and recipe.model_dump_json(),
     )

@@ -11,7 +11,7 @@ from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array, z_plane
 
 if TYPE_CHECKING:
-    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.types import Image
     from napari_nucleus_kd.widgets._layers import Plane
 
 _MODALITIES = {Modality.FLUORESCENCE: "fluorescence", Modality.HE: "he", Modality.IHC: "ihc"}
@@ -29,7 +29,7 @@ _IN_THE_CONSOLE = "# In the console of the napari window, which knows the viewer
 
 
 def as_command(image: Image, recipe: Recipe) -> str:
-    """Return the command line that segments the whole image with these settings.
+    """Return the command line that segments the image with these settings.
 
     Parameters
     ----------
@@ -47,6 +47,8 @@ def as_command(image: Image, recipe: Recipe) -> str:
     words = ["nucleus-kd", "segment", str(image.source), "--output", "nuclei"]
     if plane := z_plane(image):
         words += ["--z", str(plane[0])]
+    if (part := recipe.region) is not None:
+        words += ["--region", *map(str, (part.y0, part.x0, part.y1, part.x1))]
     if not image.rgb:
         for channel in recipe.channels or ():
             words += ["--channel", str(channel)]
@@ -75,15 +77,14 @@ def _number(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
-def as_python(image: Image, recipe: Recipe, region: Region | None, plane: Plane) -> str:
+def as_python(image: Image, recipe: Recipe, plane: Plane) -> str:
     """Return Python that repeats the run.
 
     Parameters
     ----------
-    region : None is the whole image.
     plane : that was or will be segmented; the script takes it from the running viewer if it has no file.
     """
-    ours, types = ["Recipe", "segment"], [] if region is None else ["Region"]
+    ours, types = ["Recipe", "segment"], [] if recipe.region is None else ["Region"]
     if image.source is not None:
         ours.insert(1, "read")
         at = z_plane(image)
@@ -97,10 +98,8 @@ def as_python(image: Image, recipe: Recipe, region: Region | None, plane: Plane)
     lines = [f"from napari_nucleus_kd import {', '.join(ours)}"]
     if types:
         lines.append(f"from napari_nucleus_kd.types import {', '.join(sorted(types))}")
-    lines += ["", *taken, "result = segment(", "    image,", f"    Recipe({_arguments(recipe)}),"]
-    if region is not None:
-        lines.append(f"    region=Region({region.y0}, {region.x0}, {region.y1}, {region.x1}),")
-    return "\n".join([*lines, ")", "labels = result.nuclei.labels"]) + "\n"
+    lines += ["", *taken, f"result = segment(image, Recipe({_arguments(recipe)}))"]
+    return "\n".join([*lines, "labels = result.nuclei.labels"]) + "\n"
 
 
 def _plane_lines(image: Image, plane: Plane) -> list[str]:
@@ -126,4 +125,6 @@ def _arguments(recipe: Recipe) -> str:
     chosen, defaults = recipe.model_dump(mode="json", exclude_unset=True), Recipe().model_dump(mode="json")
     # Thresholds are said even if they are the defaults: left out, the model's own would be taken.
     said = {name: value for name, value in chosen.items() if name == "decode" or value != defaults[name]}
+    if recipe.region is not None:
+        said["region"] = recipe.region
     return ", ".join(f"{name}={value!r}" for name, value in said.items())

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
-from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._steps import Found, Stored
 
-ON_DISK_EDGE_PX = 4096  # whole images with a longer edge go to a file; parts of images may not be larger
+ON_DISK_EDGE_PX = 4096  # what has a longer edge goes to a file
 _DEBOUNCE_MS = 250
 
 
@@ -57,19 +56,8 @@ class Runs(QObject):
 
     def on_disk(self) -> bool:
         """Tell whether the next run is too large for memory and goes to a file."""
-        image = self._session.workspace.image
-        return image is not None and self.region() is None and max(image.shape_yx) > ON_DISK_EDGE_PX
-
-    def refusal(self) -> str:
-        """Say why the next run cannot start: a part of the image too large for memory; "" if it can."""
-        region = self.region()
-        if region is None or max(region.shape_yx) <= ON_DISK_EDGE_PX:
-            return ""
-        return (
-            f"{_words.extent(region.shape_yx)} are seen, too many for memory at once; at most "
-            f"{ON_DISK_EDGE_PX} px on a side fit. Zoom in, or choose “Whole image” as Region: "
-            "its labels go to a file."
-        )
+        part = self.region() or self._session.workspace.image
+        return part is not None and max(part.shape_yx) > ON_DISK_EDGE_PX
 
     def is_edited(self) -> bool:
         """Tell whether a person changed the labels since they were computed."""
@@ -100,15 +88,12 @@ class Runs(QObject):
         source, image = self._session.source, self._session.refresh()
         if source is None or image is None or self._session.workspace.activity is not None:
             return
-        if refusal := self.refusal():
-            self._session.workspace.problem = Problem("segment", refusal)
-            return
-        recipe, region = self._settled_recipe(), self.region()
+        recipe = self._settled_recipe()
         self._session.workspace.outcome = ""
         # Taken now: the person may scroll on to another plane while it runs.
         plane = _layers.shown_plane(source, self._session.viewer)
         if not self.on_disk():
-            steps = _steps.memory_steps(image, recipe, region)
+            steps = _steps.memory_steps(image, recipe)
             self._session.run_main("segment", "Segmenting", steps, partial(self._show, plane, image))
             return
         path = ask_path(f"{Path(image.name).stem}_nuclei.ome.zarr")
@@ -121,11 +106,12 @@ class Runs(QObject):
             )
 
     def _settled_recipe(self) -> Recipe:
-        """Return the chosen settings with the modality that the window shows."""
+        """Return the chosen settings with the region and the modality that the window shows."""
         recipe, suggestion = self._session.workspace.recipe, self._session.workspace.suggestion
-        if recipe.modality is not None or suggestion is None:
-            return recipe
-        return recipe.model_copy(update={"modality": suggestion[0]})
+        shown: dict[str, Any] = {"region": self.region()}
+        if recipe.modality is None and suggestion is not None:
+            shown["modality"] = suggestion[0]
+        return recipe.model_copy(update=shown)
 
     def wanted_decode(self) -> DecodeSettings | None:
         """Return the thresholds that the newest result should have; None if it is right or there is none."""
@@ -195,11 +181,11 @@ class Runs(QObject):
     def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
-        _show.add_stored_labels(self._session.viewer, plane, stored.recipe, stored.levels, stored.path)
-        workspace.remember_run(image.shape_yx[0] * image.shape_yx[1] / 1e6, stored.work_seconds)
+        _show.add_stored_labels(self._session.viewer, plane, stored)
+        workspace.remember_run(stored.levels[0].size / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
-            found = _words.count(stored.count, "nucleus", "nuclei")
+            found = _words.count(len(stored.table["index"]), "nucleus", "nuclei")
             workspace.outcome = (
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )

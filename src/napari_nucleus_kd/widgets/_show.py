@@ -22,7 +22,6 @@ from napari_nucleus_kd.widgets._layers import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Image as ImageLayer
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.types import Image, Region
     from napari_nucleus_kd.widgets._layers import Plane, Source
+    from napari_nucleus_kd.widgets._steps import Stored
 
     LayerData = tuple[Any, dict[str, Any], str]
 
@@ -249,20 +249,19 @@ def add_probability(viewer: ViewerModel, plane: Plane, result: Result) -> ImageL
     return layer
 
 
-def add_stored_labels(
-    viewer: ViewerModel, plane: Plane, recipe: Recipe, levels: list[Any], path: Path
-) -> Labels:
-    """Add labels that lie in an OME-Zarr as a lazy layer, full resolution first."""
+def add_stored_labels(viewer: ViewerModel, plane: Plane, stored: Stored) -> Labels:
+    """Add labels that lie in an OME-Zarr as a lazy layer."""
     from napari.layers import Labels
 
-    pictures = [np.expand_dims(level, plane.hidden) for level in levels]
+    pictures = [np.expand_dims(level, plane.hidden) for level in stored.levels]
     layer = Labels(
         pictures if len(pictures) > 1 else pictures[0],
         multiscale=len(pictures) > 1,
         name=f"{plane.source.name} nuclei",
-        metadata={**_result_metadata(plane.source, recipe), "path": str(path)},
-        **placed(plane, None),
+        features=stored.table,
+        metadata={**_result_metadata(plane.source, stored.recipe), "path": str(stored.path)},
+        **placed(plane, stored.recipe.region),
     )
-    _style(layer, recipe)
+    _style(layer, stored.recipe)
     viewer.add_layer(layer)
     return layer

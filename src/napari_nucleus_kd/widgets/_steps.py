@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import DecodeSettings
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.pipeline import Result
-    from napari_nucleus_kd.types import Image, Modality, Region
+    from napari_nucleus_kd.types import Image, Modality
     from napari_nucleus_kd.widgets._show import LayerData
 
 
@@ -47,25 +47,25 @@ class Stored:
     Attributes
     ----------
     levels : lazy (Y, X) arrays, full resolution first.
+    table : column name to one value a nucleus; "index" is the label.
     recipe : resolved.
-    count : number of nuclei.
     seconds : how long the run took.
     work_seconds : the same once the model was open.
     """
 
     path: Path
     levels: list[Any]
+    table: dict[str, Any]
     recipe: Recipe
-    count: int
     seconds: float
     work_seconds: float
 
 
-def memory_steps(image: Image, recipe: Recipe, region: Region | None) -> Generator[Progress, None, Found]:
-    """Segment a region in memory and measure its nuclei."""
+def memory_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, Found]:
+    """Segment in memory and measure its nuclei."""
     from napari_nucleus_kd.pipeline import segment_steps
 
-    result, seconds = yield from _timed(segment_steps(image, recipe, region))
+    result, seconds = yield from _timed(segment_steps(image, recipe))
     yield Progress(0, 0, "Measuring the nuclei")
     return Found(result, measure(result, image), seconds)
 
@@ -107,17 +107,14 @@ def decode(result: Result, settings: DecodeSettings, image: Image) -> Found:
 
 
 def measure(result: Result, image: Image) -> dict[str, Any]:
-    """Return the features of every nucleus of a result; "index" is its label.
-
-    Areas and lengths are in um2 and um where the pixel size is known, else in px2 and px, and their
-    columns say so.
-    """
+    """Return the features of every nucleus of a result; "index" is its label, as napari has it."""
     from napari_nucleus_kd.pipeline import measure_result
 
-    table = measure_result(result, image)
-    unit = "px" if result.recipe.pixel_size_um is None else "um"
-    units = {"area": f"area_{unit}2", **{n: f"{n}_{unit}" for n in ("diameter", "major_axis", "minor_axis")}}
-    return {"index": table.pop("label"), **{units.get(name, name): table[name] for name in table}}
+    return _indexed(measure_result(result, image))
+
+
+def _indexed(table: dict[str, Any]) -> dict[str, Any]:
+    return {"index": table.pop("label").astype(int), **table}
 
 
 def open_stored(path: Path, seconds: float, work_seconds: float) -> Stored:
@@ -125,13 +122,15 @@ def open_stored(path: Path, seconds: float, work_seconds: float) -> Stored:
     import dask.array
     import zarr
 
+    from napari_nucleus_kd.ondisk import read_table
+
     group = zarr.open_group(str(path), mode="r")
     attributes: dict[str, Any] = dict(group.attrs)
     names = [dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
     levels = [dask.array.from_zarr(group[name]) for name in names]  # type: ignore[no-untyped-call]
     run = attributes["napari-nucleus-kd"]
     recipe = Recipe.model_validate_json(run["recipe"])
-    return Stored(path, levels, recipe, run["nuclei"], seconds, work_seconds)
+    return Stored(path, levels, _indexed(read_table(path)), recipe, seconds, work_seconds)
 
 
 def list_models() -> tuple[Model, ...]:

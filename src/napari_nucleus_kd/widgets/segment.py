@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nucleus_kd.errors import NucleusKDError
-from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._controls import (
     ChannelControl,
@@ -148,7 +147,7 @@ class SegmentWidget(StepWidget):
         if segmented is None:
             return
         image, plane = segmented
-        self._copy(self.python, as_python(image, self._recipe(), self._region(image), plane))
+        self._copy(self.python, as_python(image, self._recipe(), plane))
 
     def _copy(self, button: QPushButton, text: str) -> None:
         """Put text on the clipboard, and say so on the button for a moment."""
@@ -160,12 +159,9 @@ class SegmentWidget(StepWidget):
     def _recipe(self) -> Recipe:
         """Return the settings of the newest result, resolved; before the first, those chosen."""
         result = self.workspace.result
-        return self.workspace.recipe if result is None else result.recipe
-
-    def _region(self, image: Image) -> Region | None:
-        result = self.workspace.result
-        region = self.runs.region() if result is None else result.region
-        return None if region == Region(0, 0, *image.shape_yx) else region
+        if result is not None:
+            return result.recipe
+        return self.workspace.recipe.model_copy(update={"region": self.runs.region()})
 
     def _on_image(self, image: Image | None) -> None:
         self.task.set_available(image is not None)
@@ -180,4 +176,4 @@ class SegmentWidget(StepWidget):
 
     def _update_plan(self) -> None:
         plan = _words.plan(self.workspace, self.runs.region(), self.runs.on_disk())
-        self.plan.setText("\n".join(filter(None, (plan, self.runs.refusal()))))
+        self.plan.setText(plan)
