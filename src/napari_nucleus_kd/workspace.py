@@ -40,6 +40,7 @@ class Preferences(Settings):
     tile_px: int = Field(Recipe().tile_px, ge=128)
     whole_image: bool = False
     probability: bool = False
+    outlines: bool = Field(True, description="Nuclei are drawn as outlines, not filled")
     seconds_per_megapixel: dict[str, float] = Field(
         default_factory=dict, description="Measured speed of each segmenter, model and device"
     )
@@ -229,6 +230,10 @@ class Workspace:
                 "seconds_per_megapixel": speeds,
             }
         )
+
+    def remember_outlines(self, outlines: bool) -> None:
+        """Note how a person wants nuclei drawn."""
+        self.preferences = self.preferences.model_copy(update={"outlines": outlines})
 
     def remember_file(self, path: Path) -> None:
         """Put a file on top of the recent ones."""

@@ -77,13 +77,15 @@ def test_lazy_pixels_stay_lazy_and_limits_are_measured_on_a_sample(model):
         shape = block_info[None]["chunk-shape"]
         return np.full(shape, 7, np.uint16)
 
-    full = da.map_blocks(block, chunks=((1,), (1024,) * 8, (1024,) * 8), meta=np.empty((0, 0, 0), np.uint16))
+    full = da.map_blocks(block, chunks=((1,), (256,) * 64, (256,) * 64), meta=np.empty((0, 0, 0), np.uint16))
     small = da.from_array(np.arange(1024 * 1024, dtype=np.uint32).reshape(1, 1024, 1024), chunks=512)
     ((values, keywords, _),) = _show.layer_data(Image((full, small), (Channel("DAPI"),)))
     assert not reads
     assert isinstance(values[0], da.Array)
     low, high = keywords["contrast_limits"]
     assert 0 < low < 0.01 * high
+    _show.layer_data(Image((full,), (Channel("DAPI"),)))
+    assert len(reads) < 200, "without a pyramid, a few blocks of the file are enough"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -200,7 +202,7 @@ def test_labels_of_a_region_lie_over_their_image(model, found, place):
     region = Region(10, 5, 50, 70)
     result = segment(found, segmenter="classical", diameter_px=12, region=region)
     plane = _layers.shown_plane(_only(model), model)
-    labels = _show.add_labels(model, plane, result, {"index": [1, 2]})
+    labels = _show.add_labels(model, plane, result, {"index": [1, 2]}, outlines=True)
     for point in ((0, 0), (7, 3), (39, 64)):
         there = np.add(point, (region.y0, region.x0))
         np.testing.assert_allclose(labels.data_to_world(point), layer.data_to_world(there))
@@ -213,7 +215,7 @@ def test_labels_of_a_stack_lie_in_their_plane_alone(model, found):
     plane = _layers.shown_plane(_only(model), model)
     model.dims.set_current_step(0, 2)  # the person scrolls on while it runs
     result = segment(found, segmenter="classical", diameter_px=12)
-    labels = _show.add_labels(model, plane, result, {"index": [1, 2]})
+    labels = _show.add_labels(model, plane, result, {"index": [1, 2]}, outlines=False)
     assert labels.data.shape == (1, *found.shape)
     assert labels.translate[0] == 3
     again = segment(found, segmenter="classical", diameter_px=14)

@@ -298,7 +298,25 @@ def test_plain_layers_are_segmented(viewer, session, qtbot, nuclei, settle, rgb)
     assert labels.data.max() > 20
     np.testing.assert_allclose(labels.translate, (10, 20))
     assert "area_px2" in labels.features
-    assert bool(labels.contour) is rgb, "outlines leave the colours of stained tissue to be seen"
+
+
+def test_outlines_or_filled_for_all_nuclei_now_and_later(widget, session, viewer, settle, tmp_path):
+    viewer.add_labels(np.eye(9, dtype=int), name="a person's own")
+    widget.start()
+    settle(session)
+    ours = viewer.layers[-1]
+    assert ours.contour and ours.opacity == 1
+    widget.outlines.click()
+    assert not ours.contour and ours.opacity < 1
+    assert "a person's own" in viewer.layers and viewer.layers["a person's own"].opacity == 0.7
+    widget.start()
+    settle(session)
+    assert viewer.layers[-1] is not ours and not viewer.layers[-1].contour
+    other = SegmentWidget(viewer)
+    assert not other.outlines.isChecked(), "it is remembered"
+    other.outlines.click()
+    assert widget.outlines.isChecked() and ours.contour and viewer.layers[-1].contour
+    other.close()
 
 
 def test_the_shown_plane_of_a_stack_is_segmented(viewer, session, qtbot, nuclei, settle):

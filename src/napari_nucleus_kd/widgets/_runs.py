@@ -156,7 +156,7 @@ class Runs(QObject):
         self._hide_former(plane)
         if workspace.probability and result.maps is not None:
             _show.add_probability(viewer, plane, result)
-        labels = _show.add_labels(viewer, plane, result, found.table)
+        labels = self._add_labels(plane, found)
         workspace.remember_run(result.nuclei.labels.size / 1e6, found.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             self._labels, self._plane, self._image = labels, plane, image
@@ -174,14 +174,14 @@ class Runs(QObject):
             if layer is not None and layer in viewer.layers:
                 kept = f"\nYour edits stay in “{layer.name}”, now hidden; this is a new layer."
             self._hide_former(plane)
-            self._labels = _show.add_labels(viewer, plane, found.result, found.table)
+            self._labels = self._add_labels(plane, found)
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
     def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
-        _show.add_stored_labels(self._session.viewer, plane, stored)
+        _show.add_stored_labels(self._session.viewer, plane, stored, outlines=workspace.preferences.outlines)
         workspace.remember_run(stored.levels[0].size / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
@@ -189,6 +189,19 @@ class Runs(QObject):
             workspace.outcome = (
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
+
+    def _add_labels(self, plane: Plane, found: Found) -> Labels:
+        outlines = self._session.workspace.preferences.outlines
+        return _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+
+    def draw(self, outlines: bool) -> None:
+        """Draw all nuclei found in this window as outlines or filled, and those to come."""
+        from napari.layers import Labels
+
+        self._session.workspace.remember_outlines(outlines)
+        for layer in self._session.viewer.layers:
+            if isinstance(layer, Labels) and _layers.RECIPE_KEY in layer.metadata:
+                _show.draw(layer, outlines)
 
     def _hide_former(self, plane: Plane) -> None:
         # Results on top of each other cannot be told apart.

@@ -8,8 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from napari_nucleus_kd.channels import nuclear_channels
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.channels import nuclear_channels, sample_pixels
 from napari_nucleus_kd.widgets._layers import (
     CHANNEL_KEY,
     FROM_KEY,
@@ -106,11 +105,10 @@ def _shown_channels(image: Image) -> set[int]:
 
 
 def _sample(image: Image) -> np.ndarray[Any, Any]:
-    """Read a strided sample (C, Y, X) of the coarsest level that still has some detail."""
+    """Read a sample (C, N) of the coarsest level that still has some detail."""
     fit = [level for level in image.levels if min(level.shape[1:]) >= _SAMPLE_PX]
     level = fit[-1] if fit else image.levels[0]
-    step = max(1, max(level.shape[1:]) // (2 * _SAMPLE_PX))
-    return np.asarray(level[:, ::step, ::step])
+    return sample_pixels(level, tuple(range(level.shape[0])))
 
 
 def _contrast(sample: np.ndarray[Any, Any]) -> tuple[float, float]:
@@ -174,7 +172,9 @@ def placed(plane: Plane, region: Region | None) -> dict[str, Any]:
     }
 
 
-def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any]) -> Labels:
+def add_labels(
+    viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any], *, outlines: bool
+) -> Labels:
     """Add the nuclei of a result as a Labels layer over its image.
 
     The array is a copy where the result can be decoded again: then it must be told whether a person
@@ -184,6 +184,7 @@ def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[st
     ----------
     plane : that was segmented; the labels of a stack's plane are one pixel thick and lie in it.
     table : columns of `layer.features`; "index" holds the labels.
+    outlines : draw outlines, not filled nuclei.
     """
     from napari.layers import Labels
 
@@ -195,16 +196,15 @@ def add_labels(viewer: ViewerModel, plane: Plane, result: Result, table: dict[st
         metadata=_result_metadata(plane.source, result.recipe),
         **placed(plane, result.region),
     )
-    _style(layer, result.recipe)
+    draw(layer, outlines)
     viewer.add_layer(layer)
     return layer
 
 
-def _style(layer: Labels, recipe: Recipe) -> None:
-    """Draw outlines on stained tissue, whose colours are the finding, and filled nuclei on dark pictures."""
-    is_stained = recipe.modality in (Modality.HE, Modality.IHC)
-    layer.contour = _OUTLINE_PX if is_stained else 0
-    layer.opacity = 1.0 if is_stained else _LABEL_OPACITY
+def draw(layer: Labels, outlines: bool) -> None:
+    """Draw nuclei as outlines, which leave the image to be seen, or filled."""
+    layer.contour = _OUTLINE_PX if outlines else 0
+    layer.opacity = 1.0 if outlines else _LABEL_OPACITY
 
 
 def _result_metadata(source: Source, recipe: Recipe) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def add_probability(viewer: ViewerModel, plane: Plane, result: Result) -> ImageL
     return layer
 
 
-def add_stored_labels(viewer: ViewerModel, plane: Plane, stored: Stored) -> Labels:
+def add_stored_labels(viewer: ViewerModel, plane: Plane, stored: Stored, *, outlines: bool) -> Labels:
     """Add labels that lie in an OME-Zarr as a lazy layer."""
     from napari.layers import Labels
 
@@ -262,6 +262,6 @@ def add_stored_labels(viewer: ViewerModel, plane: Plane, stored: Stored) -> Labe
         metadata={**_result_metadata(plane.source, stored.recipe), "path": str(stored.path)},
         **placed(plane, stored.recipe.region),
     )
-    _style(layer, stored.recipe)
+    draw(layer, outlines)
     viewer.add_layer(layer)
     return layer

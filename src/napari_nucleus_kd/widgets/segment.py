@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QApplication,
+    QCheckBox,
     QFileDialog,
     QGridLayout,
     QLabel,
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import Image
+    from napari_nucleus_kd.workspace import Preferences
 
-SEGMENT_KEY = "Ctrl+Return"
+SEGMENT_KEY, OUTLINES_KEY = "Ctrl+Return", "Ctrl+Shift+F"
 _SETTLE_MS = 200  # a camera that moves is not measured at each of its steps
 _COPIED_MS = 1500  # how long a button says that it copied
 
@@ -64,9 +66,13 @@ class SegmentWidget(StepWidget):
         )
         self.problem = ProblemBox(self, "segment")
         self.outcome = WordsLabel()
+        self.outlines = QCheckBox("Outlines")
+        self.outlines.setToolTip(f"Draw nuclei as outlines, so that the image stays visible ({OUTLINES_KEY})")
+        self.outlines.setChecked(self.workspace.preferences.outlines)
+        self.outlines.toggled.connect(self.runs.draw)
         self.command = QPushButton("Copy as command")
         self.command.setToolTip(
-            "Put on the clipboard a command line that segments this whole image, or others, the same way"
+            "Put on the clipboard a command line that segments this image, or others, the same way"
         )
         self.command.clicked.connect(self.copy_command)
         self.python = QPushButton("Copy as Python")
@@ -99,7 +105,7 @@ class SegmentWidget(StepWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.plan)
         layout.addLayout(grid)
-        for part in (self.more, self.task, self.problem, self.outcome, self.copies):
+        for part in (self.more, self.task, self.problem, self.outcome, self.outlines, self.copies):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -112,6 +118,8 @@ class SegmentWidget(StepWidget):
         self.follow(events.image, self._on_image)
         self.follow(events.outcome, self._on_outcome)
         self.add_shortcut(SEGMENT_KEY, self.start)
+        self.add_shortcut(OUTLINES_KEY, self.outlines.toggle)
+        self.follow(events.preferences, self._on_preferences)
         self._on_image(self.workspace.image)
         self._on_outcome(self.workspace.outcome)
         self._update_plan()
@@ -166,6 +174,9 @@ class SegmentWidget(StepWidget):
     def _on_image(self, image: Image | None) -> None:
         self.task.set_available(image is not None)
         self.copies.setEnabled(image is not None)
+
+    def _on_preferences(self, known: Preferences) -> None:
+        self.outlines.setChecked(known.outlines)
 
     def _on_outcome(self, text: str) -> None:
         self.outcome.setText(text)
