@@ -165,11 +165,12 @@ def show_models(console: Console, *, check: bool = False) -> bool:
     from napari_nucleus_kd.package import survey_models
 
     models, damaged = survey_models()
-    table = Table("model", "version", "parameters", "SHA-256", "card", caption="use: --model NAME")
+    table = Table("model", "version", "parameters", "SHA-256", caption="use: --model NAME")
     for model in models:
-        card = escape(str(model.folder / "card.md"))
-        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12], card)
+        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12])
     console.print(table)
+    for model in models:
+        console.print(escape(f"{model.spec.name}: {model.folder / 'card.md'}"), soft_wrap=True, highlight=False)
     for folder, problem in damaged.items():
         console.print(f"[bold red]{escape(folder.name)}[/] cannot be used: {escape(problem)}", soft_wrap=True)
     if not check:

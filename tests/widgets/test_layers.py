@@ -85,7 +85,7 @@ def test_lazy_pixels_stay_lazy_and_limits_are_measured_on_a_sample(model):
     low, high = keywords["contrast_limits"]
     assert 0 < low < 0.01 * high
     _show.layer_data(Image((full,), (Channel("DAPI"),)))
-    assert len(reads) < 200, "without a pyramid, a few blocks of the file are enough"
+    assert len(reads) <= 4 * 64, "without a pyramid, a few blocks of the file are enough"
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
