@@ -157,42 +157,38 @@ def _basins(
 
 
 def _tidy(labels: LabelArray, min_area: int, *, fill: bool) -> LabelArray:
-    """Keep the largest piece of each nucleus, fill its holes, drop small ones, renumber 1..n."""
-    pieces = cc3d.connected_components(labels, connectivity=4)
-    area = np.bincount(pieces.ravel())
+    """Keep the largest piece of each nucleus, drop small ones, number them 1..n and fill their holes."""
+    pieces = cc3d.connected_components(labels, connectivity=4).ravel()
+    inside = np.flatnonzero(pieces)
+    piece = pieces[inside]
+    area = np.bincount(piece, minlength=1)
     owner = np.zeros(len(area), labels.dtype)
-    owner[pieces.ravel()] = labels.ravel()
+    owner[piece] = labels.ravel()[inside]
     largest = np.zeros(int(owner.max()) + 1, np.int64)
     by_area = np.argsort(area, kind="stable")
     largest[owner[by_area]] = by_area  # the last, that is the largest, piece wins
     keep = (largest[owner] == np.arange(len(area))) & (area >= min_area) & (owner > 0)
-    kept = np.where(keep, np.arange(len(area)), 0)[pieces]
+    number = np.where(keep, np.cumsum(keep), 0).astype(np.int32)
+    kept = np.zeros(labels.shape, np.int32)
+    kept.flat[inside] = number[piece]
     if fill:
-        kept = _fill_holes(kept)
-    renumbered, _ = fastremap.renumber(kept.astype(np.int32), in_place=True)
-    return np.asarray(renumbered, np.int32)
+        _fill_holes(kept)
+    return kept
 
 
-def _fill_holes(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Give background enclosed by a single nucleus to it."""
+def _fill_holes(labels: LabelArray) -> None:
+    """Give background enclosed by a single nucleus to it, in place."""
     gaps = cc3d.connected_components(labels == 0, connectivity=4)
-    count = int(gaps.max())
-    if count < 2:
-        return labels
-    low = np.full(count + 1, np.iinfo(np.int64).max)
-    high = np.zeros(count + 1, np.int64)
-    for a, b in (
-        (gaps[:, 1:], labels[:, :-1]),
-        (gaps[:, :-1], labels[:, 1:]),
-        (gaps[1:], labels[:-1]),
-        (gaps[:-1], labels[1:]),
-    ):
-        rim = (a > 0) & (b > 0)
-        np.minimum.at(low, a[rim], b[rim])
-        np.maximum.at(high, a[rim], b[rim])
+    enclosed = np.ones(int(gaps.max()) + 1, bool)
+    enclosed[0] = False
     for edge in (gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]):
-        high[edge] = -1  # open to the outside
-    owner = np.where(low == high, high, 0)
-    owner[0] = 0
-    filled: npt.NDArray[np.integer] = np.where(gaps > 0, owner[gaps], labels)
-    return filled
+        enclosed[edge] = False
+    holes = np.flatnonzero(enclosed[gaps])
+    gap = gaps.flat[holes]
+    low, high = np.full(len(enclosed), np.iinfo(np.int32).max), np.zeros(len(enclosed), np.int64)
+    for step in (-labels.shape[1], labels.shape[1], -1, 1):  # to the four neighbours; no hole is at an edge
+        beside = labels.flat[holes + step]
+        rim = beside > 0
+        np.minimum.at(low, gap[rim], beside[rim])
+        np.maximum.at(high, gap[rim], beside[rim])
+    labels.flat[holes] = np.where(low == high, high, 0)[gap]
