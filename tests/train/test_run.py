@@ -29,15 +29,6 @@ TINY = TrainSettings(
 )
 
 
-def drain(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return stop.value, seen
-
-
 def picture(seed):
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[:96, :112]
@@ -81,20 +72,20 @@ def test_batches_depend_on_seed_and_step_only(index):
     assert not torch.equal(x, other)
 
 
-def test_killed_run_goes_on_to_the_same_weights(index, tmp_path):
-    whole, _ = drain(train_steps(TINY, index, tmp_path / "whole"))
+def test_killed_run_goes_on_to_the_same_weights(index, tmp_path, finish):
+    whole, _ = finish(train_steps(TINY, index, tmp_path / "whole"))
     steps = train_steps(TINY, index, tmp_path / "cut")
     for _ in range(4):  # past the checkpoint of step 3
         next(steps)
     steps.close()
-    resumed, seen = drain(train_steps(TINY, index, tmp_path / "cut"))
+    resumed, seen = finish(train_steps(TINY, index, tmp_path / "cut"))
     assert [p.done for p in seen] == [4, 5, 6]
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path):
-    drain(train_steps(TINY, index, tmp_path / "run"))
+def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
+    finish(train_steps(TINY, index, tmp_path / "run"))
     other = TINY.model_copy(update={"seed": 5})
     with pytest.raises(SettingsError, match="other seed; choose another output"):
         next(train_steps(other, index, tmp_path / "run"))
@@ -103,10 +94,10 @@ def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path):
         next(train_steps(TINY, index, tmp_path / "run"))
 
 
-def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path):
-    first, _ = drain(run_steps(TINY, index, tmp_path / "first"))
+def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path, finish):
+    first, _ = finish(run_steps(TINY, index, tmp_path / "first"))
     again = TINY.model_copy(update={"start": str(first.folder), "steps": 1, "learning_rate": 1e-12})
-    second, _ = drain(run_steps(again, index, tmp_path / "second"))
+    second, _ = finish(run_steps(again, index, tmp_path / "second"))
     assert second.spec.parent == "tiny"
     for a, b in zip(first.network().parameters(), second.network().parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
@@ -123,17 +114,17 @@ def test_a_stopped_run_leaves_no_half_judged_package(index, tmp_path):
     assert {p.name for p in (tmp_path / "run").iterdir()} == {"recipe.json", "log.csv", "checkpoint.pt"}
 
 
-def test_training_learns(index, tmp_path):
+def test_training_learns(index, tmp_path, finish):
     settings = TINY.model_copy(update={"steps": 60, "average": 0.8, "learning_rate": 5e-3})
-    _, seen = drain(train_steps(settings, index, tmp_path / "run"))
+    _, seen = finish(train_steps(settings, index, tmp_path / "run"))
     first, last = (np.mean([p.values["foreground"] for p in part]) for part in (seen[:10], seen[-10:]))
     assert last < 0.8 * first
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in log] == list(range(3, 61, 3))
 
 
-def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path):
-    model, _ = drain(run_steps(TINY, index, tmp_path / "run"))
+def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path, finish):
+    model, _ = finish(run_steps(TINY, index, tmp_path / "run"))
     assert model.spec.name == "tiny"
     assert model.verify() < 1e-3
     assert model.spec.metrics["s0"]["images"] == [1.0]
@@ -142,10 +133,10 @@ def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path):
     assert TrainSettings.model_validate(embedded) == TINY
 
 
-def test_evaluate_scores_every_image_of_the_split(index):
+def test_evaluate_scores_every_image_of_the_split(index, finish):
     from napari_nucleus_kd.config import Recipe
 
-    scores, _ = drain(evaluate_steps(index, "val", Recipe(segmenter="classical")))
+    scores, _ = finish(evaluate_steps(index, "val", Recipe(segmenter="classical")))
     assert [s.name for s in scores] == ["4.png"]
     assert scores[0].values["dice"] > 0.8
     assert 0 <= summary(scores)["s0"]["pq"][0] <= 1

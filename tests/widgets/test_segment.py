@@ -9,7 +9,7 @@ import pytest
 from qtpy.QtWidgets import QApplication, QFileDialog, QTextBrowser
 
 from napari_nucleus_kd import pipeline
-from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.types import Progress, Region
@@ -298,6 +298,16 @@ def test_plain_layers_are_segmented(viewer, session, qtbot, nuclei, settle, rgb)
     assert labels.data.max() > 20
     np.testing.assert_allclose(labels.translate, (10, 20))
     assert "area_px2" in labels.features
+
+
+def test_changed_thresholds_show_while_they_are_folded_away(widget, session):
+    assert widget.more.heading.text() == "▸  More"
+    session.workspace.set_recipe(decode=DecodeSettings(split=0.7))
+    assert "thresholds changed" in widget.more.heading.text()
+    widget.more.set_open(True)
+    assert widget.more.heading.text().startswith("▾  More (")
+    session.workspace.set_recipe(decode=None)
+    assert widget.more.heading.text() == "▾  More"
 
 
 def test_outlines_or_filled_for_all_nuclei_now_and_later(widget, session, viewer, settle, tmp_path):

@@ -145,12 +145,17 @@ class Fold(QWidget):
         layout.addWidget(content)
         self._on_toggled(is_open)
 
+    def set_title(self, title: str) -> None:
+        """Change the heading."""
+        self._title = title
+        self.heading.setText(f"{'▾' if self.heading.isChecked() else '▸'}  {title}")
+
     def set_open(self, is_open: bool) -> None:
         """Show or hide the content."""
         self.heading.setChecked(is_open)
 
     def _on_toggled(self, is_open: bool) -> None:
-        self.heading.setText(f"{'▾' if is_open else '▸'}  {self._title}")
+        self.set_title(self._title)
         self.content.setVisible(is_open)
         self.toggled.emit(is_open)
 

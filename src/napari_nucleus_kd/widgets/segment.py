@@ -117,10 +117,12 @@ class SegmentWidget(StepWidget):
         self.follow(self.session.sources_changed, self._update_soon)
         self.follow(events.image, self._on_image)
         self.follow(events.outcome, self._on_outcome)
+        self.follow(events.recipe, self._on_recipe)
         self.add_shortcut(SEGMENT_KEY, self.start)
         self.add_shortcut(OUTLINES_KEY, self.outlines.toggle)
         self.follow(events.preferences, self._on_preferences)
         self._on_image(self.workspace.image)
+        self._on_recipe(self.workspace.recipe)
         self._on_outcome(self.workspace.outcome)
         self._update_plan()
 
@@ -174,6 +176,11 @@ class SegmentWidget(StepWidget):
     def _on_image(self, image: Image | None) -> None:
         self.task.set_available(image is not None)
         self.copies.setEnabled(image is not None)
+
+    def _on_recipe(self, _: Recipe) -> None:
+        # Thresholds stay for the next image: that must be seen while they are folded away.
+        changed = self.workspace.chosen_decode() is not None
+        self.more.set_title("More (thresholds changed)" if changed else "More")
 
     def _on_preferences(self, known: Preferences) -> None:
         self.outlines.setChecked(known.outlines)
