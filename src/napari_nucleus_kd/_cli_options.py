@@ -134,6 +134,14 @@ Split = Annotated[
     float | None,
     typer.Option(help="0 to 1: 0 joins touching nuclei, 1 splits them readily.", rich_help_panel=_NUCLEI),
 ]
+MinScore = Annotated[
+    float | None,
+    typer.Option(
+        "--min-score",
+        help="0 to 1: nuclei that the model is less sure of are removed.",
+        rich_help_panel=_NUCLEI,
+    ),
+]
 MinArea = Annotated[
     int | None,
     typer.Option(

@@ -84,6 +84,7 @@ def segment(
     diameter_um: options.DiameterUm = None,
     foreground: options.Foreground = None,
     split: options.Split = None,
+    min_score: options.MinScore = None,
     min_area: options.MinArea = None,
     fill_holes: options.FillHoles = None,
     file_format: options.FileFormat = options.Format.TIFF,
@@ -111,7 +112,13 @@ def segment(
         "diameter_px": diameter,
         "diameter_um": diameter_um,
     }
-    decode = {"foreground": foreground, "split": split, "min_area_px": min_area, "fill_holes": fill_holes}
+    decode = {
+        "foreground": foreground,
+        "split": split,
+        "min_score": min_score,
+        "min_area_px": min_area,
+        "fill_holes": fill_holes,
+    }
     jobs = find_jobs(inputs)
     request = build_recipe(None if recipe is None else read_recipe(recipe), given, refit=refit)
     request = settle_request(request, decode)

@@ -24,6 +24,7 @@ class DecodeSettings(Settings):
 
     foreground: float = Field(0.5, ge=0.01, le=0.99, description="Pixels at least this probable are nucleus")
     split: float = Field(0.5, ge=0, le=1, description="0 joins touching nuclei, 1 splits them readily")
+    min_score: float = Field(0.5, ge=0, le=1, description="Nuclei with a lower score are removed")
     min_area_px: int = Field(20, ge=0, description="Smaller objects are removed; in image pixels (area)")
     fill_holes: bool = Field(True, description="Fill holes inside a nucleus")
 

@@ -110,7 +110,8 @@ class Nuclei:
     Attributes
     ----------
     labels : (Y, X) int32; 0 is background, nuclei are 1..n.
-    scores : (n,) float32 in [0, 1], mean foreground probability of nucleus 1..n; None if unknown.
+    scores : (n,) float32 in [0, 1], how sure the segmenter is of nucleus 1..n: the mean foreground
+        probability, which in a network's maps counts more the deeper inside; None if unknown.
     """
 
     labels: LabelArray

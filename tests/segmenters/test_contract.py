@@ -64,6 +64,18 @@ def test_odd_and_empty_tiles_give_no_nuclei(segmenter, shape):
     assert segmenter.estimate_diameter([np.zeros((3, *shape), np.float32)]) is None
 
 
+def test_doubtful_nuclei_go_by_their_score(segmenter, tile):
+    maps = segmenter.maps(tile[0], None)
+    everything = segmenter.decode(maps, DecodeSettings(min_score=0))
+    assert everything.scores.min() > 0.1 and everything.scores.max() <= 1
+    limit = float(np.sort(everything.scores)[everything.count // 2])
+    surer = segmenter.decode(maps, DecodeSettings(min_score=limit))
+    assert surer.count == np.count_nonzero(everything.scores >= limit) < everything.count
+    np.testing.assert_array_equal(surer.scores, everything.scores[everything.scores >= limit])
+    np.testing.assert_array_equal(np.unique(surer.labels), np.arange(surer.count + 1))
+    assert (everything.labels[surer.labels > 0] > 0).all()
+
+
 def test_small_nuclei_go_by_area_in_image_pixels(segmenter, tile):
     picture, _ = tile
     for diameter in (18.0, 9.0, 80.0):

@@ -90,7 +90,7 @@ class ClassicalSegmenter:
         dip = max(0.01, (1 - settings.split) * 0.2 * diameter / 2)
         seeds = label(h_maxima(depth, dip))
         labels = watershed(-depth, seeds, mask=mask)
-        return _kept(labels.astype(np.int32), foreground, settings.min_area_px)
+        return _kept(labels.astype(np.int32), foreground, settings)
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the area-weighted median diameter of connected foreground parts."""
@@ -121,11 +121,11 @@ class ClassicalSegmenter:
         return scaled
 
 
-def _kept(labels: LabelArray, foreground: FloatArray, min_area_px: int) -> Nuclei:
-    """Remove small nuclei, number the rest 1..n and score them."""
+def _kept(labels: LabelArray, foreground: FloatArray, settings: DecodeSettings) -> Nuclei:
+    """Score nuclei, remove small and doubtful ones, number the rest 1..n."""
     area = np.bincount(labels.ravel(), minlength=1)
-    kept = area >= max(min_area_px, 1)
+    score = np.bincount(labels.ravel(), foreground.ravel(), minlength=1) / np.maximum(area, 1)
+    kept = (area >= max(settings.min_area_px, 1)) & (score >= settings.min_score)
     kept[0] = False
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    total = np.bincount(labels.ravel(), foreground.ravel(), minlength=1)
-    return Nuclei(number[labels], (total[kept] / area[kept]).astype(np.float32))
+    return Nuclei(number[labels], score[kept].astype(np.float32))

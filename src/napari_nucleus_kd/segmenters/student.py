@@ -105,13 +105,16 @@ class StudentSegmenter:
         """Turn maps into nuclei at the network's resolution, then bring them to image resolution."""
         by_name = {name: maps[name] for name in maps.names}
         found = instances.decode(by_name, settings, magnification=maps.scale)
-        scores = _mean_per_label(maps["foreground"], found)
+        scores = _scores(maps["foreground"], maps["distance"], found)
+        found, scores = _kept(found, scores, scores >= settings.min_score)
         if maps.scale == 1:
             return Nuclei(found, scores)
         labels = _at_image_pixels(found, maps)
         if maps.scale < 1:
             labels = _with_fine_edge(found, labels, maps, settings.foreground)
-        return _renumbered(labels, scores)
+        # Between the pixels nuclei may have been lost.
+        seen = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:] > 0
+        return Nuclei(*_kept(labels, scores, seen))
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median predicted diameter in image pixels, if it is one the network can judge."""
@@ -210,17 +213,22 @@ def _enlarged(values: FloatArray, maps: Maps) -> FloatArray:
     return image
 
 
-def _renumbered(labels: LabelArray, scores: FloatArray) -> Nuclei:
-    """Return nuclei numbered 1..n without gaps, where labels were lost between pixels."""
-    kept = np.bincount(labels.ravel(), minlength=len(scores) + 1) > 0
-    kept[0] = False
-    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[labels], scores[kept[1:]])
+def _kept(
+    labels: LabelArray, scores: FloatArray, kept: npt.NDArray[np.bool_]
+) -> tuple[LabelArray, FloatArray]:
+    """Return those of nuclei 1..n that are kept, numbered without gaps, and their scores."""
+    if kept.all():
+        return labels, scores
+    number = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+    return number[labels], scores[kept]
 
 
-def _mean_per_label(values: FloatArray, labels: LabelArray) -> FloatArray:
-    """Return the mean value in labels 1..n."""
-    area = np.bincount(labels.ravel(), minlength=1)
-    total = np.bincount(labels.ravel(), values.ravel(), minlength=1)
-    means: FloatArray = (total[1:] / np.maximum(area[1:], 1)).astype(np.float32)
-    return means
+def _scores(foreground: FloatArray, depth: FloatArray, labels: LabelArray) -> FloatArray:
+    """Return how sure the foreground of nuclei 1..n is, most of all where they are deep.
+
+    So the score says little of the edge, and hardly depends on the threshold that was drawn there.
+    """
+    weight = np.bincount(labels.ravel(), depth.ravel(), minlength=1)[1:]
+    total = np.bincount(labels.ravel(), (foreground * depth).ravel(), minlength=1)[1:]
+    scores: FloatArray = (total / np.maximum(weight, 1e-6)).astype(np.float32)
+    return scores

@@ -49,6 +49,9 @@ class MoreControls(QWidget):
             self.device.addItem(_DEVICE_WORDS[name], name)
         self.foreground = _slider(0.01, 0.99, "Pixels at least this probable are nucleus: lower finds more")
         self.split = _slider(0.0, 1.0, "0 joins touching nuclei, 1 splits them readily")
+        self.min_score = _slider(
+            0.0, 1.0, "Nuclei with a lower score are removed; the score is in the layer's features table"
+        )
         self.min_area = _spin(0, 100_000, " px²", "Smaller objects are removed")
         self.fill_holes = QCheckBox("Fill holes")
         self.fill_holes.setToolTip("Fill holes inside a nucleus")
@@ -71,6 +74,7 @@ class MoreControls(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Foreground", self.foreground)
         form.addRow("Split", self.split)
+        form.addRow("Min. score", self.min_score)
         form.addRow("Min. area", self.min_area)
         form.addRow("", row(self.fill_holes, self.defaults))
         form.addRow(self.state)
@@ -79,7 +83,7 @@ class MoreControls(QWidget):
         form.addRow("", self.probability)
 
     def _connect(self, owner: StepWidget) -> None:
-        for control in (self.foreground, self.split, self.min_area):
+        for control in (self.foreground, self.split, self.min_score, self.min_area):
             control.valueChanged.connect(self._on_threshold)
         self.fill_holes.toggled.connect(self._on_threshold)
         self.defaults.clicked.connect(lambda: self._workspace.set_recipe(decode=None))
@@ -109,6 +113,7 @@ class MoreControls(QWidget):
         values = (
             (self.foreground, decode.foreground),
             (self.split, decode.split),
+            (self.min_score, decode.min_score),
             (self.min_area, decode.min_area_px),
         )
         for control, value in values:
@@ -138,6 +143,7 @@ class MoreControls(QWidget):
             decode=DecodeSettings(
                 foreground=round(self.foreground.value(), 3),
                 split=round(self.split.value(), 3),
+                min_score=round(self.min_score.value(), 3),
                 min_area_px=self.min_area.value(),
                 fill_holes=self.fill_holes.isChecked(),
             )

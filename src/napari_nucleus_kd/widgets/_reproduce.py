@@ -24,7 +24,12 @@ _OPTIONS = {
     "diameter_px": "--diameter",
     "diameter_um": "--diameter-um",
 }
-_DECODE_OPTIONS = {"foreground": "--foreground", "split": "--split", "min_area_px": "--min-area"}
+_DECODE_OPTIONS = {
+    "foreground": "--foreground",
+    "split": "--split",
+    "min_score": "--min-score",
+    "min_area_px": "--min-area",
+}
 _IN_THE_CONSOLE = "# In the console of the napari window, which knows the viewer."
 
 
