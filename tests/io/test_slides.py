@@ -14,9 +14,12 @@ from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io._choice import Choice
 from napari_nucleus_kd.io._slides import has_openslide, read_slide
+from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.types import Modality
 
 needs_openslide = pytest.mark.skipif(not has_openslide(), reason="OpenSlide is not installed (slides extra)")
-REAL = [Path(p) for p in os.environ.get("NUCLEUS_KD_REAL_SLIDES", "").split(os.pathsep) if p]
+APERIO = Path(__file__).with_name("slides") / "CMU-1-Small-Region.svs"
+MORE = [Path(p) for p in os.environ.get("NUCLEUS_KD_REAL_SLIDES", "").split(os.pathsep) if p]
 
 
 @pytest.fixture
@@ -69,8 +72,8 @@ def test_without_openslide_the_remedy_is_named(
         read(tmp_path / f"a{suffix}")
 
 
-@pytest.mark.skipif(not REAL, reason="NUCLEUS_KD_REAL_SLIDES names no slide files (separated like PATH)")
-@pytest.mark.parametrize("path", REAL, ids=lambda p: p.name)
+# More slides may be named in NUCLEUS_KD_REAL_SLIDES, separated like PATH.
+@pytest.mark.parametrize("path", [APERIO, *MORE], ids=lambda p: p.name)
 def test_a_real_slide(path: Path) -> None:
     image = read(path)
     assert len(image.channels) == image.pixels.shape[0]
@@ -85,3 +88,11 @@ def test_a_real_slide(path: Path) -> None:
     if has_openslide() and image.rgb:
         other = read_slide(path, Choice()).pixels[middle].compute()
         assert np.abs(region.astype(int) - other).mean() < 3  # two JPEG decoders
+
+
+def test_the_metadata_of_the_aperio_slide() -> None:
+    image = read(APERIO)
+    assert image.shape_yx == (2967, 2220) and image.rgb
+    assert [channel.name for channel in image.channels] == ["red", "green", "blue"]
+    assert image.pixel_size_um == pytest.approx(0.499)
+    assert suggest_modality(image)[0] is Modality.HE
