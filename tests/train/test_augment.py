@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_nucleus_kd.metrics import median_diameter
-from napari_nucleus_kd.train.augment import recolor, warp
+from napari_nucleus_kd.train.augment import _immuno, recolor, warp
 from napari_nucleus_kd.types import Modality
 
 
@@ -70,14 +70,38 @@ def test_recolor_stays_in_range_and_repeats(disc, modality):
         np.testing.assert_array_equal(first, again)
 
 
-def test_stained_nuclei_sometimes_turn_brown():
-    """In some pictures some nuclei get more red than blue light through: brown."""
+@pytest.fixture
+def tissue():
+    """Nine blue nuclei in pale cytoplasm, in optical density, and their labels."""
     yy, xx = np.mgrid[:96, :96]
-    labels = ((np.hypot(yy % 32 - 16, xx % 32 - 16) < 10) * (1 + yy // 32 * 3 + xx // 32)).astype(np.int32)
-    image = np.where(labels > 0, np.array([0.4, 0.3, 0.6])[:, None, None], 0.9).astype(np.float32)
-    brown = []
+    labels = ((np.hypot(yy % 32 - 16, xx % 32 - 16) < 8) * (1 + yy // 32 * 3 + xx // 32)).astype(np.int32)
+    picture = np.where(labels > 0, np.array([0.4, 0.3, 0.6])[:, None, None], 0.9).astype(np.float32)
+    return -np.log(picture), labels
+
+
+def browner(density, where):
+    """How much more blue than red light a part swallows; brown stain does, blue does not."""
+    return float(density[2][where].mean() - density[0][where].mean())
+
+
+def test_immunostains_are_painted_on_nuclei_or_around_them(tissue):
+    density, labels = tissue
+    kinds = set()
     for seed in range(40):
-        seen = recolor(image, labels, Modality.HE, np.random.default_rng(seed))
-        ratio = [seen[0][labels == i].mean() - seen[2][labels == i].mean() for i in range(1, 10)]
-        brown.append(max(ratio) > 0.1 > min(ratio))
-    assert any(brown)
+        seen = _immuno(density, labels, np.random.default_rng(seed))
+        assert seen.shape == density.shape and np.isfinite(seen).all() and seen.min() >= 0
+        nuclei = [browner(seen, labels == i) for i in range(1, 10)]
+        around = ndimage.binary_dilation(labels > 0, iterations=3) & (labels == 0)
+        if max(nuclei) > 0.1 > min(nuclei):
+            kinds.add("some nuclei")
+        if browner(seen, around) > 0.05 and max(nuclei) < 0.05:
+            kinds.add("around blue nuclei")
+    assert kinds == {"some nuclei", "around blue nuclei"}
+
+
+def test_some_stained_pictures_become_immunostains(tissue):
+    density, labels = tissue
+    image = np.exp(-density)
+    seen = [recolor(image, labels, Modality.HE, np.random.default_rng(seed)) for seed in range(40)]
+    brown = [browner(-np.log(np.clip(picture, 0.01, 1)), ...) for picture in seen]
+    assert min(brown) < 0 < max(brown)

@@ -139,8 +139,8 @@ def _glow(image: FloatArray, sigma_px: float) -> FloatArray:
 
 def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
     density = -np.log(np.clip(image, 0.01, 1))  # (3, H, W) optical density
-    if rng.random() < 0.25:
-        density = _brown(density, labels, rng)
+    if rng.random() < 0.35:
+        density = _immuno(density, labels, rng)
     mix = np.eye(3) + rng.normal(0, 0.08, (3, 3))
     gain = np.exp(rng.normal(0, 0.15, 3)) * np.exp(rng.normal(0, 0.2))
     density = np.einsum("ij,jhw->ihw", (mix * gain[:, None]).astype(np.float32), density)
@@ -153,15 +153,47 @@ def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) ->
     return 1 - image if rng.random() < 0.04 else image
 
 
-def _brown(density: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
-    """Make IHC of H&E: some nuclei turn brown, the rest blue, cytoplasm pales."""
+def _immuno(density: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
+    """Make IHC of H&E: stain nuclei or what is around them brown, and pale the rest."""
     amount = density.mean(0)
+    nucleus = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
+    paint = _brown_nuclei if rng.random() < 0.5 else _brown_cells
+    brown, blue = paint(amount, nucleus, labels, rng)
+    return np.asarray(brown * DAB[:, None, None] + blue * HAEMATOXYLIN[:, None, None], np.float32)
+
+
+def _brown_nuclei(
+    amount: FloatArray, nucleus: FloatArray, labels: LabelArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return the amounts of brown and blue where some nuclei are positive and the rest blue."""
     positive = rng.random(int(labels.max()) + 1) < rng.uniform(0.1, 0.9)
     positive[0] = False
-    brown = ndimage.gaussian_filter(positive[labels].astype(np.float32), 0.8)
-    nucleus = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
-    strength = amount * (rng.uniform(0.2, 0.6) + (1 - rng.uniform(0.2, 0.6)) * nucleus)
-    dab = brown * np.float32(rng.uniform(0.8, 2.2))
-    blue = (1 - brown) * np.float32(rng.uniform(0.5, 1.1))
-    stains = strength * dab * DAB[:, None, None] + strength * blue * HAEMATOXYLIN[:, None, None]
-    return np.asarray(1.8 * stains, np.float32)
+    share = ndimage.gaussian_filter(positive[labels].astype(np.float32), 0.8)
+    strength = amount * (rng.uniform(0.2, 0.6) + (1 - rng.uniform(0.2, 0.6)) * nucleus) * 1.8
+    return strength * share * rng.uniform(0.8, 2.2), strength * (1 - share) * rng.uniform(0.5, 1.1)
+
+
+def _brown_cells(
+    amount: FloatArray, nucleus: FloatArray, labels: LabelArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return the amounts of brown and blue where cytoplasm and membranes are positive in some areas."""
+    away, nearest = ndimage.distance_transform_edt(labels == 0, return_indices=True)
+    owner = labels[tuple(nearest)]
+    edge = (owner != np.roll(owner, 1, 0)) | (owner != np.roll(owner, 1, 1))
+    reach = rng.uniform(4, 25)
+    cell = 1 / (1 + np.exp((away - reach) / 2))
+    membrane = ndimage.gaussian_filter(edge.astype(np.float32), rng.uniform(0.7, 1.5)) * 3
+    area = _smooth_field(labels.shape, rng) > rng.uniform(-0.8, 0.5)
+    grain = amount / (ndimage.gaussian_filter(amount, 6) + 0.05)  # the texture of the tissue
+    body = rng.uniform(0.2, 1.8) * grain
+    around = cell * area * (body + rng.uniform(0, 1.2) * membrane)
+    brown = around * (1 - nucleus * rng.uniform(0.5, 1))
+    blue = amount * (nucleus * rng.uniform(0.5, 1.4) + (1 - nucleus) * rng.uniform(0, 0.25))
+    return brown, blue
+
+
+def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
+    """Return a picture of wide hills and valleys about 0."""
+    coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, 4, 4)).astype(np.float32))
+    field: FloatArray = F.interpolate(coarse, size=shape, mode="bicubic", align_corners=True)[0, 0].numpy()
+    return field
