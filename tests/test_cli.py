@@ -393,6 +393,20 @@ def test_tiff_refuses_what_does_not_fit_and_names_the_way_out(
     assert segment(image, "-o", out, "--format", "ome-zarr").exit_code == 0
 
 
+def test_a_part_of_what_does_not_fit_is_written_as_tiff(
+    image: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cli_segment, "MAX_TIFF_PX", 64 * 64)
+    assert segment(image, "-o", out, "--region", 0, 0, 64, 64).exit_code == 0
+
+
+def test_a_result_without_its_table_is_not_called_done(image: Path, out: Path) -> None:
+    assert segment(image, "-o", out).exit_code == 0
+    (out / "cells_nuclei.csv").unlink()
+    again = segment(image, "-o", out)
+    assert again.exit_code == 1 and "table" in again.output
+
+
 def test_info_describes_the_computer() -> None:
     result = run("info")
     assert result.exit_code == 0, result.output

@@ -177,7 +177,7 @@ def test_a_small_picture_that_does_not_fit_goes_in_blocks_at_once():
     engine = Engine(Small(48**2), lambda: Big(10**6), 16)
     picture = np.random.default_rng(0).random((3, 48, 64), np.float32)
     np.testing.assert_array_equal(engine.run(picture), picture * 2)
-    assert "blocks of 32 px" in engine.notes[0] and "at once now 1" in engine.notes[1]
+    assert "blocks of 27 px" in engine.notes[0] and "at once now 1" in engine.notes[1]
 
 
 def test_any_other_failure_of_a_device_takes_the_cpu_and_says_so():

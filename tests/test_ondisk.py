@@ -240,3 +240,14 @@ def test_a_folder_that_is_no_zarr_is_never_replaced(image, recipe, path):
     with pytest.raises(WriteError, match="something else"):
         next(segment_to_zarr_steps(image, path, recipe, overwrite=True))
     assert (path / "thesis.txt").exists()
+
+
+def test_what_another_version_left_unfinished_is_begun_anew(image, recipe, path, finish, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(ondisk, "_FORMAT", 1)
+        steps = segment_to_zarr_steps(image, path, recipe)
+        while next(steps).done < 3:
+            pass
+        steps.close()
+    _, seen = finish(segment_to_zarr_steps(image, path, recipe))
+    assert next(p.done for p in seen if p.total) == 1

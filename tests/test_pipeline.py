@@ -7,6 +7,7 @@ import napari_nucleus_kd as nk
 from napari_nucleus_kd import pipeline
 from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
+from napari_nucleus_kd.job import used_channels
 from napari_nucleus_kd.pipeline import (
     measure_result,
     redecode,
@@ -228,3 +229,28 @@ def test_a_pixel_size_other_than_the_files_is_said(draw, recipe):
     told = segment(image, recipe, pixel_size_um=0.325)
     assert any("0.325 um" in note and "0.5 um" in note for note in told.notes)
     assert not any("the file says" in note for note in segment(image, recipe).notes)
+
+
+def test_channels_of_one_name_are_measured_each(draw):
+    pixels, _ = draw(120, 120)
+    image = Image((np.stack([pixels, pixels // 2]),), (Channel("DAPI"), Channel("DAPI")))
+    result = segment(image, segmenter="classical", channels=(0, 1))
+    table = measure_result(result, image)
+    first, second = table["mean DAPI (channel 0)"], table["mean DAPI (channel 1)"]
+    assert (first > 1.9 * second).all() and "mean DAPI" not in table
+
+
+def test_measuring_a_part_does_not_copy_the_whole(draw):
+    pixels = np.stack([draw(200, 200)[0]] * 2)
+    image = Image((pixels,), (Channel("DAPI"), Channel("CD3")))
+    part, _ = used_channels(image, Recipe(channels=(1,), region=Region(0, 0, 50, 50)))
+    assert part.shape == (1, 50, 50) and part.base is None
+    both, _ = used_channels(image, Recipe(channels=(0, 1)))
+    assert both is pixels
+
+
+def test_edges_of_a_region_may_be_numpys_whole_numbers_only():
+    recipe = Recipe(region=Region(*np.array([0, 0, 64, 64])))
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    with pytest.raises(SettingsError, match="whole numbers"):
+        segment(np.zeros((80, 80)), region=Region(0, 0, 64.0, 64))

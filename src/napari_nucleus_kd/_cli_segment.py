@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
 
 # A TIFF's labels are made in memory: 4 bytes a pixel, and some copies.
 MAX_TIFF_PX = 2**27
+_ROWS = 1 << 16  # of a table that are written at once
 _ENDINGS = {Format.TIFF: "_labels.tif", Format.OME_ZARR: "_labels.ome.zarr"}
 
 
@@ -131,6 +131,8 @@ def _done_before(job: Job, order: Order, labels: Path, asked: Question) -> Outco
         reason = "nothing beside it says how it was made"
     elif labels != _labels_path(job, order) or record.labels != labels.name:
         reason = "the result of this name has another format"
+    elif not _table_path(job, order).exists():
+        reason = "the table of its nuclei is not beside it"
     elif differences := record.question.differences(asked):
         reason = ", ".join(differences)
     else:
@@ -158,23 +160,35 @@ def _table_path(job: Job, order: Order) -> Path:
     return order.output / f"{job.name}_nuclei.csv"
 
 
-def _as_csv(columns: Columns) -> str:
-    """Return the table of the nuclei as text, numbers to seven digits."""
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    written = (
-        column.tolist() if column.dtype.kind in "iu" else [f"{value:.7g}" for value in column.tolist()]
-        for column in columns.values()
-    )
-    writer.writerows(zip(*written, strict=True))
-    return text.getvalue()
+def _write_table(path: Path, columns: Columns) -> None:
+    """Write one row for each nucleus, numbers to seven digits."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        count = len(columns["label"])
+        for start in range(0, count, _ROWS):  # as text all of them need a multiple of the memory
+            part = (column[start : start + _ROWS] for column in columns.values())
+            text = (c.tolist() if c.dtype.kind in "iu" else [f"{v:.7g}" for v in c.tolist()] for c in part)
+            writer.writerows(zip(*text, strict=True))
+
+
+@contextmanager
+def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
+    """Write the table beside its name; what is not taken from there is removed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _write_table(partial, columns)
+        yield partial
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _finish(
-    job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome, columns: Columns
+    job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome, table: Path
 ) -> Outcome:
-    """Write table, recipe and record beside the labels; labels of another format go, they are replaced."""
+    """Put the table in place and write recipe and record; labels of another format go, they are replaced."""
     from napari_nucleus_kd import __version__
 
     for ending in _ENDINGS.values():
@@ -189,14 +203,14 @@ def _finish(
         notes=outcome.notes,
         version=__version__,
     )
-    write_text(_table_path(job, order), _as_csv(columns))
+    table.replace(_table_path(job, order))
     write_text(order.output / f"{job.name}_recipe.json", recipe.model_dump_json(indent=2) + "\n")
     write_text(_record_path(job, order), record.model_dump_json(indent=2) + "\n")
     return outcome
 
 
 def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Generator[Progress, None, Outcome]:
-    height, width = image.shape_yx
+    height, width = (order.request.region or image).shape_yx
     if height * width > MAX_TIFF_PX:
         raise SettingsError(
             f"{job.source.name} has {width} x {height} pixels, above the {MAX_TIFF_PX:,} that --format tiff "
@@ -206,7 +220,7 @@ def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
     recipe, notes = result.recipe, (*image.notes, *result.notes)
     outcome = Outcome(job.name, "done", result.nuclei.count, result.seconds, notes)
     columns = pipeline.measure_result(result, image)
-    with _uninterrupted():
+    with _table_beside(_table_path(job, order), columns) as table, _uninterrupted():
         _record_path(job, order).unlink(missing_ok=True)  # from here it would no longer be true
         io.save_labels(
             result.nuclei.labels,
@@ -216,7 +230,7 @@ def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
             overwrite=order.overwrite,
             recipe=recipe.model_dump_json(),
         )
-        return _finish(job, order, recipe, asked, outcome, columns)
+        return _finish(job, order, recipe, asked, outcome, table)
 
 
 def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Generator[Progress, None, Outcome]:
@@ -227,14 +241,14 @@ def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
     steps = pipeline.segment_to_zarr_steps(image, path, order.request, overwrite=order.overwrite)
     path = yield from steps
     seconds = time.perf_counter() - began
-    with _uninterrupted():
+    with _table_beside(_table_path(job, order), pipeline.read_table(path)) as table, _uninterrupted():
         _record_path(job, order).unlink(missing_ok=True)
         stored: Any = zarr.open_group(str(path), mode="r").attrs["napari-nucleus-kd"]
         recipe = Recipe.model_validate_json(stored["recipe"])
         outcome = Outcome(
             job.name, "done", int(stored["nuclei"]), seconds, (*image.notes, *stored.get("notes", ()))
         )
-        return _finish(job, order, recipe, asked, outcome, pipeline.read_table(path))
+        return _finish(job, order, recipe, asked, outcome, table)
 
 
 def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outcome]:

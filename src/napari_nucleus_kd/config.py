@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality, Region
@@ -24,7 +26,7 @@ class DecodeSettings(Settings):
 
     foreground: float = Field(0.5, ge=0.01, le=0.99, description="Pixels at least this probable are nucleus")
     split: float = Field(0.5, ge=0, le=1, description="0 joins touching nuclei, 1 splits them readily")
-    min_score: float = Field(0.5, ge=0, le=1, description="Nuclei with a lower score are removed")
+    min_score: float = Field(0.0, ge=0, le=1, description="Nuclei with a lower score are removed")
     min_area_px: int = Field(20, ge=0, description="Smaller objects are removed; in image pixels (area)")
     fill_holes: bool = Field(True, description="Fill holes inside a nucleus")
 
@@ -51,6 +53,16 @@ class Recipe(Settings):
     decode: DecodeSettings = DecodeSettings()
     device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
     tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _in_whole_pixels(cls, region: object) -> object:
+        if not isinstance(region, Region):
+            return region
+        try:
+            return Region(*(operator.index(edge) for edge in astuple(region)))
+        except TypeError as error:
+            raise ValueError("the edges of a region are whole numbers of pixels") from error
 
 
 def recipe_from(values: Mapping[str, Any]) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from importlib.util import find_spec
@@ -93,11 +94,12 @@ class Engine:
                 try:
                     return self._run_blocks(picture)
                 except (RuntimeError, MemoryError) as error:
-                    self._make_room(error, max(picture.shape[1:]))
+                    self._make_room(error, picture[0].size)
 
     def _run_blocks(self, picture: FloatArray) -> FloatArray:
         shape = picture.shape[1], picture.shape[2]
         if shape[0] * shape[1] <= (_WHOLE * self._block_px) ** 2:
+            self._at_once = 1
             return self._run_batch(picture[None])[0]  # type: ignore[no-any-return]
         same_shape: dict[tuple[int, int], list[Tile]] = {}
         for tile in plan_tiles(shape, self._block_px, CONTEXT_PX, self._multiple_px):
@@ -106,6 +108,7 @@ class Engine:
         for tiles in same_shape.values():
             for start in range(0, len(tiles), self._runner.batch_size):
                 part = tiles[start : start + self._runner.batch_size]
+                self._at_once = len(part)
                 found = self._run_batch(np.stack([picture[:, *tile.window.slices] for tile in part]))
                 if maps is None:
                     maps = np.empty((found.shape[1], *shape), np.float32)
@@ -115,14 +118,13 @@ class Engine:
         return maps
 
     def _run_batch(self, batch: FloatArray) -> FloatArray:
-        self._at_once = len(batch)
         return self._runner(np.ascontiguousarray(batch, dtype=np.float32))
 
-    def _make_room(self, error: Exception, edge_px: int) -> None:
+    def _make_room(self, error: Exception, pixels: int) -> None:
         """Change what the next attempt does, or raise: nothing is left to try."""
         runner, full = self._runner, _is_out_of_memory(error)
         on_cpu = isinstance(runner, _TorchRunner) and runner.device.type == "cpu"
-        smaller = min(self._block_px, edge_px) // 2
+        smaller = min(self._block_px, math.isqrt(pixels)) // 2
         if full and self._at_once > 1:
             runner.batch_size = self._at_once // 2
             self.notes.append(f"{runner.description}: out of memory, blocks at once now {runner.batch_size}")
@@ -218,7 +220,7 @@ class _TorchRunner:
 
     def __init__(self, network: nn.Module, device: torch.device, reason: str = ""):
         self.device = device
-        self.batch_size = {"cpu": 1, "mps": 4}.get(device.type, 16)
+        self.batch_size = {"cpu": 1}.get(device.type, 4)
         self._dtype, dtype_name = _number_type(device)
         fused = _fuse(network)
         self._network = fused.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]

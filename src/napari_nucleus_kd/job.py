@@ -141,10 +141,15 @@ def measure_diameter(job: Job) -> Job:
 def used_channels(image: Image, recipe: Recipe) -> tuple[Array, list[str]]:
     """Return the channels that a resolved recipe uses, (C, Y, X) of its region, and their names."""
     used = list(dict.fromkeys(int(c) for c in recipe.channels or ()))
-    pixels = image.pixels[used]
+    pixels = image.pixels
     if recipe.region is not None:
         pixels = pixels[:, *recipe.region.slices]
-    return pixels, [image.channels[c].name for c in used]
+    if used != list(range(len(image.channels))):  # picking channels copies an array in memory
+        pixels = pixels[used]
+    names = [image.channels[c].name for c in used]
+    return pixels, [
+        n if names.count(n) == 1 else f"{n} (channel {c})" for c, n in zip(used, names, strict=True)
+    ]
 
 
 def settle_diameter(job: Job, estimate: float | None) -> Job:

@@ -45,7 +45,7 @@ def features(
     dict of arrays with one entry per nucleus, in label order: label; area_um2; diameter_um of the circle
     of that area, major_axis_um and minor_axis_um of the ellipse of the same second moments (as in
     scikit-image), or the four in px2 and px; eccentricity (0 a circle, towards 1 a line); centroid_y and
-    centroid_x (px, for finding it); "mean <channel>"; score.
+    centroid_x (px, from the corner of the labels); "mean <channel>"; score.
 
     Raises
     ------

@@ -37,6 +37,7 @@ _CHUNK_PX = 1024
 _COARSEST_PX = 512  # no further pyramid level once both edges are within this
 _JOURNAL, _SCORES = "journal.json", "scores.float32"
 _TABLE, _ROWS = "nuclei", 1 << 16  # array of one row a nucleus, and rows of its chunks
+_FORMAT = 2  # of the journal and of what is unfinished; runs of another one start anew
 _ATTRIBUTE = "napari-nucleus-kd"  # of the Zarr group: what the run says of itself
 
 
@@ -49,7 +50,7 @@ def segment_to_zarr_steps(
 ) -> Generator[Progress, None, Path]:
     """Find the nuclei of an image of any size and write them as an OME-Zarr 0.5 label image.
 
-    Memory does not grow with the image. A run that was cancelled or killed goes on where it
+    Memory does not grow with the image, but for what is measured of each nucleus. A run that was cancelled or killed goes on where it
     stopped when the same recipe, model and image are asked for again.
 
     Parameters
@@ -269,6 +270,7 @@ def _request(image: Image, recipe: Recipe) -> str:
         "model": segmenter.model_hash,
         "image": source,
         "version": __version__,
+        "format": _FORMAT,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -248,7 +248,7 @@ def _in_one_go(job: Job) -> Generator[Progress, None, tuple[Job, Maps, Nuclei]]:
 
 
 def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
-    yield Progress(0, 0, "measuring the nuclei")
+    yield Progress(0, 0, "estimating the diameter of the nuclei")
     job = measure_diameter(job)
     labels = np.zeros(job.region.shape_yx, np.int32)
     scores: list[FloatArray] = []

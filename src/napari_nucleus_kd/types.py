@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = "npt.NDArray[Any] | dask.array.Array"
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.int32]
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Modality(StrEnum):
@@ -110,8 +110,8 @@ class Nuclei:
     Attributes
     ----------
     labels : (Y, X) int32; 0 is background, nuclei are 1..n.
-    scores : (n,) float32 in [0, 1], how sure the segmenter is of nucleus 1..n: the mean foreground
-        probability, which in a network's maps counts more the deeper inside; None if unknown.
+    scores : (n,) float32 in [0, 1], how sure the segmenter is of nucleus 1..n; None if unknown. Of
+        the student: the mean foreground probability, the deeper inside the more it counts.
     """
 
     labels: LabelArray
@@ -164,11 +164,11 @@ class Progress:
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-def finish(steps: Generator[Progress, None, T]) -> T:
+def finish(steps: Generator[Progress, None, _T]) -> _T:
     """Take all steps of a long piece of work and return its result; nobody watches."""
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            result: T = stop.value
+            result: _T = stop.value
             return result

@@ -41,6 +41,12 @@ def test_a_resolved_recipe_says_all_its_thresholds():
     assert "--keep-holes" in words
 
 
+def test_the_part_of_the_image_is_said():
+    words = as_command(_image(), Recipe(region=Region(1, 20, 300, 4000))).split()
+    at = words.index("--region")
+    assert words[at + 1 : at + 5] == ["1", "20", "300", "4000"]
+
+
 def test_the_plane_of_a_stack_is_said():
     words = as_command(_image(notes=("z plane 3 of 7, counted from 0",)), Recipe()).split()
     assert words[words.index("--z") + 1] == "3"

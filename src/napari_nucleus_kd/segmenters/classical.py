@@ -124,8 +124,8 @@ class ClassicalSegmenter:
 def _kept(labels: LabelArray, foreground: FloatArray, settings: DecodeSettings) -> Nuclei:
     """Score nuclei, remove small and doubtful ones, number the rest 1..n."""
     area = np.bincount(labels.ravel(), minlength=1)
-    score = np.bincount(labels.ravel(), foreground.ravel(), minlength=1) / np.maximum(area, 1)
+    score = ndimage.maximum(foreground, labels, np.arange(len(area)))
     kept = (area >= max(settings.min_area_px, 1)) & (score >= settings.min_score)
     kept[0] = False
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[labels], score[kept].astype(np.float32))
+    return Nuclei(number[labels], np.asarray(score[kept], np.float32))

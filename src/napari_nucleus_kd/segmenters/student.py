@@ -106,15 +106,15 @@ class StudentSegmenter:
         by_name = {name: maps[name] for name in maps.names}
         found = instances.decode(by_name, settings, magnification=maps.scale)
         scores = _scores(maps["foreground"], maps["distance"], found)
-        found, scores = _kept(found, scores, scores >= settings.min_score)
+        sure = scores >= settings.min_score
         if maps.scale == 1:
-            return Nuclei(found, scores)
+            return Nuclei(*_kept(found, scores, sure))
         labels = _at_image_pixels(found, maps)
         if maps.scale < 1:
             labels = _with_fine_edge(found, labels, maps, settings.foreground)
         # Between the pixels nuclei may have been lost.
         seen = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:] > 0
-        return Nuclei(*_kept(labels, scores, seen))
+        return Nuclei(*_kept(labels, scores, sure & seen))
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median predicted diameter in image pixels, if it is one the network can judge."""

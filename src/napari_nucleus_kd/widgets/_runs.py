@@ -102,7 +102,7 @@ class Runs(QObject):
                 "segment",
                 f"Segmenting into {path.name}",
                 _steps.disk_steps(image, path, recipe),
-                partial(self._show_stored, plane, image),
+                partial(self._show_stored, plane),
             )
 
     def _settled_recipe(self) -> Recipe:
@@ -178,7 +178,7 @@ class Runs(QObject):
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
-    def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
+    def _show_stored(self, plane: Plane, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
         _show.add_stored_labels(self._session.viewer, plane, stored, outlines=workspace.preferences.outlines)

@@ -71,9 +71,7 @@ class SegmentWidget(StepWidget):
         self.outlines.setChecked(self.workspace.preferences.outlines)
         self.outlines.toggled.connect(self.runs.draw)
         self.command = QPushButton("Copy as command")
-        self.command.setToolTip(
-            "Put on the clipboard a command line that segments this image, or others, the same way"
-        )
+        self.command.setToolTip("Put on the clipboard a command line that repeats this run")
         self.command.clicked.connect(self.copy_command)
         self.python = QPushButton("Copy as Python")
         self.python.setToolTip("Put on the clipboard a Python script that repeats this run")
