@@ -50,8 +50,9 @@ def segment_to_zarr_steps(
 ) -> Generator[Progress, None, Path]:
     """Find the nuclei of an image of any size and write them as an OME-Zarr 0.5 label image.
 
-    Memory does not grow with the image, but for what is measured of each nucleus. A run that was cancelled or killed goes on where it
-    stopped when the same recipe, model and image are asked for again.
+    Memory does not grow with the image, but for what is measured of each nucleus. A run that was
+    cancelled or killed goes on where it stopped when the same recipe, model and image are asked for
+    again.
 
     Parameters
     ----------
