@@ -123,3 +123,21 @@ def test_median_diameter():
     labels[:10, :10], labels[20:36, 20:36] = 1, 7
     assert metrics.median_diameter(labels) == pytest.approx(np.mean([2 * 10, 2 * 16]) / np.sqrt(np.pi))
     assert metrics.median_diameter(np.zeros((4, 4), int)) is None
+
+
+def test_means_over_stricter_overlaps_agree_with_the_definition():
+    true, pred = pair(0)
+    iou = slow_iou(true, pred)
+    hits = [(iou > t).sum() for t in np.arange(0.5, 0.96, 0.05)]
+    got = metrics.scores(true, pred)
+    assert got["ap"] == pytest.approx(np.mean([h / (sum(iou.shape) - h) for h in hits]))
+    assert got["f1"] == pytest.approx(np.mean([2 * h / sum(iou.shape) for h in hits]))
+    assert got["pixel_accuracy"] == np.mean((true > 0) == (pred > 0))
+
+
+def test_r2_of_counts():
+    true = np.array([3.0, 10, 25])
+    assert metrics.count_r2(np.column_stack([true, true])) == 1
+    assert metrics.count_r2(np.column_stack([true, np.full(3, true.mean())])) == 0
+    assert metrics.count_r2(np.column_stack([true, true + 1])) == pytest.approx(1 - 3 / np.var(true) / 3)
+    assert np.isnan(metrics.count_r2(np.array([[4.0, 4], [4, 9]])))

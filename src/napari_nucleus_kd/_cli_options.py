@@ -163,4 +163,13 @@ Index = Annotated[
 RunFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoint, model.", file_okay=False)
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder for images.csv, summary.json and pictures of the worst and best images.",
+        file_okay=False,
+    ),
+]
 Config = Annotated[Path | None, typer.Option("--config", help="JSON of training settings.", dir_okay=False)]

@@ -68,8 +68,9 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
 
 def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Table:
     """Return a table of evaluate.summary: mean and 95% interval."""
-    table = Table("source", "images", *(HEADS[name] for name in SHOWN))
+    table = Table("source", "images", *(HEADS[name] for name in SHOWN), "R2 of counts")
     for source, values in metrics.items():
-        cells = [f"{m:.3f}\n{low:.3f} to {high:.3f}" for m, low, high in (values[name] for name in SHOWN)]
+        known = (values.get(name) for name in (*SHOWN, "count_r2"))
+        cells = [f"{k[0]:.3f}\n{k[1]:.3f} to {k[2]:.3f}" if k else "" for k in known]
         table.add_row(source, f"{values['images'][0]:.0f}", *cells)
     return table

@@ -186,17 +186,21 @@ def evaluate(
     true_diameter: Annotated[
         bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
     ] = False,
+    output: options.Report = None,
 ) -> None:
     """Segment annotated images and compare: PQ, AP, AJI and Dice with 95% intervals."""
     from napari_nucleus_kd._cli_recipe import build_recipe
     from napari_nucleus_kd._cli_train import metrics_table, show
-    from napari_nucleus_kd.evaluate import evaluate_steps, summary
+    from napari_nucleus_kd.evaluate import evaluate_steps, report_steps, summary
 
     given = {"segmenter": segmenter, "model": model, "device": device}
     recipe = build_recipe(None, given)
     console = Console()
     scores = show(evaluate_steps(data, split, recipe, true_diameter=true_diameter), console)
     console.print(metrics_table(summary(scores)))
+    if output is not None:
+        show(report_steps(data, split, recipe, scores, output), console)
+        console.print(f"report: {output}", soft_wrap=True)
 
 
 def main() -> None:

@@ -11,21 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from napari_nucleus_kd import pipeline
-from napari_nucleus_kd.channels import fit_input
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd.evaluate import as_seen
 from napari_nucleus_kd.io.samples import SAMPLES, sample, sample_labels
 from napari_nucleus_kd.metrics import scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
 
     from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.types import Image
@@ -48,10 +49,7 @@ def overlay(image: Image, result: Result) -> npt.NDArray[np.uint8]:
     """Draw the outlines of the nuclei on the picture as the network saw it, (Y, X, 3)."""
     from skimage.segmentation import find_boundaries
 
-    recipe = result.recipe
-    assert recipe.modality is not None  # a finished run's recipe is resolved
-    seen = fit_input(image, recipe.channels, recipe.modality, recipe.percentiles).apply(image.pixels)
-    picture = (seen * 255).round().astype(np.uint8).transpose(1, 2, 0).copy()
+    picture = as_seen(image, result.recipe)
     picture[find_boundaries(result.nuclei.labels, mode="inner")] = _OUTLINE
     return picture
 

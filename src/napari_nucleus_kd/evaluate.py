@@ -1,13 +1,22 @@
-"""How good is it? Segments annotated images the way a user would, and scores the result."""
+"""How good is it? Segments annotated images the way a user would, scores and shows the result."""
 
 from __future__ import annotations
 
+import csv
+import json
+import re
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_nucleus_kd import metrics
+from napari_nucleus_kd.channels import fit_input
+from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.io import read
+from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress
 
@@ -15,9 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import Image, LabelArray
 
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
+_MEANS = (*SHOWN, "ap", "f1", "pixel_accuracy")
+_SHOWN_CASES = 3  # worst and best images of each source
+# True outlines, predicted ones, and where both agree; safe for the colour-blind.
+_TRUE, _PREDICTED, _BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +92,97 @@ def evaluate_steps(
 def summary(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     """Return, for each source and metric, the mean over its images and a 95% bootstrap interval.
 
-    The keys of the inner dictionary are those of SHOWN and "images".
+    The keys of the inner dictionary are "images", the metrics of metrics.scores, and "count_r2".
     """
     out: dict[str, dict[str, list[float]]] = {}
     for source in sorted({score.source for score in scores}):
         group = [score for score in scores if score.source == source]
         out[source] = {"images": [float(len(group))]}
-        for name in SHOWN:
+        for name in _MEANS:
             mean = metrics.bootstrap([score.values[name] for score in group])
             out[source][name] = [round(v, 4) for v in mean]
+        counts = np.array([(score.values["true_count"], score.values["pred_count"]) for score in group])
+        r2 = metrics.bootstrap(counts, metrics.count_r2)
+        if np.isfinite(r2).all():  # it says nothing of one image, or of images that hold the same number
+            out[source]["count_r2"] = [round(v, 4) for v in r2]
     return out
+
+
+def report_steps(
+    index: Path, split: str, recipe: Recipe, scores: Sequence[Score], output: Path
+) -> Generator[Progress, None, None]:
+    """Write what evaluate_steps found: images.csv, summary.json, and pictures of the worst and best images.
+
+    A picture shows the image as the network saw it, and beside it the true outlines (blue), the predicted
+    ones (orange) and where both agree (white).
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    try:
+        (output / "pictures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{output} cannot be made: {error.strerror or error}") from error
+    write_text(output / "images.csv", _table(scores))
+    write_text(output / "summary.json", json.dumps(summary(scores), indent=2) + "\n")
+    rows, cases = read_index(index, split), _cases(scores)
+    for done, (name, i) in enumerate(cases.items(), 1):
+        yield from _draw(rows[i], recipe, scores[i], output / "pictures" / name)
+        yield Progress(done, len(cases), name)
+
+
+def _table(scores: Sequence[Score]) -> str:
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(scores[0].values)
+    writer.writerow(["image", "source", "diameter_px", "true_diameter_px", "seconds", *names])
+    for s in scores:
+        numbers = (s.diameter_px, s.true_diameter_px, s.seconds, *(s.values[name] for name in names))
+        writer.writerow([s.name, s.source, *("" if n is None else f"{n:.6g}" for n in numbers)])
+    return text.getvalue()
+
+
+def _cases(scores: Sequence[Score]) -> dict[str, int]:
+    """Return which images are the worst and best of each source, by the names of their pictures."""
+    out: dict[str, int] = {}
+    order = sorted(range(len(scores)), key=lambda i: scores[i].values["pq"])
+    for source in sorted({score.source for score in scores}):
+        group = [i for i in order if scores[i].source == source]
+        worst = group[: min(_SHOWN_CASES, -(-len(group) // 2))]
+        best = group[len(worst) :][::-1][:_SHOWN_CASES]
+        for kind, cases in (("worst", worst), ("best", best)):
+            for place, i in enumerate(cases, 1):
+                name = f"{source}_{kind}{place}_pq{scores[i].values['pq']:.2f}_{scores[i].name}"
+                out[re.sub(r"[^\w.-]", "_", name) + ".png"] = i
+    return out
+
+
+def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progress, None, None]:
+    from skimage.io import imsave
+
+    image, labels = read(row.image), read_labels(row.labels)
+    told = recipe.model_copy(update={"diameter_px": score.diameter_px})
+    result = yield from segment_steps(image, told)
+    try:
+        imsave(path, _compared(image, labels, result), check_contrast=False)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _compared(image: Image, labels: LabelArray, result: Result) -> npt.NDArray[np.uint8]:
+    """Return the picture and, beside it, the picture with both outlines, (Y, 2 X, 3)."""
+    from skimage.segmentation import find_boundaries
+
+    seen = as_seen(image, result.recipe)
+    marked = seen.copy()
+    true, predicted = (find_boundaries(each, mode="inner") for each in (labels, result.nuclei.labels))
+    marked[true], marked[predicted], marked[true & predicted] = _TRUE, _PREDICTED, _BOTH
+    return np.hstack([seen, marked])
+
+
+def as_seen(image: Image, recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """Return an image as the network saw it in the run of a resolved recipe, (Y, X, 3)."""
+    assert recipe.modality is not None
+    seen = fit_input(image, recipe.channels, recipe.modality, recipe.percentiles).apply(image.pixels)
+    return (seen * 255).round().astype(np.uint8).transpose(1, 2, 0).copy()

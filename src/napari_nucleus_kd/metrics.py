@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     Labels = npt.NDArray[np.integer]
 
+STRICT_IOU = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
+
 
 def median_diameter(labels: Labels) -> float | None:
     """Return the median diameter of the nuclei in pixels (of circles of their areas); None without any."""
@@ -172,25 +174,50 @@ def aji(pairs: Overlap, *, plus: bool = False) -> float:
 
 
 def scores(true: Labels, pred: Labels) -> dict[str, float]:
-    """Return every metric of one image: pq, dq, sq, aji, aji_plus, dice, ap50, ap75, f1, counts."""
+    """Return every metric of one image.
+
+    pq, dq (F1 at IoU 0.5), sq; ap50, ap75; ap and f1, means over IoU 0.5, 0.55, ... 0.95; aji, aji_plus;
+    dice and pixel_accuracy of the foreground; true_count and pred_count.
+    """
     pairs = overlap(true, pred)
-    at50, at75 = match(pairs), match(pairs, 0.75)
+    found = {iou: match(pairs, iou) for iou in STRICT_IOU}
+    at50 = found[0.5]
     return {
         "pq": at50.pq,
         "dq": at50.f1,
         "sq": at50.sq,
         "ap50": at50.ap,
-        "ap75": at75.ap,
+        "ap75": found[0.75].ap,
+        "ap": float(np.mean([counts.ap for counts in found.values()])),
+        "f1": float(np.mean([counts.f1 for counts in found.values()])),
         "aji": aji(pairs),
         "aji_plus": aji(pairs, plus=True),
         "dice": dice(true, pred),
+        "pixel_accuracy": float(((true > 0) == (pred > 0)).mean()),
         "true_count": float(len(pairs.true_area)),
         "pred_count": float(len(pairs.pred_area)),
     }
 
 
+def count_r2(counts: npt.NDArray[np.float64]) -> float:
+    """Return how well predicted counts tell true ones: R2, the coefficient of determination.
+
+    Parameters
+    ----------
+    counts : (N, 2) true and predicted number of nuclei of each image.
+
+    Returns
+    -------
+    1 for the truth, 0 for always saying the mean of the true counts, below 0 for worse; NaN where all
+    images have the same true count.
+    """
+    true, pred = counts.T
+    spread = float(((true - true.mean()) ** 2).sum())
+    return 1 - float(((true - pred) ** 2).sum()) / spread if spread else float("nan")
+
+
 def bootstrap(
-    values: Sequence[float],
+    values: Sequence[float] | npt.NDArray[np.float64],
     statistic: Callable[[npt.NDArray[np.float64]], float] = lambda v: float(v.mean()),
     *,
     replicates: int = 1000,
@@ -200,13 +227,13 @@ def bootstrap(
 
     Parameters
     ----------
-    values : one number an image.
-    statistic : of an array of such numbers; the mean by default.
+    values : (N,) one number an image, or (N, K).
+    statistic : of an array of such numbers; the mean by default. Replicates where it is NaN do not count.
     """
     data = np.asarray(values, float)
     if not data.size:
         raise ValueError("bootstrap needs at least one value")
     rng = np.random.default_rng(seed)
     drawn = [statistic(data[rng.integers(0, len(data), len(data))]) for _ in range(replicates)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]) if np.isfinite(drawn).any() else (np.nan, np.nan)
     return statistic(data), float(low), float(high)
