@@ -24,6 +24,7 @@ GROUPS = {
         "edit",
         "samples",
         "index",
+        "folders",
     },
     2: {"networks", "package", "engine"},
     3: {"segmenters"},

@@ -111,3 +111,23 @@ def test_given_settings_replace_the_files(tmp_path):
     config.write_text('{"steps": 10, "name": "a"}')
     settings = read_settings(config, steps=3, name=None)
     assert (settings.steps, settings.name) == (3, "a")
+
+
+def test_a_folder_of_one_image_is_trained_on_and_never_called_judged(index, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    index.with_name("image.png").rename(folder / "cells.png")
+    index.with_name("labels.png").rename(folder / "cells_labels.png")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY))
+    out = tmp_path / "run"
+    arguments = ["train", "--data", str(folder), "--output", str(out), "--config", str(config)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "Not judged" in done.output
+    assert "Not judged" in (out / "tiny/card.md").read_text()
+    assert json.loads((out / "tiny/model.json").read_text())["metrics"] == {}
+    again = CliRunner().invoke(app, [*arguments, "--steps", "3"])
+    assert again.exit_code == 0, again.output
+    judged = CliRunner().invoke(app, ["evaluate", "--data", str(folder), "--model", str(out / "tiny")])
+    assert judged.exit_code == 0, judged.output

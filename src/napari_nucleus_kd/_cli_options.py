@@ -156,8 +156,7 @@ Index = Annotated[
     Path,
     typer.Option(
         "--data",
-        help="CSV of annotated images; columns image, labels, modality, source, split.",
-        dir_okay=False,
+        help="Folder of images and label images; or CSV: image, labels, modality, source, split.",
     ),
 ]
 RunFolder = Annotated[

@@ -172,7 +172,10 @@ def train(
     console = Console()
     settings = read_settings(config, name=name, steps=steps, device=device)
     model = show(run_steps(settings, data, output), console)
-    console.print(metrics_table(model.spec.metrics))
+    if model.spec.metrics:
+        console.print(metrics_table(model.spec.metrics))
+    else:
+        console.print("Not judged: too few images to keep some back from training.")
     console.print(f"model: {model.folder}", soft_wrap=True)
 
 

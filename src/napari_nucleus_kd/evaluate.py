@@ -14,7 +14,8 @@ import numpy as np
 from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import fit_input
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.folders import read_rows
+from napari_nucleus_kd.index import read_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -63,7 +64,7 @@ def evaluate_steps(
 
     Parameters
     ----------
-    index, split : see index.read_index.
+    index, split : see folders.read_rows.
     recipe : how to segment; its defaults are what a user gets who changes nothing.
     true_diameter : tell the segmenter the median diameter of the annotated nuclei, as a user would who
         measured one, instead of letting it estimate.
@@ -76,7 +77,7 @@ def evaluate_steps(
     -------
     One Score an image.
     """
-    rows = read_index(index, split)
+    rows = read_rows(index, split)
     found = []
     for i, row in enumerate(rows, 1):
         labels = read_labels(row.labels)
@@ -126,7 +127,7 @@ def report_steps(
         raise WriteError(f"{output} cannot be made: {error.strerror or error}") from error
     write_text(output / "images.csv", _table(scores))
     write_text(output / "summary.json", json.dumps(summary(scores), indent=2) + "\n")
-    rows, cases = read_index(index, split), _cases(scores)
+    rows, cases = read_rows(index, split), _cases(scores)
     for done, (name, i) in enumerate(cases.items(), 1):
         yield from _draw(rows[i], recipe, scores[i], output / "pictures" / name)
         yield Progress(done, len(cases), name)

@@ -35,6 +35,16 @@ class Row:
         return self.image.name
 
 
+def splits_in(index: Path) -> set[str]:
+    """Return the splits that a CSV index has rows of.
+
+    Raises
+    ------
+    ReadError : see read_index.
+    """
+    return {row["split"] for row in _rows(index)}
+
+
 def read_index(index: Path, split: str) -> list[Row]:
     """Return the rows of one split.
 
@@ -47,17 +57,7 @@ def read_index(index: Path, split: str) -> list[Row]:
     ------
     ReadError : the file, a column or the split is missing, or a modality is unknown.
     """
-    try:
-        with index.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            missing = set(COLUMNS) - set(reader.fieldnames or ())
-            if missing:
-                raise ReadError(
-                    f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}"
-                )
-            rows = [row for row in reader if row["split"] == split]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
+    rows = [row for row in _rows(index) if row["split"] == split]
     if not rows:
         raise ReadError(f"{index}: no row has split {split!r}")
     known = {modality.value for modality in Modality}
@@ -66,6 +66,20 @@ def read_index(index: Path, split: str) -> list[Row]:
             raise ReadError(f"{index}: modality {row['modality']!r} is not one of {', '.join(sorted(known))}")
     root = index.parent
     return [Row(root / r["image"], root / r["labels"], Modality(r["modality"]), r["source"]) for r in rows]
+
+
+def _rows(index: Path) -> list[dict[str, str]]:
+    try:
+        with index.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = set(COLUMNS) - set(reader.fieldnames or ())
+            if missing:
+                raise ReadError(
+                    f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}"
+                )
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
 
 
 def read_labels(path: Path) -> LabelArray:

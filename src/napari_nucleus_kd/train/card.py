@@ -38,10 +38,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Metrics",
             "",
-            "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
-            "over images (1,000 replicates). Default settings: the diameter is estimated by the model.",
-            "",
-            *metrics_table(spec.metrics),
+            *_metrics(spec.metrics),
             "",
             "## Limits",
             "",
@@ -66,6 +63,20 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
         ]
     )
+
+
+def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
+    if not metrics:
+        return [
+            "Not judged: too few images to keep some back from training. Annotate images that do not look",
+            "alike, at least three, before you trust this model.",
+        ]
+    return [
+        "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
+        "over images (1,000 replicates). Default settings: the diameter is estimated by the model.",
+        "",
+        *metrics_table(metrics),
+    ]
 
 
 def _origin(settings: TrainSettings) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
+from napari_nucleus_kd.folders import index_steps
+from napari_nucleus_kd.index import splits_in
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
@@ -38,7 +40,8 @@ def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[P
     ----------
     settings : what to train and how.
     index : CSV of annotated images with the splits "train", "tune" (watched during training) and "val"
-        (only used for the numbers in the card).
+        (only used for the numbers in the card; without it there are none); or a folder of images and
+        label images, see folders.index_steps, of which `output/index.csv` is made.
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
 
     Yields
@@ -53,15 +56,27 @@ def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[P
     ------
     ReadError, ModelError, WriteError
     """
+    if index.is_dir():
+        output.mkdir(parents=True, exist_ok=True)
+        index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
     network = yield from train_steps(settings, index, output)
     spec = _spec(settings)
-    with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
-        judged = Path(scratch) / settings.name
-        _save(judged, network, spec, "")
-        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device="cpu"))
-    spec = spec.model_copy(update={"metrics": summary(scores)})
+    if "val" in splits_in(index):
+        metrics = yield from _judge(spec, network, index, output)
+        spec = spec.model_copy(update={"metrics": metrics})
     _save(output / settings.name, network, spec, write_card(spec, settings))
     return load_model(str(output / settings.name))
+
+
+def _judge(
+    spec: ModelSpec, network: Student, index: Path, output: Path
+) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
+    """Return the metrics of the network on images that it never saw."""
+    with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
+        judged = Path(scratch) / spec.name
+        _save(judged, network, spec, "")
+        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device="cpu"))
+    return summary(scores)
 
 
 def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:

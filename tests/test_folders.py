@@ -1,0 +1,120 @@
+"""Folders of images and label images become an index, or say what is missing."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.folders import find_pairs, index_steps, read_rows
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def write(path: Path, seed: int, *, noise: int = 0) -> None:
+    """Write a picture that depends on the seed, or a label image if its name says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 200, (40, 48), np.uint8)
+    pixels = pixels + np.random.default_rng(noise).integers(0, 9, pixels.shape, np.uint8)
+    imsave(path, pixels, check_contrast=False)
+
+
+def rows_of(index: Path) -> list[dict[str, str]]:
+    with index.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("images/{}.png", "labels/{}.tif"),
+        ("images/{}.png", "masks/{}.png"),
+        ("img/{}.tif", "labels/{}_mask.png"),
+        ("{}.png", "{}_labels.tif"),
+        ("{}.tif", "{}_masks.png"),
+    ],
+)
+def test_pairs_are_found_by_their_names(images: str, labels: str, tmp_path: Path) -> None:
+    expected = []
+    for name in ("a", "b.c", "d_1"):
+        pair = tmp_path / images.format(name), tmp_path / labels.format(name)
+        for path in pair:
+            write(path, 0)
+        expected.append(pair)
+    (tmp_path / "notes.txt").write_text("no image")
+    assert find_pairs(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["images/a.png", "images/b.png", "labels/a.png"], "b.png has no label image"),
+        (["images/a.png", "labels/a.png", "labels/z.png"], "z.png has no image"),
+        (["a.png", "a_labels.png", "b.png"], "b.png has no label image"),
+        (["images/a.png", "images/a.tif", "labels/a.png"], "have one name"),
+        (["notes.txt"], "no image in it"),
+    ],
+)
+def test_what_is_alone_or_missing_is_named(files: list[str], said: str, tmp_path: Path) -> None:
+    for name in files:
+        write((tmp_path / name).with_suffix(".png"), 0) if name.endswith("txt") else write(tmp_path / name, 0)
+    if files == ["notes.txt"]:
+        (tmp_path / "notes.png").unlink()
+    with pytest.raises(ReadError, match=said):
+        find_pairs(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="nowhere"):
+        find_pairs(tmp_path / "nowhere")
+
+
+def test_images_that_belong_together_stay_on_one_side(tmp_path: Path, finish: Callable) -> None:
+    data = tmp_path / "set"
+    for slide in range(12):
+        for tile in range(3):
+            write(data / f"images/slide{slide}_x{tile}_y7.png", 100 * slide + tile)
+    for frame in range(6):
+        write(data / f"images/{'abcdef'[frame]}.png", 7777, noise=frame)
+    for path in list((data / "images").iterdir()):
+        write(data / "labels" / path.name, 0)
+    index, _ = finish(index_steps(data, tmp_path / "out.csv"))
+    rows = rows_of(index)
+    assert {row["source"] for row in rows} == {"set"} and len(rows) == 42
+    assert all((tmp_path / row["image"]).is_file() and (tmp_path / row["labels"]).is_file() for row in rows)
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        name = row["image"].split("/")[-1]
+        sides.setdefault(name.split("_")[0] if "slide" in name else "frames", set()).add(row["split"])
+    assert {len(side) for side in sides.values()} == {1}
+    count = {split: sum(row["split"] == split for row in rows) for split in ("train", "tune", "val")}
+    assert count["train"] > count["val"] >= 0.2 * 42 and count["tune"] >= 0.1 * 42
+    again, _ = finish(index_steps(data, tmp_path / "again.csv"))
+    assert again.read_text() == index.read_text()
+
+
+@pytest.mark.parametrize(("count", "splits"), [(3, {"train", "tune", "val"}), (1, {"train", "tune"})])
+def test_few_images_are_split_or_not_at_all(
+    count: int, splits: set[str], tmp_path: Path, finish: Callable
+) -> None:
+    for i in range(count):
+        write(tmp_path / f"set/{'xyz'[i]}.png", i)
+        write(tmp_path / f"set/{'xyz'[i]}_labels.png", 0)
+    index, _ = finish(index_steps(tmp_path / "set", tmp_path / "index.csv"))
+    rows = rows_of(index)
+    assert {row["split"] for row in rows} == splits
+    assert len(rows) == (3 if count == 3 else 2)
+
+
+def test_all_pairs_of_a_folder_are_judged_on(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", 0)
+    write(tmp_path / "a_labels.png", 0)
+    (row,) = read_rows(tmp_path, "val")
+    assert (row.name, row.modality, row.source) == ("a.png", Modality.FLUORESCENCE, tmp_path.name)
