@@ -22,12 +22,19 @@ COLUMNS = ("image", "labels", "modality", "source", "split")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One annotated image; `source` is the data set it comes from."""
+    """One annotated image.
+
+    Attributes
+    ----------
+    source : the data set it comes from.
+    valid : image that is not 0 where the annotation is complete; None: everywhere.
+    """
 
     image: Path
     labels: Path
     modality: Modality
     source: str
+    valid: Path | None = None
 
     @property
     def name(self) -> str:
@@ -50,7 +57,8 @@ def read_index(index: Path, split: str) -> list[Row]:
 
     Parameters
     ----------
-    index : CSV with the columns image, labels, modality, source, split; paths relative to the file.
+    index : CSV with the columns image, labels, modality, source, split, and perhaps valid; paths relative
+        to the file.
     split : for example "train", "tune" or "val".
 
     Raises
@@ -65,7 +73,16 @@ def read_index(index: Path, split: str) -> list[Row]:
         if row["modality"] not in known:
             raise ReadError(f"{index}: modality {row['modality']!r} is not one of {', '.join(sorted(known))}")
     root = index.parent
-    return [Row(root / r["image"], root / r["labels"], Modality(r["modality"]), r["source"]) for r in rows]
+    return [
+        Row(
+            root / row["image"],
+            root / row["labels"],
+            Modality(row["modality"]),
+            row["source"],
+            root / row["valid"] if row.get("valid") else None,
+        )
+        for row in rows
+    ]
 
 
 def _rows(index: Path) -> list[dict[str, str]]:

@@ -9,7 +9,9 @@ from skimage.io import imsave
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
-from napari_nucleus_kd.networks.student import StudentConfig
+from napari_nucleus_kd.instances import MAP_NAMES
+from napari_nucleus_kd.networks.student import StudentConfig, build_student
+from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
@@ -63,13 +65,42 @@ def index(tmp_path):
 def test_batches_depend_on_seed_and_step_only(index):
     samples = load_index(index, "train")
     crops = TINY.crops
-    x, y = Batches(samples, crops, 1)[5]
-    again, _ = Batches(samples, crops, 1)[5]
-    other, _ = Batches(samples, crops, 2)[5]
-    assert x.shape == (2, 3, 64, 64)
-    assert y.shape == (2, 6, 64, 64)
-    assert torch.equal(x, again)
-    assert not torch.equal(x, other)
+    batch, again = Batches(samples, crops, 1)[5], Batches(samples, crops, 1)[5]
+    assert batch.x.shape == (2, 3, 64, 64)
+    assert batch.maps.shape == (2, 6, 64, 64)
+    assert batch.valid.shape == (2, 1, 64, 64) and (batch.valid == 1).all()
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+    assert not torch.equal(batch.x, Batches(samples, crops, 2)[5].x)
+
+
+def test_what_is_not_annotated_teaches_nothing(index):
+    """Pictures that are annotated in their left halves only."""
+    half = np.zeros((96, 112), np.uint8)
+    half[:, :56] = 255
+    imsave(index.with_name("valid.png"), half, check_contrast=False)
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
+    samples = load_index(index, "train")
+    assert all((sample.valid == (half > 0)).all() for sample in samples)
+    crops = TINY.crops.model_copy(update={"crop_px": 128, "wide_share": 0, "batch": 6})
+    x, maps, valid = Batches(samples, crops, 0)[3]
+    assert 0 < valid.mean() < 1
+    logits = build_student(TINY.student).logits(x).detach().requires_grad_()
+    parts = losses.terms(logits, maps, valid, MAP_NAMES)
+    losses.total(parts, TINY.loss).backward()
+    assert (logits.grad * (1 - valid)).abs().max() == 0
+    assert (logits.grad * valid).abs().max() > 0
+    lying = torch.where(valid > 0, maps, torch.rand_like(maps))
+    for name, value in losses.terms(logits, lying, valid, MAP_NAMES).items():
+        torch.testing.assert_close(value, parts[name], msg=name)
+
+
+def test_a_mask_of_another_size_is_named(index):
+    imsave(index.with_name("valid.png"), np.ones((9, 9), np.uint8), check_contrast=False)
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
+    with pytest.raises(ReadError, match=r"valid\.png: is \(9, 9\)"):
+        load_index(index, "train")
 
 
 def test_killed_run_goes_on_to_the_same_weights(index, tmp_path, finish):

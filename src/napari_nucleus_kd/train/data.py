@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy.typing as npt
+
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.train.settings import CropSettings
     from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
@@ -36,6 +38,7 @@ class Sample:
     ----------
     image : (C, Y, X) float16 in [0, 1]; C is 1 for grey pictures, else 3.
     labels : (Y, X) int32
+    valid : (Y, X) bool, where the annotation is complete; None: everywhere.
     diameter_px : median diameter of its nuclei.
     source : data set it comes from; batches are balanced over these.
     """
@@ -46,6 +49,7 @@ class Sample:
     modality: Modality
     source: str
     diameter_px: float
+    valid: npt.NDArray[np.bool_] | None = None
 
     def pixels(self) -> FloatArray:
         """Return the network's input, (3, Y, X) float32."""
@@ -67,15 +71,33 @@ def _load(row: Row) -> Sample:
     labels = read_labels(row.labels)
     if source.shape_yx != labels.shape:
         raise ReadError(f"{row.image}: is {source.shape_yx} pixels, its labels are {labels.shape}")
+    valid = None if row.valid is None else read_labels(row.valid) > 0
+    if valid is not None and valid.shape != labels.shape:
+        raise ReadError(f"{row.valid}: is {valid.shape} pixels, the labels are {labels.shape}")
     image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
     if not source.rgb:
         image = image[:1]
     diameter = median_diameter(labels) or CANONICAL_DIAMETER_PX
-    return Sample(row.name, image.astype(np.float16), labels, row.modality, row.source, diameter)
+    return Sample(row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid)
 
 
-class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Item `step` is a whole batch: x (B, 3, S, S) in [0, 1] and maps (B, M, S, S)."""
+class Batch(NamedTuple):
+    """What one step learns from.
+
+    Attributes
+    ----------
+    x : (B, 3, S, S) float32 in [0, 1]
+    maps : (B, M, S, S) float32, see instances.encode.
+    valid : (B, 1, S, S) float32, 1 where the annotation is complete and teaches, else 0.
+    """
+
+    x: torch.Tensor
+    maps: torch.Tensor
+    valid: torch.Tensor
+
+
+class Batches(Dataset[Batch]):
+    """Item `step` is a whole batch."""
 
     def __init__(self, samples: Sequence[Sample], settings: CropSettings, seed: int):
         self.settings, self.seed = settings, seed
@@ -86,14 +108,14 @@ class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         weights = np.array([settings.source_weights.get(s, 1.0) for s in self.sources], float)
         self.chances = weights / weights.sum()
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         """Make the batch of one step."""
         rng = np.random.default_rng((self.seed, step))
-        pairs = [self._crop(rng) for _ in range(self.settings.batch)]
-        x, y = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        return x.contiguous(memory_format=torch.channels_last), y
+        crops = [self._crop(rng) for _ in range(self.settings.batch)]
+        x, maps, valid = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        return Batch(x.contiguous(memory_format=torch.channels_last), maps, valid)
 
-    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
         crops = self.settings
         group = self.by_source[self.sources[rng.choice(len(self.sources), p=self.chances)]]
         # Large images hold more that is worth seeing, but not in proportion.
@@ -105,8 +127,15 @@ class Batches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         else:
             target = np.clip(sample.diameter_px, low, high) * np.exp(rng.normal(0, crops.scale_jitter))
         scale = float(np.clip(target / sample.diameter_px, 0.2, 4))
-        image, labels = warp(sample.image, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
+        known = [] if sample.valid is None else [sample.valid[None]]
+        layers = np.concatenate([sample.image, *known]) if known else sample.image
+        layers, labels = warp(layers, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
+        image, valid = layers[: len(sample.image)], layers[len(sample.image) :].min(axis=0, initial=1) > 0.99
         image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
         image = recolor(image, labels, sample.modality, rng)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
-        return image[:, inner, inner], encode(labels)[:, inner, inner]
+        return (
+            image[:, inner, inner],
+            encode(labels)[:, inner, inner],
+            valid[None, inner, inner].astype(np.float32),
+        )

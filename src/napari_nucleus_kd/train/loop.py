@@ -125,9 +125,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         self.network.train()
-        x, y = self.fabric.to_device(batch)
+        x, maps, valid = self.fabric.to_device(batch)
         logits = self.network.logits(x).float()
-        parts = losses.terms(logits, y, self.settings.student.maps)
+        parts = losses.terms(logits, maps, valid, self.settings.student.maps)
         self.fabric.backward(losses.total(parts, self.settings.loss))
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.settings.clip_norm)
         self.optimizer.step()
@@ -148,10 +148,10 @@ class _Run:
         self.average.eval()
         sums: dict[str, float] = {}
         for batch in batches:
-            x, y = self.fabric.to_device(batch)
+            x, maps, valid = self.fabric.to_device(batch)
             with self.fabric.autocast():
                 logits = cast("Student", self.average.module).logits(x).float()
-            for name, value in losses.terms(logits, y, self.settings.student.maps).items():
+            for name, value in losses.terms(logits, maps, valid, self.settings.student.maps).items():
                 sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
         log = self.output / "log.csv"
         new = not log.exists()
