@@ -25,7 +25,7 @@ from skimage.segmentation import watershed
 
 from napari_nucleus_kd import instances
 from napari_nucleus_kd.config import DecodeSettings, Recipe
-from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.index import read_index, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter, scores
 from napari_nucleus_kd.pipeline import segment
@@ -85,7 +85,7 @@ def compare(index: Path, split: str, model: str) -> dict[str, dict[str, dict[str
     out: dict[str, dict[str, dict[str, list[float]]]] = {way: {} for way in WAYS}
     shipped = instances.decode
     for row in read_index(index, split):
-        labels = read_labels(row.labels)
+        labels = true_labels(row)
         settings = Recipe(model=model, device="cpu", diameter_px=median_diameter(labels))
         result = segment(read(row.image), settings)
         if result.segmenter is None or result.maps is None:

@@ -171,4 +171,7 @@ Report = Annotated[
         file_okay=False,
     ),
 ]
+Unlabelled = Annotated[
+    Path | None, typer.Option("--unlabelled", file_okay=False, help="Folder of images that nobody annotated.")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="JSON of training settings.", dir_okay=False)]

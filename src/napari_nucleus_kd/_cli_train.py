@@ -11,15 +11,16 @@ from rich.table import Table
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.train.card import HEADS
-from napari_nucleus_kd.train.settings import TrainSettings
+from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from rich.console import Console
 
     from napari_nucleus_kd import types
+    from napari_nucleus_kd.package import Model
 
 T = TypeVar("T")
 
@@ -64,6 +65,23 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
             bar.update(
                 task, completed=step.done, total=step.total or None, description=step.message, values=values
             )
+
+
+def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:
+    """Return the settings with these teachers; what else the settings say of teaching stays."""
+    distill = {} if settings.distill is None else settings.distill.model_dump()
+    return settings.model_copy(
+        update={"distill": DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})}
+    )
+
+
+def show_model(model: Model, console: Console) -> None:
+    """Print how good a trained model is and where it lies."""
+    if model.spec.metrics:
+        console.print(metrics_table(model.spec.metrics))
+    else:
+        console.print("Not judged: too few images to keep some back from training.")
+    console.print(f"model: {model.folder}", soft_wrap=True)
 
 
 def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Table:

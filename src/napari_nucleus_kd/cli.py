@@ -1,4 +1,4 @@
-"""The command line: `nucleus-kd segment | models | info | train | evaluate`."""
+"""The command line: `nucleus-kd segment | models | info | train | distill | evaluate`."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -166,17 +166,35 @@ def train(
 
     A run that was stopped goes on from its last checkpoint when the same command is given again.
     """
-    from napari_nucleus_kd._cli_train import metrics_table, read_settings, show
+    from napari_nucleus_kd._cli_train import read_settings, show, show_model
     from napari_nucleus_kd.train.run import run_steps
 
     console = Console()
     settings = read_settings(config, name=name, steps=steps, device=device)
-    model = show(run_steps(settings, data, output), console)
-    if model.spec.metrics:
-        console.print(metrics_table(model.spec.metrics))
-    else:
-        console.print("Not judged: too few images to keep some back from training.")
-    console.print(f"model: {model.folder}", soft_wrap=True)
+    show_model(show(run_steps(settings, data, output), console), console)
+
+
+@app.command()
+def distill(
+    data: options.Index,
+    output: options.RunFolder,
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="Model by name or folder, or segmenter:NAME; several times: their mean."),
+    ],
+    unlabelled: options.Unlabelled = None,
+    config: options.Config = None,
+    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How long to train.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+) -> None:
+    """Train a student on annotated images and on what teachers say of these and of others."""
+    from napari_nucleus_kd._cli_train import read_settings, show, show_model, taught_by
+    from napari_nucleus_kd.train.run import run_steps
+
+    console = Console()
+    settings = taught_by(read_settings(config, name=name, steps=steps, device=device), teacher)
+    show_model(show(run_steps(settings, data, output, unlabelled), console), console)
 
 
 @app.command()

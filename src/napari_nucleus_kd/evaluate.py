@@ -15,7 +15,7 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import fit_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
-from napari_nucleus_kd.index import read_labels
+from napari_nucleus_kd.index import true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -80,7 +80,7 @@ def evaluate_steps(
     rows = read_rows(index, split)
     found = []
     for i, row in enumerate(rows, 1):
-        labels = read_labels(row.labels)
+        labels = true_labels(row)
         diameter = metrics.median_diameter(labels)
         told = {"diameter_px": diameter} if true_diameter and diameter else {}
         result = yield from segment_steps(read(row.image), recipe.model_copy(update=told))
@@ -162,7 +162,7 @@ def _cases(scores: Sequence[Score]) -> dict[str, int]:
 def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progress, None, None]:
     from skimage.io import imsave
 
-    image, labels = read(row.image), read_labels(row.labels)
+    image, labels = read(row.image), true_labels(row)
     told = recipe.model_copy(update={"diameter_px": score.diameter_px})
     result = yield from segment_steps(image, told)
     try:

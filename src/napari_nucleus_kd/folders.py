@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import COLUMNS, Row, read_index
+from napari_nucleus_kd.index import COLUMNS, Row, read_index, splits_in
 from napari_nucleus_kd.io import IMAGE_SUFFIXES, read
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.modality import suggest_modality
@@ -113,6 +113,37 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
         writer.writerows([(*start, name) for name in split])
     write_text(index, text.getvalue())
     return index
+
+
+def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Progress, None, Path]:
+    """Write an index of what another one lists and of the images in a folder, which nobody annotated.
+
+    Parameters
+    ----------
+    folder : images; label images are left out.
+    combined : the CSV to write.
+
+    Raises
+    ------
+    ReadError, WriteError
+    """
+    found = {stem: path for stem, path in _by_stem(folder).items() if _without_ending(stem) == stem}
+    if not found:
+        raise ReadError(f"{folder}: no image in it")
+    text = StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*COLUMNS, "valid"))
+    for split in sorted(splits_in(index)):
+        for row in read_index(index, split):
+            files = (row.image, row.labels, row.valid)
+            image, labels, valid = ("" if f is None else os.path.relpath(f, combined.parent) for f in files)
+            writer.writerow((image, labels, row.modality.value, row.source, split, valid))
+    for done, path in enumerate(found.values(), 1):
+        modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
+        writer.writerow((os.path.relpath(path, combined.parent), "", modality, source, "train", ""))
+        yield Progress(done, len(found), f"looking at {path.name}")
+    write_text(combined, text.getvalue())
+    return combined
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

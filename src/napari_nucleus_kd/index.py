@@ -26,12 +26,13 @@ class Row:
 
     Attributes
     ----------
+    labels : None where nobody annotated anything: only a teacher can say something of it.
     source : the data set it comes from.
     valid : image that is not 0 where the annotation is complete; None: everywhere.
     """
 
     image: Path
-    labels: Path
+    labels: Path | None
     modality: Modality
     source: str
     valid: Path | None = None
@@ -58,7 +59,7 @@ def read_index(index: Path, split: str) -> list[Row]:
     Parameters
     ----------
     index : CSV with the columns image, labels, modality, source, split, and perhaps valid; paths relative
-        to the file.
+        to the file. An image without labels has none there.
     split : for example "train", "tune" or "val".
 
     Raises
@@ -76,7 +77,7 @@ def read_index(index: Path, split: str) -> list[Row]:
     return [
         Row(
             root / row["image"],
-            root / row["labels"],
+            root / row["labels"] if row["labels"] else None,
             Modality(row["modality"]),
             row["source"],
             root / row["valid"] if row.get("valid") else None,
@@ -97,6 +98,19 @@ def _rows(index: Path) -> list[dict[str, str]]:
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
+
+
+def true_labels(row: Row) -> LabelArray:
+    """Read the labels of a row to judge by, (Y, X) int32.
+
+    Raises
+    ------
+    ReadError : it has none, or they cannot be read.
+    LabelsError : see read_labels.
+    """
+    if row.labels is None:
+        raise ReadError(f"{row.image}: has no labels, so nothing can be judged by it; split it as train")
+    return read_labels(row.labels)
 
 
 def read_labels(path: Path) -> LabelArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,6 +31,9 @@ class StudentConfig(Settings):
     widths: tuple[int, ...] = (32, 64, 96, 128, 192)
     decoder_widths: tuple[int, ...] = (32, 64, 96, 128)
     head_width: int = 16
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="While training, share of the deepest features left out"
+    )
     maps: tuple[str, ...] = MAP_NAMES
 
 
@@ -40,6 +44,7 @@ class Student(nn.Module):
         super().__init__()
         lite = config.encoder == "efficientnet_lite0"
         self.squashed: torch.Tensor
+        self.dropout = config.dropout
         self.encoder: LiteEncoder | PlainEncoder = LiteEncoder() if lite else PlainEncoder(config.widths)
         self.decoder = Decoder(self.encoder.widths, config.decoder_widths)
         self.fine = ConvBN(3, config.head_width)
@@ -53,7 +58,12 @@ class Student(nn.Module):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return maps before the sigmoid of the probability-like ones; what losses take."""
         x = (x - 0.5) * 4  # about zero mean and unit variance
-        body = self.decoder(self.encoder(x))  # (B, C, H/2, W/2)
+        features: list[torch.Tensor] = self.encoder(x)
+        if self.training and self.dropout:
+            # Layer by layer: the deeper, the more (CellGenNet).
+            rates = [self.dropout * (i + 1) / len(features) for i in range(len(features))]
+            features = [F.dropout2d(f, rate) for f, rate in zip(features, rates, strict=True)]
+        body = self.decoder(features)  # (B, C, H/2, W/2)
         x = torch.cat([F.pixel_shuffle(body, 2), self.fine(x)], 1)  # (B, C/4 + F, H, W)
         maps: torch.Tensor = self.head(x)
         return maps

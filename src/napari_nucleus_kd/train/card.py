@@ -50,6 +50,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px;",
             f"AdamW at {settings.learning_rate:g}, cosine; encoder {settings.student.encoder}, "
             f"from {_origin(settings)}; seed {settings.seed}.",
+            *_teachers(settings),
             "",
             "## Reproduce",
             "",
@@ -63,6 +64,16 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
         ]
     )
+
+
+def _teachers(settings: TrainSettings) -> list[str]:
+    distill = settings.distill
+    if distill is None:
+        return []
+    return [
+        f"Taught by {', '.join(distill.teachers)} (weight {distill.taught:g}, temperature "
+        f"{distill.temperature:g}) beside the annotation (weight {distill.truth:g})."
+    ]
 
 
 def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:

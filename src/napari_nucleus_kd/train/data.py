@@ -18,7 +18,7 @@ from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.train.augment import recolor, warp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -56,28 +56,44 @@ class Sample:
         return np.broadcast_to(self.image, (3, *self.labels.shape)).astype(np.float32)
 
 
-def load_index(index: Path, split: str) -> list[Sample]:
+def load_index(
+    index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
+) -> list[Sample]:
     """Read the images of one split of a CSV index; see index.read_index.
+
+    Parameters
+    ----------
+    estimate : tells the typical diameter, px, of the nuclei of a picture (3, Y, X); for images that nobody
+        annotated. None refuses such images.
 
     Raises
     ------
     ReadError : the index, or an image, cannot be read, or does not fit its labels.
     """
-    return [_load(row) for row in read_index(index, split)]
+    return [_load(row, estimate) for row in read_index(index, split)]
 
 
-def _load(row: Row) -> Sample:
+def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sample:
     source = read(row.image)
-    labels = read_labels(row.labels)
+    if row.labels is None and estimate is None:
+        raise ReadError(
+            f"{row.image}: has no labels, and no teacher says what is in it; name one, or leave it out"
+        )
+    labels = np.zeros(source.shape_yx, np.int32) if row.labels is None else read_labels(row.labels)
     if source.shape_yx != labels.shape:
         raise ReadError(f"{row.image}: is {source.shape_yx} pixels, its labels are {labels.shape}")
     valid = None if row.valid is None else read_labels(row.valid) > 0
+    if row.labels is None:
+        valid = np.zeros(source.shape_yx, bool)
     if valid is not None and valid.shape != labels.shape:
         raise ReadError(f"{row.valid}: is {valid.shape} pixels, the labels are {labels.shape}")
     image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
+    known = median_diameter(labels)
+    if known is None and row.labels is None and estimate is not None:
+        known = estimate(np.ascontiguousarray(image, np.float32))
+    diameter = known or CANONICAL_DIAMETER_PX
     if not source.rgb:
         image = image[:1]
-    diameter = median_diameter(labels) or CANONICAL_DIAMETER_PX
     return Sample(row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid)
 
 

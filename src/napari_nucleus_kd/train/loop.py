@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import ValidationError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.io.atomic import write_text
-from napari_nucleus_kd.networks.student import Student
+from napari_nucleus_kd.networks.student import Student, StudentConfig
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -54,7 +56,9 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     ReadError, ModelError : the images, or the model to start from, cannot be read.
     """
     tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
-    train = Batches(load_index(index, "train"), settings.crops, settings.seed)
+    distill = settings.distill
+    estimate = None if distill is None else diameter_estimate(distill)
+    train = Batches(load_index(index, "train", estimate), settings.crops, settings.seed)
     output.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
     fabric.seed_everything(settings.seed, verbose=False)
@@ -82,11 +86,20 @@ def _stream(data: Batches, start: int, settings: TrainSettings) -> Iterator[Any]
     return iter(loader)
 
 
+def _same_network(options: dict[str, Any], student: StudentConfig) -> bool:
+    """Tell whether weights of a network with these options fit the student; dropout has none."""
+    try:
+        found = StudentConfig.model_validate(options)
+    except ValidationError:
+        return False
+    return found == student.model_copy(update={"dropout": found.dropout})
+
+
 def _first_network(settings: TrainSettings) -> Student:
     network = Student(settings.student)
     if settings.start is not None:
         model = load_model(settings.start)
-        if model.spec.options != settings.student.model_dump(mode="json"):
+        if not _same_network(model.spec.options, settings.student):
             raise ModelError(
                 f"{settings.start}: is another network than 'student' of the settings; copy the options "
                 f"of its model.json, {model.spec.options}"
@@ -96,6 +109,13 @@ def _first_network(settings: TrainSettings) -> Student:
     elif settings.pretrained:
         cast("LiteEncoder", network.encoder).load_imagenet()
     return network
+
+
+def _other_view(x: torch.Tensor) -> torch.Tensor:
+    """Return the same pictures in another light and with other noise; foreground is to be the same."""
+    gain = torch.exp(0.2 * torch.randn(len(x), 1, 1, 1, device=x.device))
+    offset = 0.05 * torch.randn(len(x), 1, 1, 1, device=x.device)
+    return (x * gain + offset + 0.03 * torch.randn_like(x)).clamp(0, 1)
 
 
 class _Run:
@@ -113,6 +133,11 @@ class _Run:
         self.network.mark_forward_method("logits")
         average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.network.module, multi_avg_fn=average, use_buffers=True)
+        self.teacher = (
+            None
+            if settings.distill is None
+            else load_teacher(settings.distill, settings.student.maps, fabric.device)
+        )
         if self.checkpoint.exists():
             self._resume()
 
@@ -125,15 +150,35 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
         self.network.train()
-        x, maps, valid = self.fabric.to_device(batch)
-        logits = self.network.logits(x).float()
-        parts = losses.terms(logits, maps, valid, self.settings.student.maps)
-        self.fabric.backward(losses.total(parts, self.settings.loss))
+        # Dropout and the second view are drawn anew at each step, the same ones after a stop.
+        torch.manual_seed(self.settings.seed * 1_000_003 + step)
+        loss, parts = self._loss(*self.fabric.to_device(batch))
+        self.fabric.backward(loss)
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.network.module)
         return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _loss(
+        self, x: torch.Tensor, maps: torch.Tensor, valid: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the objective of one batch and the value of each of its terms."""
+        weights, names, distill = self.settings.loss, self.settings.student.maps, self.settings.distill
+        logits = self.network.logits(x).float()
+        parts = losses.terms(logits, maps, valid, names)
+        loss = losses.total(parts, weights)
+        if self.teacher is not None and distill is not None:
+            with self.fabric.autocast():
+                lesson = self.teacher(x)
+            soft = losses.soft_terms(logits, lesson, valid, names, distill.temperature)
+            loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
+            parts |= {f"soft {name}": value for name, value in soft.items()}
+        if weights.consistency:
+            other = self.network.logits(_other_view(x)).float()
+            parts["consistency"] = (torch.sigmoid(logits[:, 0]) - torch.sigmoid(other[:, 0])).square().mean()
+            loss = loss + weights.consistency * parts["consistency"]
+        return loss, parts
 
     def _rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine down to a hundredth."""

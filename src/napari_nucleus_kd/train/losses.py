@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from monai.losses import DiceLoss
+from monai.losses import DiceLoss, TverskyLoss
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucleus_kd.train.settings import LossWeights
+    from napari_nucleus_kd.train.teacher import Lesson
 
 _dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
+# A missed nucleus pixel weighs more than a spurious one (CellGenNet: asymmetric penalties).
+_tversky = TverskyLoss(alpha=0.3, beta=0.7, batch=True, smooth_nr=1.0, smooth_dr=1.0)
 
 
 def terms(
@@ -44,6 +47,7 @@ def terms(
         )
         / known_pixels,
         "dice": _dice(nucleus[:, None], inside[:, None]),
+        "tversky": _tversky(nucleus[:, None], inside[:, None]),
     }
     if "distance" in said:
         error = (torch.sigmoid(said["distance"]) - true["distance"]).abs()
@@ -59,6 +63,56 @@ def terms(
         out["offset"] = (miss * inside).sum() / pixels
     if "log_diameter" in said:
         out["diameter"] = ((said["log_diameter"] - true["log_diameter"]).abs() * inside).sum() / pixels
+    return out
+
+
+def soft_terms(
+    logits: torch.Tensor,
+    lesson: Lesson,
+    valid: torch.Tensor,
+    names: Sequence[str],
+    temperature: float,
+) -> dict[str, torch.Tensor]:
+    """Compare maps with what a teacher says, where that is annotated or the teacher is sure.
+
+    The probabilities of foreground and border are compared softened by a temperature T, as in Hinton et
+    al. (2015) and the lightweight whole-slide model (section 4): T**2 times the Kullback-Leibler divergence,
+    so that the size of the gradient does not depend on T. The other maps are regressed.
+
+    Parameters
+    ----------
+    logits : (B, M, H, W) float32 of the student.
+    valid : (B, 1, H, W) float32, 1 where the annotation is complete.
+    names : what each of the M maps is; see instances.encode.
+
+    Returns
+    -------
+    Scalars by term name; there is no "dice".
+    """
+    said = dict(zip(names, logits.unbind(1), strict=True))
+    taught = dict(zip(names, lesson.maps.unbind(1), strict=True))
+    heard = torch.maximum(valid, lesson.sure)[:, 0]
+    pixels = heard.sum().clamp(min=1)
+    nucleus = taught["foreground"] * heard
+    nucleus_pixels = nucleus.sum().clamp(min=1)
+    out: dict[str, torch.Tensor] = {}
+    for name in ("foreground", "border"):
+        if name in said:
+            soft = torch.sigmoid(torch.logit(taught[name], eps=1e-4) / temperature)
+            cross = F.binary_cross_entropy_with_logits(said[name] / temperature, soft, reduction="none")
+            own = F.binary_cross_entropy(soft, soft, reduction="none")  # what even the teacher would get
+            out[name] = temperature**2 * ((cross - own) * heard).sum() / pixels
+    if "distance" in said:
+        error = (torch.sigmoid(said["distance"]) - taught["distance"]).abs()
+        out["distance"] = (error * heard).sum() / pixels
+    if "offset_y" in said:
+        miss = sum(
+            F.smooth_l1_loss(said[n], taught[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x")
+        )
+        out["offset"] = (miss * nucleus).sum() / nucleus_pixels
+    if "log_diameter" in said:
+        error = (said["log_diameter"] - taught["log_diameter"]).abs()
+        out["diameter"] = (error * nucleus).sum() / nucleus_pixels
     return out
 
 

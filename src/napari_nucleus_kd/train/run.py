@@ -12,7 +12,7 @@ import numpy as np
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
-from napari_nucleus_kd.folders import index_steps
+from napari_nucleus_kd.folders import index_steps, unlabelled_steps
 from napari_nucleus_kd.index import splits_in
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.samples import sample
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 _TEST_PX = 128
 
 
-def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Model]:
+def run_steps(
+    settings: TrainSettings, index: Path, output: Path, unlabelled: Path | None = None
+) -> Generator[Progress, None, Model]:
     """Train a student and write it as a model package with card and metrics.
 
     Parameters
@@ -42,6 +44,7 @@ def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[P
     index : CSV of annotated images with the splits "train", "tune" (watched during training) and "val"
         (only used for the numbers in the card; without it there are none); or a folder of images and
         label images, see folders.index_steps, of which `output/index.csv` is made.
+    unlabelled : folder of images that nobody annotated; the teachers of the settings say what is in them.
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
 
     Yields
@@ -56,9 +59,11 @@ def run_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[P
     ------
     ReadError, ModelError, WriteError
     """
+    output.mkdir(parents=True, exist_ok=True)
     if index.is_dir():
-        output.mkdir(parents=True, exist_ok=True)
         index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
+    if unlabelled is not None:
+        index = yield from unlabelled_steps(index, unlabelled, output / "index.csv")
     network = yield from train_steps(settings, index, output)
     spec = _spec(settings)
     if "val" in splits_in(index):

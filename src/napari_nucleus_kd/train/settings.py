@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "student pretrained start crops loss learning_rate warmup_steps weight_decay clip_norm average seed"
+    "student pretrained start crops loss distill "
+    "learning_rate warmup_steps weight_decay clip_norm average seed"
 ).split()
 
 
@@ -39,10 +40,25 @@ class LossWeights(Settings):
 
     foreground: float = 1.0
     dice: float = 1.0
+    tversky: float = 0.0
     distance: float = 2.0
     offset: float = 1.0
     border: float = 0.5
     diameter: float = 0.3
+    consistency: float = 0.0
+
+
+class DistillSettings(Settings):
+    """How a student learns from teachers beside the annotation."""
+
+    teachers: tuple[str, ...] = Field(
+        min_length=1, description="Models by name or folder, or segmenter:NAME; several are averaged"
+    )
+    temperature: float = Field(14.0, gt=0, description="Softens the probabilities")
+    truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
+    taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
+    flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
+    sure: float = Field(0.9, gt=0.5, le=1, description="Where nothing is annotated: probability believed")
 
 
 class TrainSettings(Settings):
@@ -59,6 +75,7 @@ class TrainSettings(Settings):
     start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
     crops: CropSettings = CropSettings()
     loss: LossWeights = LossWeights()
+    distill: DistillSettings | None = Field(None, description="Teachers; None: the annotation alone")
     steps: int = Field(12000, ge=1)
     learning_rate: float = Field(2e-3, gt=0)
     warmup_steps: int = Field(200, ge=0)

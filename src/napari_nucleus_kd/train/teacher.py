@@ -1,0 +1,148 @@
+"""Teachers: what can say of any picture what a student should learn of it.
+
+Sources: CellGenNet (abstract): soft pseudo-labels for what nobody annotated; the lightweight whole-slide
+model (section 4): a teacher's probabilities beside the ground truth.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.instances import MAP_NAMES, encode
+from napari_nucleus_kd.package import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.segmenters import Segmenter
+    from napari_nucleus_kd.train.settings import DistillSettings
+    from napari_nucleus_kd.types import FloatArray
+
+SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
+_HARD = 0.02  # labels say 0 or 1; so far from them are the probabilities that a student is told
+_SIGN = {"offset_y": (-1, 1), "offset_x": (1, -1)}  # of a map in a picture flipped along y, along x
+
+
+class Lesson(NamedTuple):
+    """What a teacher says of a batch of pictures.
+
+    Attributes
+    ----------
+    maps : (B, M, H, W) float32, the student's maps; foreground, distance and border in [0, 1].
+    sure : (B, 1, H, W) float32, 1 where the teacher is to be believed if nobody annotated.
+    """
+
+    maps: torch.Tensor
+    sure: torch.Tensor
+
+
+class Teacher(Protocol):
+    """Says of pictures (B, 3, H, W), float32 in [0, 1], what a student should learn."""
+
+    def __call__(self, x: torch.Tensor) -> Lesson:
+        """Return the lesson, on the device of x."""
+
+
+def load_teacher(settings: DistillSettings, names: Sequence[str], device: torch.device) -> Teacher:
+    """Open the teachers that settings name; several are averaged.
+
+    Parameters
+    ----------
+    names : maps of the student.
+
+    Raises
+    ------
+    ModelError : a model is not there, or lacks a map. UnknownSegmenterError
+    """
+    asked = [name.removeprefix(SEGMENTER) for name in settings.teachers if name.startswith(SEGMENTER)]
+    models = [load_model(name) for name in settings.teachers if not name.startswith(SEGMENTER)]
+    members: list[Teacher] = [SegmenterTeacher(segmenters.load(n, Recipe(segmenter=n)), names) for n in asked]
+    members += [NetworkTeacher(model, names, flips=settings.flips).to(device) for model in models]
+    return Ensemble(members, settings.sure)
+
+
+def diameter_estimate(settings: DistillSettings) -> Callable[[FloatArray], float | None]:
+    """Return what tells the diameter, px, of the nuclei of a picture (3, Y, X): the first teacher.
+
+    Raises
+    ------
+    See load_teacher.
+    """
+    name = settings.teachers[0]
+    known = {"segmenter": name.removeprefix(SEGMENTER)} if name.startswith(SEGMENTER) else {"model": name}
+    recipe = Recipe.model_validate(known)
+    segmenter = segmenters.load(recipe.segmenter, recipe)
+    return lambda picture: segmenter.estimate_diameter([picture])
+
+
+class Ensemble:
+    """The mean of several teachers, sure where their mean is."""
+
+    def __init__(self, members: Sequence[Teacher], sure: float):
+        self._members, self._sure = members, sure
+
+    @torch.no_grad()
+    def __call__(self, x: torch.Tensor) -> Lesson:
+        """Return the mean lesson."""
+        maps = torch.stack([member(x).maps for member in self._members]).mean(0)
+        nucleus = maps[:, :1]  # foreground, the first of all maps
+        return Lesson(maps, (torch.maximum(nucleus, 1 - nucleus) >= self._sure).float())
+
+
+class NetworkTeacher(nn.Module):
+    """A model package; with flips, the mean over the picture and its three mirror pictures."""
+
+    def __init__(self, model: Model, names: Sequence[str], *, flips: bool):
+        super().__init__()
+        missing = [name for name in names if name not in model.spec.maps]
+        if missing:
+            raise ModelError(
+                f"{model.spec.name} cannot teach: it has no map {', '.join(missing)}; "
+                "take a model trained with nucleus-kd train, or name it as segmenter:NAME"
+            )
+        self.network = model.network()
+        self._order = [model.spec.maps.index(name) for name in names]
+        self._names = names
+        self._flips = list(product((False, True), repeat=2)) if flips else [(False, False)]
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> Lesson:
+        """Return the lesson of one network; sure of everything."""
+        total = torch.zeros((), device=x.device)
+        for flip_y, flip_x in self._flips:
+            axes = [axis for axis, flipped in ((2, flip_y), (3, flip_x)) if flipped]
+            maps = self.network(x.flip(axes))[:, self._order].float().flip(axes)
+            signs = [
+                (_SIGN[n][0] if flip_y else 1) * (_SIGN[n][1] if flip_x else 1) if n in _SIGN else 1
+                for n in self._names
+            ]
+            total = total + maps * torch.tensor(signs, device=x.device).view(1, -1, 1, 1)
+        return Lesson(total / len(self._flips), torch.ones_like(x[:, :1]))
+
+
+class SegmenterTeacher:
+    """Any registered segmenter; its labels become maps."""
+
+    def __init__(self, segmenter: Segmenter, names: Sequence[str]):
+        self._segmenter = segmenter
+        self._order = [MAP_NAMES.index(name) for name in names]
+
+    def __call__(self, x: torch.Tensor) -> Lesson:
+        """Return the lesson; sure of everything."""
+        found = []
+        for picture in x.float().cpu().numpy():
+            maps = self._segmenter.maps(np.ascontiguousarray(picture), None)
+            labels = self._segmenter.decode(maps, self._segmenter.decode_defaults).labels
+            found.append(encode(labels)[self._order])
+        said = torch.from_numpy(np.stack(found)).to(x.device)
+        said[:, 0] = said[:, 0].clamp(_HARD, 1 - _HARD)
+        return Lesson(said, torch.ones_like(x[:, :1]))

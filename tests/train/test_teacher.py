@@ -1,0 +1,223 @@
+"""Teachers say what they see, and a student learns it where nobody annotated."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from skimage.io import imsave
+from typer.testing import CliRunner
+
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.errors import ModelError, ReadError, UnknownSegmenterError
+from napari_nucleus_kd.folders import unlabelled_steps
+from napari_nucleus_kd.index import read_index, true_labels
+from napari_nucleus_kd.instances import MAP_NAMES, encode
+from napari_nucleus_kd.networks.student import StudentConfig, build_student
+from napari_nucleus_kd.package import ModelSpec, save_model
+from napari_nucleus_kd.train import losses
+from napari_nucleus_kd.train.data import load_index
+from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, LossWeights, TrainSettings
+from napari_nucleus_kd.train.teacher import Lesson, load_teacher
+
+CPU = torch.device("cpu")
+TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
+SETTINGS = TrainSettings(
+    name="taught",
+    student=TINY,
+    crops=CropSettings(batch=2, crop_px=64),
+    steps=4,
+    check_every=2,
+    check_batches=1,
+    warmup_steps=1,
+    workers=0,
+    precision="32-true",
+    device="cpu",
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A package of a student with random weights."""
+    torch.manual_seed(0)
+    network = build_student(TINY)
+    with torch.no_grad():
+        network.train()(torch.rand(4, 3, 64, 64))
+    spec = ModelSpec(
+        name="teacher",
+        version="1",
+        architecture="student",
+        options=TINY.model_dump(mode="json"),
+        maps=MAP_NAMES,
+        diameter_px=20,
+        size_range=(10, 40),
+    )
+    folder = tmp_path_factory.mktemp("models") / "teacher"
+    return save_model(folder, network.eval(), spec, "", np.zeros((3, 64, 64), np.float32))
+
+
+@pytest.fixture
+def data(tmp_path, draw):
+    """An index of two annotated images, and a folder of two that nobody annotated."""
+    rows = []
+    for i in range(4):
+        pixels, labels = draw(96, 96, seed=i)
+        folder = tmp_path / ("unlabelled" if i > 1 else "data")
+        folder.mkdir(exist_ok=True)
+        imsave(folder / f"{i}.png", pixels, check_contrast=False)
+        if i < 2:
+            imsave(folder / f"{i}_labels.png", labels.astype(np.uint16), check_contrast=False)
+            rows += [[f"{i}.png", f"{i}_labels.png", "fluorescence", "s", s] for s in ("train", "tune")]
+    index = tmp_path / "data/index.csv"
+    with index.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
+    return index, tmp_path / "unlabelled"
+
+
+def distill(*teachers, **more):
+    return DistillSettings(teachers=tuple(map(str, teachers)), **more)
+
+
+def test_a_network_says_of_mirror_pictures_what_it_says_of_the_picture(model):
+    teacher = load_teacher(distill(model), MAP_NAMES, CPU)
+    x = torch.rand(2, 3, 64, 96)
+    lesson = teacher(x)
+    assert lesson.maps.shape == (2, 6, 64, 96) and lesson.sure.shape == (2, 1, 64, 96)
+    assert not lesson.maps.requires_grad
+    mirrored = teacher(x.flip(3)).maps.flip(3)
+    mirrored[:, MAP_NAMES.index("offset_x")] *= -1
+    torch.testing.assert_close(mirrored, lesson.maps, atol=1e-5, rtol=0)
+    once = load_teacher(distill(model, flips=False), MAP_NAMES, CPU)(x).maps
+    assert (once - lesson.maps).abs().max() > 1e-3
+
+
+def test_several_teachers_are_averaged_and_sure_where_they_agree(model):
+    x = torch.rand(1, 3, 64, 64)
+    both = load_teacher(distill(model, "segmenter:classical", sure=0.7), MAP_NAMES, CPU)(x)
+    one, other = (
+        load_teacher(distill(n, sure=0.7), MAP_NAMES, CPU)(x) for n in (model, "segmenter:classical")
+    )
+    torch.testing.assert_close(both.maps, (one.maps + other.maps) / 2)
+    nucleus = both.maps[:, :1]
+    assert torch.equal(both.sure > 0, torch.maximum(nucleus, 1 - nucleus) >= 0.7)
+
+
+def test_a_segmenter_teaches_its_labels(draw):
+    pixels, labels = draw(128, 128)
+    x = torch.from_numpy(np.repeat(pixels[None, None].astype(np.float32) / 255, 3, 1))
+    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(x)
+    said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
+    assert (said & true).sum() / (said | true).sum() > 0.8
+    assert lesson.maps.shape == encode(labels)[None].shape
+
+
+def test_teachers_that_are_not_there_are_named(model, make_model):
+    with pytest.raises(ModelError, match="no map border"):
+        load_teacher(distill(make_model("bare")), MAP_NAMES, CPU)
+    with pytest.raises(ModelError, match="nowhere"):
+        load_teacher(distill("nowhere"), MAP_NAMES, CPU)
+    with pytest.raises(UnknownSegmenterError, match="cellsomething"):
+        load_teacher(distill("segmenter:cellsomething"), MAP_NAMES, CPU)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 14.0])
+def test_who_says_the_same_as_the_teacher_has_nothing_to_learn(temperature):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 6, 32, 32)
+    squashed = torch.tensor([name in ("foreground", "distance", "border") for name in MAP_NAMES])
+    maps = torch.where(squashed.view(1, -1, 1, 1), torch.sigmoid(logits), logits)
+    lesson, valid = Lesson(maps, torch.ones(2, 1, 32, 32)), torch.zeros(2, 1, 32, 32)
+    same = losses.soft_terms(logits, lesson, valid, MAP_NAMES, temperature)
+    assert set(same) == {"foreground", "border", "distance", "offset", "diameter"}
+    assert all(abs(float(value)) < 1e-4 for value in same.values())
+    other = losses.soft_terms(logits + 1, lesson, valid, MAP_NAMES, temperature)
+    assert all(float(value) > 0.05 for value in other.values())
+
+
+def test_a_teacher_that_is_not_sure_teaches_only_where_people_annotated():
+    logits = torch.zeros(1, 6, 32, 32, requires_grad=True)
+    sure, valid = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    sure[..., :8], valid[..., 24:] = 1, 1
+    parts = losses.soft_terms(logits, Lesson(torch.full((1, 6, 32, 32), 0.8), sure), valid, MAP_NAMES, 2.0)
+    losses.total(parts, LossWeights()).backward()
+    assert (logits.grad[..., 8:24] == 0).all()
+    assert (logits.grad[..., :8] != 0).any() and (logits.grad[..., 24:] != 0).any()
+
+
+def test_images_without_labels_join_the_index(data, tmp_path, finish):
+    index, folder = data
+    combined, _ = finish(unlabelled_steps(index, folder, tmp_path / "run.csv"))
+    rows = read_index(combined, "train")
+    assert [row.labels is None for row in rows] == [False, False, True, True]
+    assert all(row.image.is_file() for row in rows) and rows[2].source == "unlabelled"
+    with pytest.raises(ReadError, match="nothing can be judged"):
+        true_labels(rows[2])
+    with pytest.raises(ReadError, match="no teacher"):
+        load_index(combined, "train")
+    samples = load_index(combined, "train", lambda picture: 17.0)
+    assert samples[2].diameter_px == 17 and not samples[2].valid.any() and samples[0].valid is None
+
+
+def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_path, finish):
+    index, folder = data
+    rows = [r for r in index.read_text().splitlines() if not r.endswith("train")]
+    index.write_text("\n".join(rows) + "\n")  # nothing is annotated to learn from
+    combined, _ = finish(unlabelled_steps(index, folder, index.with_name("run.csv")))
+    settings = SETTINGS.model_copy(
+        update={
+            "steps": 60,
+            "learning_rate": 1e-2,
+            "distill": distill("segmenter:classical", temperature=1.0),
+        }
+    )
+    _, seen = finish(train_steps(settings, combined, tmp_path / "run"))
+    first, last = (np.mean([p.values["soft foreground"] for p in part]) for part in (seen[:5], seen[-5:]))
+    assert last < 0.7 * first
+    assert seen[0].values["foreground"] == 0, "what nobody annotated is no truth"
+
+
+def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path, finish):
+    index, _ = data
+    settings = SETTINGS.model_copy(
+        update={
+            "student": TINY.model_copy(update={"dropout": 0.3}),
+            "loss": LossWeights(tversky=1.0, consistency=0.5),
+            "distill": distill(model),
+        }
+    )
+    whole, seen = finish(train_steps(settings, index, tmp_path / "whole"))
+    assert {"tversky", "consistency", "soft foreground", "soft offset"} <= set(seen[0].values)
+    steps = train_steps(settings, index, tmp_path / "cut")
+    for _ in range(3):  # past the checkpoint of step 2
+        next(steps)
+    steps.close()
+    resumed, seen = finish(train_steps(settings, index, tmp_path / "cut"))
+    assert [p.done for p in seen] == [3, 4]
+    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_dropout_is_for_training_alone():
+    network = build_student(TINY.model_copy(update={"dropout": 0.5}))
+    x = torch.rand(1, 3, 64, 64)
+    network.eval()
+    assert torch.equal(network(x), network(x))
+    network.train()
+    assert not torch.equal(network(x), network(x))
+
+
+def test_the_command_distills(data, model, tmp_path):
+    index, folder = data
+    with index.open("a", newline="") as file:
+        csv.writer(file).writerow(["0.png", "0_labels.png", "fluorescence", "s", "val"])
+    config = tmp_path / "config.json"
+    config.write_text(SETTINGS.model_dump_json())
+    arguments = ["distill", "--data", index, "--teacher", model, "--teacher", "segmenter:classical"]
+    arguments += ["--unlabelled", folder, "--output", tmp_path / "run", "--config", config]
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    recipe = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert recipe["distill"]["teachers"] == [str(model), "segmenter:classical"]
+    assert "Taught by" in (tmp_path / "run/taught/card.md").read_text()
