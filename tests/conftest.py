@@ -93,7 +93,7 @@ def make_model(spots_architecture, tmp_path_factory):
 
     network, config = spots_architecture
 
-    def make(name="spots", size_range=(10.0, 40.0), half=False, **options):
+    def make(name="spots", size_range=(10.0, 40.0), half=False, enlarge_to_px=None, **options):
         spec = ModelSpec(
             name=name,
             version="1",
@@ -102,6 +102,7 @@ def make_model(spots_architecture, tmp_path_factory):
             maps=("foreground", "distance", "offset_y", "offset_x", "log_diameter"),
             diameter_px=18.0,
             size_range=size_range,
+            enlarge_to_px=enlarge_to_px,
         )
         test_input = np.random.default_rng(0).random((3, 64, 64), np.float32)
         folder = tmp_path_factory.mktemp("models") / name

@@ -60,6 +60,9 @@ class ModelSpec(Settings):
     multiple_px: int = Field(32, ge=1, le=1024, description="Input height and width are multiples of this")
     diameter_px: float = Field(gt=1, description="Nucleus diameter the network was trained at")
     size_range: tuple[float, float] = Field(description="Diameters, px, taken without rescaling")
+    enlarge_to_px: float | None = Field(
+        None, gt=1, description="Smaller nuclei are enlarged to this diameter; None: to the end of size_range"
+    )
     decode: DecodeSettings = DecodeSettings()
     percentiles: tuple[float, float] = (1.0, 99.8)
     licence: str = ""

@@ -41,6 +41,13 @@ def test_diameters_in_the_models_range_are_not_rescaled(load, spots):
     assert segmenter.scale(80.0) == pytest.approx(0.5, rel=0.05)
 
 
+def test_small_nuclei_are_enlarged_to_where_the_model_is_best(make_model, load):
+    segmenter = load(make_model(name="best", enlarge_to_px=14.0))  # range 10 to 40
+    assert [segmenter.scale(d) for d in (10.0, 13.0)] == [1, 1]
+    assert segmenter.scale(7.0) == pytest.approx(2, rel=0.05)
+    assert segmenter.scale(80.0) == pytest.approx(0.5, rel=0.05)
+
+
 def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture, monkeypatch):
     segmenter = load(spots)
     whole = segmenter.maps(picture, None).values

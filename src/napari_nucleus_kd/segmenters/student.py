@@ -64,7 +64,7 @@ class StudentSegmenter:
         return tuple(self._engine.notes)
 
     def scale(self, diameter_px: float | None) -> float:
-        """Return 1 for diameters within the model's range, else what brings them to its nearer end.
+        """Return 1 for diameters within the model's range, else what brings them to where it is best.
 
         The factor is multiple_px / align_px: whole blocks of pixels become whole blocks of the
         network, so tiles that begin at such blocks see exactly the same picture.
@@ -76,8 +76,11 @@ class StudentSegmenter:
         smallest, largest = self._spec.size_range
         if diameter_px is None:
             return self._spec.multiple_px
-        scale = min(max(diameter_px, smallest), largest) / diameter_px
-        return max(1, round(self._spec.multiple_px / min(max(scale, _MIN_SCALE), _MAX_SCALE)))
+        wanted = min(diameter_px, largest)
+        if diameter_px < smallest:
+            wanted = self._spec.enlarge_to_px or smallest
+        scale = min(max(wanted / diameter_px, _MIN_SCALE), _MAX_SCALE)
+        return max(1, round(self._spec.multiple_px / scale))
 
     def halo_px(self, diameter_px: float | None) -> int:
         """Return the room around a tile that a nucleus of the tile may need, in whole blocks."""

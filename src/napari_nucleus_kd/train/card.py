@@ -43,7 +43,8 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "## Limits",
             "",
             *(f"- {line}" for line in settings.limits),
-            f"- Nuclei with a median diameter outside {smallest:g} to {largest:g} px are rescaled first.",
+            f"- Nuclei with a median diameter below {smallest:g} px are enlarged to "
+            f"{spec.enlarge_to_px or smallest:g} px first, above {largest:g} px shrunk to that.",
             "",
             "## Recipe",
             "",

@@ -98,6 +98,7 @@ def _spec(settings: TrainSettings) -> ModelSpec:
         multiple_px=MULTIPLE_PX,
         diameter_px=CANONICAL_DIAMETER_PX,
         size_range=settings.crops.size_range,
+        enlarge_to_px=settings.enlarge_to_px,
         decode=settings.decode,
         licence=settings.licence,
         data=settings.data,

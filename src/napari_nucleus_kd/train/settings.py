@@ -70,6 +70,9 @@ class TrainSettings(Settings):
     data: tuple[str, ...] = Field((), description="What it is trained on, with licences; for the card")
     limits: tuple[str, ...] = Field((), description="Where it may fail; for the card")
     decode: DecodeSettings = Field(DecodeSettings(), description="Decode settings the model proposes")
+    enlarge_to_px: float | None = Field(
+        None, gt=1, description="Diameter to which the model enlarges smaller nuclei; None: to size_range"
+    )
     student: StudentConfig = StudentConfig()
     pretrained: bool = Field(False, description="Start the encoder from ImageNet weights")
     start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
