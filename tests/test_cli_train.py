@@ -1,14 +1,17 @@
 import csv
 import json
+from io import StringIO
 
 import numpy as np
 import pytest
+from rich.console import Console
 from skimage.io import imread, imsave
 from typer.testing import CliRunner
 
-from napari_nucleus_kd._cli_train import read_settings
+from napari_nucleus_kd._cli_train import metrics_table, read_settings
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.evaluate import SHOWN
 
 TINY = {
     "name": "tiny",
@@ -79,6 +82,21 @@ def test_evaluate_writes_a_report(index, tmp_path):
     pictures = sorted(path.name for path in (report / "pictures").iterdir())
     assert [name.split("_")[1] for name in pictures] == ["best1", "worst1"]
     assert imread(report / "pictures" / pictures[0]).shape == (80, 160, 3)
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_every_number_of_the_table_is_seen(columns):
+    values = {name: [0.123, 0.111, 0.134] for name in (*SHOWN, "count_r2")} | {"images": [67.0]}
+    console = Console(width=int(columns), file=StringIO())
+    console.print(metrics_table({"dsb2018-fluorescence": values}))
+    text = console.file.getvalue()
+    assert "dsb2018-fluorescence: 67 images" in text and "…" not in text
+    assert [text.count(number) for number in ("0.123", "0.111", "0.134")] == [9, 9, 9]
+
+
+def test_a_folder_has_no_splits(index):
+    done = CliRunner().invoke(app, ["evaluate", "--data", str(index.parent), "--split", "train"])
+    assert done.exit_code == 2 and "no splits" in done.output
 
 
 def test_no_index_is_one_clear_message(tmp_path):

@@ -193,7 +193,7 @@ def test_arrays_become_images(shape, dtype, expected, rgb):
 
 @pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((2, 2, 2, 2)), np.zeros((0, 5)), np.array([["a"]])])
 def test_other_arrays_are_refused(bad):
-    with pytest.raises(SettingsError, match="must be a numeric array"):
+    with pytest.raises(SettingsError, match="or a numeric array"):
         to_image(bad)
 
 
@@ -254,3 +254,20 @@ def test_edges_of_a_region_may_be_numpys_whole_numbers_only():
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
     with pytest.raises(SettingsError, match="whole numbers"):
         segment(np.zeros((80, 80)), region=Region(0, 0, 64.0, 64))
+
+
+def test_colour_arrays_may_be_floats_and_channels_must_come_first(draw):
+    pixels, _ = draw(64, 80)
+    colour = np.repeat(pixels[..., None], 3, axis=2) / 255
+    assert to_image(colour).rgb and to_image(colour).shape_yx == (64, 80)
+    with pytest.raises(SettingsError, match="moveaxis"):
+        to_image(np.zeros((64, 80, 5)))
+    assert to_image(np.zeros((5, 64, 80))).pixels.shape == (5, 64, 80)
+
+
+def test_settings_that_do_not_suit_the_picture_are_noted(draw):
+    light = 255 - np.repeat(draw(96, 96)[0][..., None], 3, axis=2)
+    found = segment(light, segmenter="classical", modality=Modality.FLUORESCENCE)
+    assert any("looks like H&E" in note for note in found.notes)
+    right = segment(light, segmenter="classical", modality=Modality.HE)
+    assert not any("looks like" in note for note in right.notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
+from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -84,11 +85,18 @@ def show_model(model: Model, console: Console) -> None:
     console.print(f"model: {model.folder}", soft_wrap=True)
 
 
-def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Table:
-    """Return a table of evaluate.summary: mean and 95% interval."""
-    table = Table("source", "images", *(HEADS[name] for name in SHOWN), "R2 of counts")
-    for source, values in metrics.items():
-        known = (values.get(name) for name in (*SHOWN, "count_r2"))
-        cells = [f"{k[0]:.3f}\n{k[1]:.3f} to {k[2]:.3f}" if k else "" for k in known]
-        table.add_row(source, f"{values['images'][0]:.0f}", *cells)
+def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Group:
+    """Return tables of evaluate.summary, one a source, that fit a terminal of 80 columns."""
+    return Group(*(_source_table(source, values) for source, values in metrics.items()))
+
+
+def _source_table(source: str, values: dict[str, list[float]]) -> Table:
+    heads = {**HEADS, "count_r2": "R2"}
+    shown = [name for name in (*SHOWN, "count_r2") if name in values]
+    count = int(values["images"][0])
+    table = Table(
+        "", *(heads[name] for name in shown), title=f"{source}: {count} images", box=None, padding=(0, 1)
+    )
+    for row, part in (("mean", 0), ("95% from", 1), ("to", 2)):
+        table.add_row(row, *(f"{values[name][part]:.3f}" for name in shown))
     return table

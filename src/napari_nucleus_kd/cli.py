@@ -123,6 +123,12 @@ def segment(
     request = build_recipe(None if recipe is None else read_recipe(recipe), given, refit=refit)
     request = settle_request(request, decode)
     console = Console()
+    if request.scaling_low is not None and not refit:
+        console.print(
+            "Brightness limits and nucleus size are the recipe's, measured in its own image; "
+            "for other images add --refit.",
+            style="yellow",
+        )
     order = Order(output, file_format, overwrite, Plane(series=series, z=z, t=t), request)
     outcomes = segment_all(jobs, order, console)
     show_summary(outcomes, console)
@@ -217,6 +223,12 @@ def evaluate(
     given = {"segmenter": segmenter, "model": model, "device": device}
     recipe = build_recipe(None, given)
     console = Console()
+    if data.is_dir():
+        if split != "val":
+            raise SettingsError(
+                f"{data} is a folder, and has no splits; leave --split out, or give a CSV index"
+            )
+        console.print("All images of the folder are judged: none of them may have been trained on.")
     scores = show(evaluate_steps(data, split, recipe, true_diameter=true_diameter), console)
     console.print(metrics_table(summary(scores)))
     if output is not None:

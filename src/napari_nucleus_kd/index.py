@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import cc3d
 import numpy as np
 
-from napari_nucleus_kd.errors import LabelsError, ReadError
+from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    import numpy.typing as npt
 
     from napari_nucleus_kd.types import LabelArray
 
+_MASK_PIECES = 3  # so many separate pieces under the only number are hardly one nucleus
 COLUMNS = ("image", "labels", "modality", "source", "split")
 
 
@@ -114,18 +119,67 @@ def true_labels(row: Row) -> LabelArray:
 
 
 def read_labels(path: Path) -> LabelArray:
-    """Read instance labels from an image file, (Y, X) int32.
+    """Read instance labels from an image file, (Y, X) int32; whole numbers saved as float are taken.
 
     Raises
     ------
     ReadError : it cannot be read.
-    LabelsError : it is not a 2-D integer image.
+    LabelsError : it is not one plane of whole numbers from 0 on, or a mask instead of labels.
     """
     image = read(path)
     labels = np.asarray(image.pixels)
-    if len(labels) != 1 or labels.dtype.kind not in "ui":
+    if len(labels) != 1:
         raise LabelsError(
-            f"{path}: labels must be one plane of whole numbers, not {len(labels)} planes of {labels.dtype}"
+            f"{path}: has {len(labels)} channels; labels are one plane of whole numbers, "
+            "0 for the background and another number for each nucleus"
         )
-    plane: LabelArray = labels[0].astype(np.int32)
-    return plane
+    plane = labels[0]
+    whole = plane.dtype.kind in "uib" or (plane.dtype.kind == "f" and bool((plane == np.rint(plane)).all()))
+    if not whole or (plane.size and plane.min() < 0):
+        raise LabelsError(f"{path}: labels must be whole numbers from 0 on; these are {_range(plane)}")
+    found: LabelArray = plane.astype(np.int32)
+    numbers = np.unique(found)
+    if len(numbers[numbers > 0]) == 1:
+        pieces = int(cc3d.connected_components(found > 0, connectivity=4).max())
+        if pieces >= _MASK_PIECES:
+            raise LabelsError(
+                f"{path}: one number for {pieces} separate pieces is a mask, not labels; give each nucleus "
+                "its own number (for instance with skimage.measure.label, then part those that touch)"
+            )
+    return found
+
+
+def check_rows(rows: Sequence[Row]) -> None:
+    """Look at the labels of all rows, so that a fault shows before hours of work, not after.
+
+    Raises
+    ------
+    ReadError : names the first faulty images with their faults.
+    """
+    faults = []
+    for row in rows:
+        try:
+            labelled_shape(row)
+        except NucleusKDError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"\n... and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ReadError("\n".join(faults[:5]) + more)
+
+
+def labelled_shape(row: Row) -> tuple[int, int]:
+    """Return height and width of an image whose labels fit it.
+
+    Raises
+    ------
+    ReadError, LabelsError : they cannot be read, or do not fit.
+    """
+    shape = read(row.image).shape_yx
+    for other in (row.labels, row.valid):
+        if other is not None and (found := read_labels(other).shape) != shape:
+            raise ReadError(f"{row.image}: is {shape} pixels, {other.name} is {found}")
+    return shape
+
+
+def _range(plane: npt.NDArray[Any]) -> str:
+    return f"{plane.dtype} from {plane.min():g} to {plane.max():g}"

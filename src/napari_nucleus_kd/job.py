@@ -13,7 +13,7 @@ from napari_nucleus_kd.channels import InputMap, fit_input, given_input
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.tiling import run_tiles
-from napari_nucleus_kd.types import Region
+from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.segmenters import Segmenter
     from napari_nucleus_kd.tiling import LabelTarget
-    from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Modality, Nuclei, Progress
+    from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei, Progress
 
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
@@ -100,6 +100,10 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     if modality is None:
         modality, reason = suggest_modality(image)
         notes.append(f"{modality}: {reason}")
+    elif modality is Modality.FLUORESCENCE and image.rgb:
+        looks, reason = suggest_modality(image)
+        if looks is not modality:
+            notes.append(f"taken as fluorescence as the settings say, but it looks like {looks}: {reason}")
     segmenter = segmenters.load(recipe.segmenter, recipe.model_copy(update={"modality": modality}))
     _check_model(recipe, segmenter)
     notes.append(segmenter.description)

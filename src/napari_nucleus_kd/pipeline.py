@@ -46,6 +46,7 @@ __all__ = [
     "to_image",
 ]
 
+_FEW_CHANNELS = 32  # an array whose last axis is no longer, and the others are, has its channels last
 ONE_TILE_PX = 2048  # regions up to this edge run in one go, and their maps are kept
 
 
@@ -84,7 +85,7 @@ def segment(
 
     Parameters
     ----------
-    image : from `read`, or an array: (Y, X), (C, Y, X), or (Y, X, 3) uint8 colour.
+    image : from `read`, or an array: (Y, X), (C, Y, X), or (Y, X, 3) colour.
     recipe : every setting; None takes the defaults.
     **settings : fields of Recipe that replace the recipe's, for example diameter_px=18 or
         region=Region(0, 0, 512, 512).
@@ -191,7 +192,7 @@ def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = Fals
     path = Path(path)
     beside = path.with_name(f"{_stem(path)}_recipe.json")
     if beside.exists() and not overwrite:
-        raise WriteError(f"{beside} exists; choose another name or overwrite it")
+        raise WriteError(f"{beside} exists; choose another name, or say overwrite=True")
     text = result.recipe.model_dump_json(indent=2)
     written = io.save_labels(
         result.nuclei.labels,
@@ -206,7 +207,7 @@ def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = Fals
 
 
 def to_image(image: Image | npt.NDArray[Any]) -> Image:
-    """Return an Image; arrays are (Y, X), (C, Y, X), or (Y, X, 3 or 4) uint8 colour.
+    """Return an Image; arrays are (Y, X), (C, Y, X), or (Y, X, 3 or 4) colour.
 
     >>> to_image(np.zeros((8, 9, 3), np.uint8)).rgb
     True
@@ -216,10 +217,15 @@ def to_image(image: Image | npt.NDArray[Any]) -> Image:
     array = np.asarray(image)
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "buif":
         raise SettingsError(
-            "an image must be a numeric array (Y, X), (C, Y, X) or (Y, X, 3), "
+            "an image must be what read(path) returns, or a numeric array (Y, X), (C, Y, X) or (Y, X, 3), "
             f"not {array.shape} {array.dtype}"
         )
-    if array.ndim == 3 and array.dtype == np.uint8 and array.shape[-1] in (3, 4):
+    colour = array.ndim == 3 and array.shape[-1] in (3, 4) and min(array.shape[:2]) > 4
+    if array.ndim == 3 and not colour and array.shape[-1] <= _FEW_CHANNELS < min(array.shape[:2]):
+        raise SettingsError(
+            f"an array of {array.shape} looks like (Y, X, C); channels come first: np.moveaxis(array, -1, 0)"
+        )
+    if colour:
         names = ("red", "green", "blue")
         pixels = np.moveaxis(array[..., :3], -1, 0)
         return Image((pixels,), tuple(Channel(n) for n in names), rgb=True)

@@ -6,7 +6,7 @@ import pytest
 
 from napari_nucleus_kd import engine as engine_module
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.segmenters.student import _enlarged
 from napari_nucleus_kd.types import Maps
 
@@ -46,6 +46,14 @@ def test_small_nuclei_are_enlarged_to_where_the_model_is_best(make_model, load):
     assert [segmenter.scale(d) for d in (10.0, 13.0)] == [1, 1]
     assert segmenter.scale(7.0) == pytest.approx(2, rel=0.05)
     assert segmenter.scale(80.0) == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("diameter", [7.0, 18.0, 60.0])
+def test_no_nucleus_is_smaller_than_asked_for(load, spots, picture, diameter):
+    segmenter = load(spots)
+    maps = segmenter.maps(picture, diameter)
+    found = segmenter.decode(maps, DecodeSettings(min_area_px=60)).labels
+    assert found.max() and np.bincount(found.ravel())[1:].min() >= 60
 
 
 def test_a_large_picture_goes_in_blocks_with_the_same_maps(load, spots, picture, monkeypatch):

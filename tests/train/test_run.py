@@ -3,10 +3,11 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from skimage.io import imsave
 
-from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError
+from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.instances import MAP_NAMES
@@ -192,6 +193,44 @@ def test_labels_that_are_no_labels(tmp_path):
     path.write_bytes(b"\x89PNG broken")
     with pytest.raises(ReadError, match=r"broken\.png"):
         read_labels(path)
+
+
+LABELS = picture(0)[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.where(LABELS > 0, 255, 0).astype(np.uint8), "a mask, not labels"),
+        (LABELS + np.float32(0.5), "whole numbers"),
+        (-LABELS.astype(np.int16), "whole numbers from 0 on.*-6"),
+        (np.stack([LABELS] * 3, -1).astype(np.uint8), "3 channels"),
+    ],
+)
+def test_what_is_no_label_image_says_why(labels, said, tmp_path):
+    tifffile.imwrite(tmp_path / "l.tif", labels, photometric="rgb" if labels.ndim == 3 else "minisblack")
+    with pytest.raises(LabelsError, match=said):
+        read_labels(tmp_path / "l.tif")
+
+
+def test_whole_numbers_saved_as_float_are_labels(tmp_path):
+    tifffile.imwrite(tmp_path / "l.tif", LABELS.astype(np.float32))
+    np.testing.assert_array_equal(read_labels(tmp_path / "l.tif"), LABELS)
+
+
+def test_faults_of_all_splits_show_before_training(index, tmp_path):
+    """The labels of the val image are only needed at the end."""
+    imsave(index.with_name("4_labels.png"), np.zeros((8, 8), np.uint8), check_contrast=False)
+    imsave(index.with_name("0_labels.png"), 255 * (LABELS > 0).astype(np.uint8), check_contrast=False)
+    with pytest.raises(ReadError, match=r"(?s)0_labels\.png.*4\.png: is \(96, 112\) pixels|4\.png.*0_labels"):
+        next(run_steps(TINY, index, tmp_path / "run"))
+
+
+def test_corrected_labels_are_other_data(index, tmp_path, finish):
+    finish(train_steps(TINY, index, tmp_path / "run"))
+    imsave(index.with_name("0_labels.png"), np.roll(picture(0)[1], 3, 0), check_contrast=False)
+    with pytest.raises(SettingsError, match="other data"):
+        next(train_steps(TINY, index, tmp_path / "run"))
 
 
 def test_image_and_labels_must_have_one_size(index):

@@ -316,6 +316,9 @@ def test_outlines_or_filled_for_all_nuclei_now_and_later(widget, session, viewer
     settle(session)
     ours = viewer.layers[-1]
     assert ours.contour and ours.opacity == 1
+    colors = np.array([ours.get_color(label) for label in range(1, 60)])[:, :3]
+    assert colors.max(axis=1).min() == 1, "no colour is dark"
+    assert len(np.unique(colors, axis=0)) > 40
     widget.outlines.click()
     assert not ours.contour and ours.opacity < 1
     assert "a person's own" in viewer.layers and viewer.layers["a person's own"].opacity == 0.7

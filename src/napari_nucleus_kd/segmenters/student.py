@@ -115,8 +115,9 @@ class StudentSegmenter:
         labels = _at_image_pixels(found, maps)
         if maps.scale < 1:
             labels = _with_fine_edge(found, labels, maps, settings.foreground)
-        # Between the pixels nuclei may have been lost.
-        seen = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:] > 0
+        # Between the pixels nuclei may have got smaller, or lost.
+        area = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
+        seen = area >= max(1, settings.min_area_px)
         return Nuclei(*_kept(labels, scores, sure & seen))
 
     def diameter_in(self, maps: Maps) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
+from napari_nucleus_kd.index import read_index, splits_in
 from napari_nucleus_kd.networks.student import StudentConfig
 
 if TYPE_CHECKING:
@@ -101,8 +102,21 @@ class TrainSettings(Settings):
         return self
 
     def learned_from(self, index: Path) -> dict[str, str]:
-        """Return what shapes the weights: settings by name, as JSON, and a hash of the index."""
+        """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""
         settings = self.model_dump(mode="json", include=set(_SHAPING))
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
-            "data": hashlib.sha256(index.read_bytes()).hexdigest()
+            "data": _fingerprint(index)
         }
+
+
+def _fingerprint(index: Path) -> str:
+    """Return a hash of the index, its label files and the sizes of its images."""
+    found = hashlib.sha256(index.read_bytes())
+    for split in sorted(splits_in(index)):
+        for row in read_index(index, split):
+            for file in (row.labels, row.valid):
+                if file is not None and file.is_file():
+                    found.update(file.read_bytes())
+            if row.image.is_file():
+                found.update(str(row.image.stat().st_size).encode())
+    return found.hexdigest()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image as ImageLayer
     from napari.layers import Labels, Layer
+    from napari.utils.colormaps import CyclicLabelColormap
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.pipeline import Result
@@ -40,6 +41,7 @@ _SHOWN_AT_FIRST = 3
 _SAMPLE_PX = 512
 _LABEL_OPACITY = 0.6
 _OUTLINE_PX = 2
+_COLORS = 48  # of nuclei; neighbours seldom get the same
 _PROBABILITY_OPACITY = 0.7
 
 
@@ -203,8 +205,21 @@ def add_labels(
 
 def draw(layer: Labels, outlines: bool) -> None:
     """Draw nuclei as outlines, which leave the image to be seen, or filled."""
+    layer.colormap = _bright_colors()
     layer.contour = _OUTLINE_PX if outlines else 0
     layer.opacity = 1.0 if outlines else _LABEL_OPACITY
+
+
+def _bright_colors() -> CyclicLabelColormap:
+    """Return colours from orange to cyan: seen on black and blue as well as on purple and brown."""
+    from colorsys import hsv_to_rgb
+
+    from napari.utils.colormaps import CyclicLabelColormap
+
+    order = np.random.default_rng(0).permutation(_COLORS)
+    hues = 0.08 + 0.44 * order / _COLORS
+    colors = [(*hsv_to_rgb(hue, 1 - 0.45 * (i % 2), 1), 1.0) for i, hue in enumerate(hues)]
+    return CyclicLabelColormap(np.array([(0, 0, 0, 0), *colors], np.float32))
 
 
 def _result_metadata(source: Source, recipe: Recipe) -> dict[str, Any]:
