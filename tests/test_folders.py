@@ -60,6 +60,7 @@ def test_pairs_are_found_by_their_names(images: str, labels: str, tmp_path: Path
         (["a.png", "a_labels.png", "b.png"], "b.png has no label image"),
         (["images/a.png", "images/a.tif", "labels/a.png"], "have one name"),
         (["notes.txt"], "no image in it"),
+        (["images/a.png", "truth/a.png"], "no labels/"),
     ],
 )
 def test_what_is_alone_or_missing_is_named(files: list[str], said: str, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def segment(
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
     from napari_nucleus_kd.types import Region
 
+    if diameter is not None and diameter_um is not None:
+        raise SettingsError("--diameter and --diameter-um say the same; give one of them")
     given = {
         "segmenter": segmenter,
         "model": model,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
 _MEANS = (*SHOWN, "ap", "f1", "pixel_accuracy")
+_ENOUGH_TO_COUNT = 5
 _SHOWN_CASES = 3  # worst and best images of each source
 # True outlines, predicted ones, and where both agree; safe for the colour-blind.
 _TRUE, _PREDICTED, _BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)
@@ -104,7 +105,8 @@ def summary(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
             out[source][name] = [round(v, 4) for v in mean]
         counts = np.array([(score.values["true_count"], score.values["pred_count"]) for score in group])
         r2 = metrics.bootstrap(counts, metrics.count_r2)
-        if np.isfinite(r2).all():  # it says nothing of one image, or of images that hold the same number
+        # It says nothing of a few images, or of images that hold the same number.
+        if len(group) >= _ENOUGH_TO_COUNT and np.isfinite(r2).all():
             out[source]["count_r2"] = [round(v, 4) for v in r2]
     return out
 

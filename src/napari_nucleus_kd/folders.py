@@ -54,6 +54,8 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
         raise ReadError(f"{folder} cannot be read: {error.strerror or error}") from error
     images = next((inside[name] for name in _IMAGE_FOLDERS if name in inside), None)
     labels = next((inside[name] for name in _LABEL_FOLDERS if name in inside), None)
+    if images is not None and labels is None:
+        raise ReadError(f"{folder}: has {images.name}/, but no labels/ (or masks/) beside it")
     if images is not None and labels is not None:
         pictures, marks = _by_stem(images), _by_stem(labels)
         marks = {

@@ -92,6 +92,8 @@ def read_index(index: Path, split: str) -> list[Row]:
 
 
 def _rows(index: Path) -> list[dict[str, str]]:
+    if not index.exists():
+        raise ReadError(f"there is no file or folder {index}")
     try:
         with index.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 from typing import TYPE_CHECKING, Any, cast
@@ -60,6 +61,7 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     estimate = None if distill is None else diameter_estimate(distill)
     train = Batches(load_index(index, "train", estimate), settings.crops, settings.seed)
     output.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says is in recipe.json
     fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
     fabric.seed_everything(settings.seed, verbose=False)
     run = _Run(fabric, settings, index, output)
