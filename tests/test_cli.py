@@ -417,7 +417,7 @@ def test_info_describes_the_computer() -> None:
 def test_info_describes_an_image(tmp_path: Path) -> None:
     result = run("info", draw(tmp_path / "two.tif", channels=2))
     assert result.exit_code == 0, result.output
-    assert "128 x 128 pixels, uint16" in result.output
+    assert "128 x 128 pixels (width x height), uint16" in result.output
     assert "fluorescence" in result.output
 
 

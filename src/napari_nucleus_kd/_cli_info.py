@@ -113,7 +113,7 @@ def file_facts(path: str) -> Facts:
     choice, reason = suggest_modality(image)
     return [
         ("file", path),
-        ("size", f"{width} x {height} pixels, {image.pixels.dtype}"),
+        ("size", f"{width} x {height} pixels (width x height), {image.pixels.dtype}"),
         ("pixel size", _pixel_size(image)),
         ("channels", _channels(image)),
         ("levels", _levels(image)),

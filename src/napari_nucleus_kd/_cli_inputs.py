@@ -93,8 +93,7 @@ def find_jobs(arguments: Sequence[str]) -> list[Job]:
     if not any(_may_exist(path) for path in found.values()):
         reasons = "; ".join(job.problem for job in empty) or f"no image found in: {', '.join(arguments)}"
         raise SettingsError(
-            f"{reasons}; name a file, a folder, or a quoted pattern "
-            f"like 'slides/*.tif' (suffixes: {', '.join(IMAGE_SUFFIXES)})"
+            f"{reasons}; name an image, a folder with images in it, or a pattern like 'slides/**/*.tif'"
         )
     return [*name_jobs(list(found.values())), *empty]
 

@@ -14,7 +14,7 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.widgets import _runs, _steps
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of
 from napari_nucleus_kd.widgets.segment import SegmentWidget
 
 
@@ -414,6 +414,20 @@ def test_a_large_image_goes_to_a_file_and_is_shown_lazily(
     table = pipeline.measure_result(expected, session.workspace.image)
     for name in ("area_um2", "score", "centroid_y"):
         np.testing.assert_allclose(np.sort(layer.features[name]), np.sort(table[name]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("corners", [[[0, 207], [181, 207]], [[181, 0], [181, 207]], [[0, 0], [0, 0]]])
+def test_an_image_out_of_view_is_not_segmented_whole(widget, session, viewer, corners):
+    if corners == [[0, 0], [0, 0]]:  # as before anything was drawn; but the camera looks elsewhere
+        camera_of(viewer).center = (0, -500, -500)
+    viewer.layers[0].corner_pixels = np.array(corners)
+    widget._update_plan()
+    assert "in view" in widget.plan.text()
+    widget.start()
+    assert session.workspace.activity is None and "Home" in widget.problem.text.text()
+    session.workspace.whole_image = True
+    widget._update_plan()
+    assert "in view" not in widget.plan.text()
 
 
 def test_a_part_too_large_for_memory_goes_to_a_file_and_lies_in_its_place(

@@ -134,7 +134,7 @@ def _kind(path: Path, head: bytes) -> str:
     foreign = next((name for start, name in _FOREIGN if head.startswith(start)), None)
     what = f"a {foreign} file" if foreign else "not an image that this plugin knows by its first bytes"
     raise ReadError(
-        f"{path.name} is {what}. Readable are {', '.join(IMAGE_SUFFIXES)}; "
+        f"{path.name} is {what}. Readable are TIFF, whole-slide files, OME-Zarr, PNG, JPEG and a few more; "
         "export the image as OME-TIFF or OME-Zarr from the program that made it."
     )
 

@@ -196,6 +196,25 @@ def pixel_size_um(scale: Sequence[float], units: Sequence[Any]) -> float | None:
     return sizes[0] if np.isclose(sizes[0], sizes[1], rtol=0.01) and sizes[0] > 0 else None
 
 
+def is_in_view(source: Source, viewer: ViewerModel) -> bool:
+    """Tell whether any of a source lies within the canvas; True while nothing was drawn yet."""
+    layer = source.layers[0]
+    if viewer.dims.ndisplay != 2:
+        return True
+    axes = list(shown_plane(source, viewer).axes)
+    first, last = np.asarray(layer.corner_pixels)[:, axes]
+    if (first != last).all():
+        return True
+    if (np.asarray(layer.corner_pixels) != 0).any():
+        return False  # the part that is seen has no width
+    # Nothing drawn yet, or moved out beyond the first corner: then the camera looks elsewhere.
+    world = np.asarray(viewer.dims.point, float)
+    world[list(viewer.dims.displayed)] = camera_of(viewer).center[-2:]
+    center = np.asarray(layer.world_to_data(world[-layer.ndim :]))[axes]
+    shape = np.array([full_resolution(layer).shape[axis] for axis in axes])
+    return bool(((center >= 0) & (center < shape)).all())
+
+
 def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
     """Return the part of a source that the canvas shows, in full-resolution pixels.
 

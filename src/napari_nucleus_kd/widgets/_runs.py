@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,15 @@ class Runs(QObject):
         part = self.region() or self._session.workspace.image
         return part is not None and max(part.shape_yx) > ON_DISK_EDGE_PX
 
+    def refusal(self) -> str:
+        """Say why the next run cannot start: nothing of the image is in view; "" if it can."""
+        source = self._session.source
+        if source is None or self._session.workspace.whole_image:
+            return ""
+        if _layers.is_in_view(source, self._session.viewer):
+            return ""
+        return "Nothing of the image is in view: press Home in the viewer, or choose “Whole image” as Region."
+
     def is_edited(self) -> bool:
         """Tell whether a person changed the labels since they were computed."""
         result, layer = self._session.workspace.result, self._labels
@@ -87,6 +97,9 @@ class Runs(QObject):
         """
         source, image = self._session.source, self._session.refresh()
         if source is None or image is None or self._session.workspace.activity is not None:
+            return
+        if refusal := self.refusal():
+            self._session.workspace.problem = Problem("segment", refusal)
             return
         recipe = self._settled_recipe()
         self._session.workspace.outcome = ""

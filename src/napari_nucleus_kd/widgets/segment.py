@@ -192,4 +192,4 @@ class SegmentWidget(StepWidget):
 
     def _update_plan(self) -> None:
         plan = _words.plan(self.workspace, self.runs.region(), self.runs.on_disk())
-        self.plan.setText(plan)
+        self.plan.setText(self.runs.refusal() or plan)
