@@ -15,7 +15,7 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import fit_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
-from napari_nucleus_kd.index import true_labels
+from napari_nucleus_kd.index import check_rows, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -79,6 +79,7 @@ def evaluate_steps(
     One Score an image.
     """
     rows = read_rows(index, split)
+    check_rows(rows)
     found = []
     for i, row in enumerate(rows, 1):
         labels = true_labels(row)

@@ -31,11 +31,10 @@ _LABEL_FOLDERS = ("labels", "label", "masks", "mask", "gt")
 _LABEL_ENDINGS = ("_labels", "_label", "_masks", "_mask", "_gt")
 _HELD_OUT = {"val": 0.2, "tune": 0.1}  # share of the images, at least
 _THUMB_PX = 32
+_ROWS = 1024  # thumbnails that are compared with all others at once
 _ALIKE = 0.9  # correlation of thumbnails from which two images show the same place
-# What a tile's name adds to that of its image: x12_y7, tile_3, r0-c4, 1024_2048.
-_TILE = re.compile(
-    r"[ ._-]*(?:(?:tile|crop|patch|part|x|y|z|t|r|c|row|col)[ _-]?\d+|\d+[_-]\d+)$", re.IGNORECASE
-)
+# What a tile's name adds to that of its image: _x12_y7, -tile_3, _r0-c4; bare numbers may be dates.
+_TILE = re.compile(r"[ ._-]+(?:tile|crop|patch|part|row|col|x|y|z|t|r|c)[ _-]?\d+$", re.IGNORECASE)
 
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
@@ -48,23 +47,25 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     ------
     ReadError : the folder cannot be read or holds no image, or an image or label image is alone.
     """
-    try:
-        inside = {path.name.lower(): path for path in sorted(folder.iterdir())}
-    except OSError as error:
-        raise ReadError(f"{folder} cannot be read: {error.strerror or error}") from error
+    inside = {path.name.lower(): path for path in _entries(folder)}
     images = next((inside[name] for name in _IMAGE_FOLDERS if name in inside), None)
     labels = next((inside[name] for name in _LABEL_FOLDERS if name in inside), None)
     if images is not None and labels is None:
         raise ReadError(f"{folder}: has {images.name}/, but no labels/ (or masks/) beside it")
     if images is not None and labels is not None:
-        pictures, marks = _by_stem(images), _by_stem(labels)
-        marks = {
-            _without_ending(stem) if stem not in pictures else stem: path for stem, path in marks.items()
-        }
+        pictures, found = _by_stem(images), _by_stem(labels)
+        marked = [(stem if stem in pictures else _without_ending(stem), path) for stem, path in found.items()]
     else:
         found = _by_stem(folder)
-        marks = {_without_ending(stem): path for stem, path in found.items() if _without_ending(stem) != stem}
+        marked = [
+            (_without_ending(stem), path) for stem, path in found.items() if _without_ending(stem) != stem
+        ]
         pictures = {stem: path for stem, path in found.items() if _without_ending(stem) == stem}
+    marks: dict[str, Path] = {}
+    for stem, path in marked:
+        if stem in marks:
+            raise ReadError(f"{folder}: {marks[stem].name} and {path.name} are labels of one image; keep one")
+        marks[stem] = path
     alone = [f"{pictures[stem].name} has no label image" for stem in pictures if stem not in marks]
     alone += [f"{marks[stem].name} has no image" for stem in marks if stem not in pictures]
     if not pictures and not marks:
@@ -105,12 +106,12 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
         modalities.append(suggest_modality(image)[0].value)
         thumbs.append(_thumbnail(image))
         yield Progress(done, len(pairs), f"looking at {path.name}")
-    splits = _splits(_groups([path for path, _ in pairs], np.stack(thumbs)), seed)
+    splits = _splits(_groups([_stem(path) for path, _ in pairs], np.stack(thumbs)), seed)
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for (picture, labels), modality, split in zip(pairs, modalities, splits, strict=True):
-        places = (os.path.relpath(path, index.parent) for path in (picture, labels))
+        places = (_place(path, index.parent) for path in (picture, labels))
         start = (*places, modality, folder.resolve().name)
         writer.writerows([(*start, name) for name in split])
     write_text(index, text.getvalue())
@@ -119,6 +120,8 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
 
 def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Progress, None, Path]:
     """Write an index of what another one lists and of the images in a folder, which nobody annotated.
+
+    Images that the other index lists already are left out: they may be there to judge by.
 
     Parameters
     ----------
@@ -129,36 +132,63 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
     ------
     ReadError, WriteError
     """
-    found = {stem: path for stem, path in _by_stem(folder).items() if _without_ending(stem) == stem}
+    rows = [(split, row) for split in sorted(splits_in(index)) for row in read_index(index, split)]
+    listed = {row.image.resolve() for _, row in rows}
+    found = [
+        path
+        for stem, path in _by_stem(folder).items()
+        if _without_ending(stem) == stem and path.resolve() not in listed
+    ]
     if not found:
-        raise ReadError(f"{folder}: no image in it")
+        raise ReadError(f"{folder}: no image in it that {index.name} does not list")
+    if index.resolve() == combined.resolve():
+        raise ReadError(f"{index} would be overwritten; choose another output folder")
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*COLUMNS, "valid"))
-    for split in sorted(splits_in(index)):
-        for row in read_index(index, split):
-            files = (row.image, row.labels, row.valid)
-            image, labels, valid = ("" if f is None else os.path.relpath(f, combined.parent) for f in files)
-            writer.writerow((image, labels, row.modality.value, row.source, split, valid))
-    for done, path in enumerate(found.values(), 1):
+    for split, row in rows:
+        files = (row.image, row.labels, row.valid)
+        image, labels, valid = ("" if file is None else _place(file, combined.parent) for file in files)
+        writer.writerow((image, labels, row.modality.value, row.source, split, valid))
+    for done, path in enumerate(found, 1):
         modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
-        writer.writerow((os.path.relpath(path, combined.parent), "", modality, source, "train", ""))
+        writer.writerow((_place(path, combined.parent), "", modality, source, "train", ""))
         yield Progress(done, len(found), f"looking at {path.name}")
     write_text(combined, text.getvalue())
     return combined
 
 
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ReadError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def _place(path: Path, root: Path) -> str:
+    """Return where a file is as seen from a folder; the whole path if it is on another drive."""
+    try:
+        return os.path.relpath(path.resolve(), root.resolve())
+    except ValueError:
+        return str(path.resolve())
+
+
 def _by_stem(folder: Path) -> dict[str, Path]:
     """Return the images of a folder by their names without suffix."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = max((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
-        if suffix and not path.name.startswith("."):
-            stem = path.name[: -len(suffix)]
+    for path in _entries(folder):
+        stem = _stem(path)
+        if stem != path.name and not path.name.startswith("."):
             if stem in found:
                 raise ReadError(f"{folder}: {found[stem].name} and {path.name} have one name; rename one")
             found[stem] = path
     return found
+
+
+def _stem(path: Path) -> str:
+    """Return the name of an image without its suffix; the whole name of what is no image."""
+    suffix = max((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
+    return path.name[: len(path.name) - len(suffix)]
 
 
 def _without_ending(stem: str) -> str:
@@ -166,41 +196,55 @@ def _without_ending(stem: str) -> str:
     return stem[: len(stem) - len(ending)]
 
 
-def _thumbnail(image: Image) -> npt.NDArray[np.float64]:
-    """Return a small grey picture of zero mean and unit length, (N,); zeros of an even image."""
+def _thumbnail(image: Image) -> npt.NDArray[np.float32]:
+    """Return a small grey picture without uneven light, of unit length, (N,); zeros of an even image."""
+    from scipy.ndimage import gaussian_filter
     from skimage.transform import resize
 
-    grey = np.asarray(image.levels[-1], np.float64).mean(axis=0)
-    small = resize(grey, (_THUMB_PX, _THUMB_PX), anti_aliasing=True).ravel()
-    small = np.nan_to_num(small) - np.nan_to_num(small).mean()
+    grey = np.nan_to_num(np.asarray(image.levels[-1], np.float32)).mean(axis=0)
+    small = resize(grey, (_THUMB_PX, _THUMB_PX), anti_aliasing=True)
+    small = (small - gaussian_filter(small, _THUMB_PX / 6)).ravel()
     length = float(np.linalg.norm(small))
-    scaled: npt.NDArray[np.float64] = small / length if length else small
+    scaled: npt.NDArray[np.float32] = (small / length if length else small).astype(np.float32)
     return scaled
 
 
-def _groups(paths: Sequence[Path], thumbs: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+def _groups(stems: Sequence[str], thumbs: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     """Return the number of the group of each image; images of one group must not be parted."""
-    names = []
-    for path in paths:
-        name = path.name.split(".")[0]
+    first: dict[str, int] = {}
+    pairs = []
+    for i, stem in enumerate(stems):
+        name = stem
         while (shorter := _TILE.sub("", name)) and shorter != name:
             name = shorter
-        names.append(name)
-    same = np.array(names)[:, None] == np.array(names)
-    _, group = sparse.csgraph.connected_components(same | (thumbs @ thumbs.T > _ALIKE), directed=False)
+        pairs.append((i, first.setdefault(name, i)))
+    for start in range(
+        0, len(thumbs), _ROWS
+    ):  # all at once would need memory with the square of their number
+        alike = np.argwhere(thumbs[start : start + _ROWS] @ thumbs.T > _ALIKE)
+        pairs += [(start + i, j) for i, j in alike.tolist()]
+    rows, columns = np.array(pairs).T
+    graph = sparse.coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(len(stems), len(stems)))
+    _, group = sparse.csgraph.connected_components(graph, directed=False)
     numbers: npt.NDArray[np.int32] = group
     return numbers
 
 
 def _splits(groups: npt.NDArray[np.int32], seed: int) -> list[tuple[str, ...]]:
-    """Return the splits of each image."""
-    left = list(np.random.default_rng(seed).permutation(int(groups.max()) + 1))
-    if len(left) < 3:
+    """Return the splits of each image; the largest group is always trained on."""
+    sizes = np.bincount(groups)
+    if len(sizes) < 3:
         return [("train", "tune")] * len(groups)
+    left = [int(g) for g in np.random.default_rng(seed).permutation(len(sizes)) if g != sizes.argmax()]
     split = np.full(len(groups), "train", dtype=object)
-    for needed, (name, share) in zip((2, 1), _HELD_OUT.items(), strict=True):  # groups that must be left
-        while len(left) > needed and (split == name).sum() < share * len(groups):
-            split[groups == left.pop()] = name
+    for needed, (name, share) in zip((1, 0), _HELD_OUT.items(), strict=True):  # groups that must be left
+        wanted, taken = share * len(groups), 0
+        fitting = [g for g in left if sizes[g] <= wanted] or [min(left, key=lambda g: int(sizes[g]))]
+        for group in fitting:
+            if len(left) > needed and (not taken or taken + sizes[group] / 2 <= wanted):
+                split[groups == group] = name
+                left.remove(group)
+                taken += int(sizes[group])
     return [(str(name),) for name in split]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cc3d
+import fastremap
 import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.types import LabelArray
 
+_LARGE = 1 << 20  # larger numbers would cost memory, and exactness in float32
 _MASK_PIECES = 3  # so many separate pieces under the only number are hardly one nucleus
 COLUMNS = ("image", "labels", "modality", "source", "split")
 
@@ -95,16 +97,20 @@ def _rows(index: Path) -> list[dict[str, str]]:
     if not index.exists():
         raise ReadError(f"there is no file or folder {index}")
     try:
-        with index.open(newline="", encoding="utf-8") as file:
+        with index.open(newline="", encoding="utf-8-sig") as file:  # Excel writes the mark
             reader = csv.DictReader(file)
             missing = set(COLUMNS) - set(reader.fieldnames or ())
             if missing:
                 raise ReadError(
                     f"{index}: no column {', '.join(sorted(missing))}; needs {', '.join(COLUMNS)}"
                 )
-            return list(reader)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReadError(f"{index} cannot be read as a CSV index: {error}") from error
+    for line, row in enumerate(rows, 2):
+        if not row["image"] or any(row[name] is None for name in COLUMNS):
+            raise ReadError(f"{index}, line {line}: needs a value for each of {', '.join(COLUMNS)}")
+    return rows
 
 
 def true_labels(row: Row) -> LabelArray:
@@ -112,12 +118,24 @@ def true_labels(row: Row) -> LabelArray:
 
     Raises
     ------
-    ReadError : it has none, or they cannot be read.
+    ReadError : it has none, or only of a part, or they cannot be read.
     LabelsError : see read_labels.
     """
-    if row.labels is None:
-        raise ReadError(f"{row.image}: has no labels, so nothing can be judged by it; split it as train")
+    if row.labels is None or row.valid is not None:
+        what = "no labels" if row.labels is None else "labels of a part only"
+        raise ReadError(f"{row.image}: has {what}, so nothing can be judged by it; split it as train or tune")
     return read_labels(row.labels)
+
+
+def read_valid(path: Path) -> npt.NDArray[np.bool_]:
+    """Read where an annotation is complete, (Y, X) bool: where an image is not 0.
+
+    Raises
+    ------
+    ReadError : it cannot be read. LabelsError : it has several channels.
+    """
+    valid: npt.NDArray[np.bool_] = np.asarray(_plane(path) != 0)
+    return valid
 
 
 def read_labels(path: Path) -> LabelArray:
@@ -128,18 +146,16 @@ def read_labels(path: Path) -> LabelArray:
     ReadError : it cannot be read.
     LabelsError : it is not one plane of whole numbers from 0 on, or a mask instead of labels.
     """
-    image = read(path)
-    labels = np.asarray(image.pixels)
-    if len(labels) != 1:
-        raise LabelsError(
-            f"{path}: has {len(labels)} channels; labels are one plane of whole numbers, "
-            "0 for the background and another number for each nucleus"
-        )
-    plane = labels[0]
+    plane = _plane(path)
     whole = plane.dtype.kind in "uib" or (plane.dtype.kind == "f" and bool((plane == np.rint(plane)).all()))
     if not whole or (plane.size and plane.min() < 0):
         raise LabelsError(f"{path}: labels must be whole numbers from 0 on; these are {_range(plane)}")
-    found: LabelArray = plane.astype(np.int32)
+    if plane.size and float(plane.max()) >= 2**63:
+        raise LabelsError(f"{path}: labels must be below 2**63; these are {_range(plane)}")
+    whole_numbers = plane.astype(np.int64)
+    if plane.size and whole_numbers.max() >= _LARGE:
+        whole_numbers, _ = fastremap.renumber(whole_numbers)
+    found: LabelArray = whole_numbers.astype(np.int32)
     numbers = np.unique(found)
     if len(numbers[numbers > 0]) == 1:
         pieces = int(cc3d.connected_components(found > 0, connectivity=4).max())
@@ -149,6 +165,17 @@ def read_labels(path: Path) -> LabelArray:
                 "its own number (for instance with skimage.measure.label, then part those that touch)"
             )
     return found
+
+
+def _plane(path: Path) -> npt.NDArray[Any]:
+    pixels = np.asarray(read(path).pixels)
+    if len(pixels) != 1:
+        raise LabelsError(
+            f"{path}: has {len(pixels)} channels; labels are one plane of whole numbers, "
+            "0 for the background and another number for each nucleus"
+        )
+    plane: npt.NDArray[Any] = pixels[0]
+    return plane
 
 
 def check_rows(rows: Sequence[Row]) -> None:
@@ -177,8 +204,8 @@ def labelled_shape(row: Row) -> tuple[int, int]:
     ReadError, LabelsError : they cannot be read, or do not fit.
     """
     shape = read(row.image).shape_yx
-    for other in (row.labels, row.valid):
-        if other is not None and (found := read_labels(other).shape) != shape:
+    for other, look in ((row.labels, read_labels), (row.valid, read_valid)):
+        if other is not None and (found := look(other).shape) != shape:
             raise ReadError(f"{row.image}: is {shape} pixels, {other.name} is {found}")
     return shape
 

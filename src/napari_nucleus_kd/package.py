@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.errors import ModelError, WriteError
@@ -69,6 +69,13 @@ class ModelSpec(Settings):
     data: tuple[str, ...] = Field((), description="What it was trained on")
     metrics: dict[str, Any] = Field({}, description="How good it was on images it had not seen")
     parent: str | None = Field(None, description="The model it was trained from")
+
+    @model_validator(mode="after")
+    def _sizes_in_order(self) -> ModelSpec:
+        low, high = self.size_range
+        if not 1 < low <= (self.enlarge_to_px or low) <= high:
+            raise ValueError("size_range and enlarge_to_px must be above 1 px, and in order")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ def test_what_is_not_annotated_teaches_nothing(index):
     """Pictures that are annotated in their left halves only."""
     half = np.zeros((96, 112), np.uint8)
     half[:, :56] = 255
+    half[::24] = 0  # in several pieces
     imsave(index.with_name("valid.png"), half, check_contrast=False)
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
@@ -224,6 +225,21 @@ def test_faults_of_all_splits_show_before_training(index, tmp_path):
     imsave(index.with_name("0_labels.png"), 255 * (LABELS > 0).astype(np.uint8), check_contrast=False)
     with pytest.raises(ReadError, match=r"(?s)0_labels\.png.*4\.png: is \(96, 112\) pixels|4\.png.*0_labels"):
         next(run_steps(TINY, index, tmp_path / "run"))
+
+
+def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path):
+    imsave(index.with_name("valid.png"), np.ones((96, 112), np.uint8), check_contrast=False)
+    lines = index.read_text().splitlines()
+    index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
+    with pytest.raises(ReadError, match=r"4\.png: has labels of a part only"):
+        next(run_steps(TINY, index, tmp_path / "run"))
+
+
+def test_large_label_numbers_stay_apart(tmp_path):
+    labels = LABELS.astype(np.uint32) * 700_000_001 % (2**32 - 5)
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    found = read_labels(tmp_path / "l.tif")
+    assert found.max() == 6 and len(np.unique(np.stack([found, LABELS]).reshape(2, -1), axis=1).T) == 7
 
 
 def test_corrected_labels_are_other_data(index, tmp_path, finish):

@@ -113,6 +113,16 @@ def test_a_segmenter_teaches_its_labels(draw):
     assert lesson.maps.shape == encode(labels)[None].shape
 
 
+def test_a_segmenter_teaches_stained_tissue_as_such(draw):
+    pixels, labels = draw(128, 128)
+    light = (
+        1 - 0.8 * pixels[None].astype(np.float32) / 255 * np.array([0.6, 1, 0.4], np.float32)[:, None, None]
+    )
+    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(torch.from_numpy(light[None]))
+    said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
+    assert (said & true).sum() / (said | true).sum() > 0.6
+
+
 def test_teachers_that_are_not_there_are_named(model, make_model):
     with pytest.raises(ModelError, match="no map border"):
         load_teacher(distill(make_model("bare")), MAP_NAMES, CPU)
@@ -152,6 +162,10 @@ def test_images_without_labels_join_the_index(data, tmp_path, finish):
     rows = read_index(combined, "train")
     assert [row.labels is None for row in rows] == [False, False, True, True]
     assert all(row.image.is_file() for row in rows) and rows[2].source == "unlabelled"
+    with pytest.raises(ReadError, match="does not list"):
+        finish(unlabelled_steps(index, index.parent, tmp_path / "run.csv"))
+    with pytest.raises(ReadError, match="overwritten"):
+        finish(unlabelled_steps(index, folder, index))
     with pytest.raises(ReadError, match="nothing can be judged"):
         true_labels(rows[2])
     with pytest.raises(ReadError, match="no teacher"):

@@ -97,10 +97,21 @@ def _bend(size_px: int, rng: np.random.Generator) -> FloatArray:
 
 
 def recolor(
-    image: FloatArray, labels: LabelArray, modality: Modality, rng: np.random.Generator
+    image: FloatArray,
+    labels: LabelArray,
+    modality: Modality,
+    rng: np.random.Generator,
+    *,
+    complete: bool = True,
 ) -> FloatArray:
-    """Vary stain, light, focus and noise as the modality allows; returns a new array."""
-    image = _fluorescent(image, rng) if modality is Modality.FLUORESCENCE else _stained(image, labels, rng)
+    """Vary stain, light, focus and noise as the modality allows; returns a new array.
+
+    Only where all nuclei are annotated (`complete`) can stain be painted on and around them.
+    """
+    if modality is Modality.FLUORESCENCE:
+        image = _fluorescent(image, rng)
+    else:
+        image = _stained(image, labels if complete else np.zeros_like(labels), rng)
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
     if rng.random() < 0.3:
         image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 1.6)] * 2))
@@ -139,7 +150,7 @@ def _glow(image: FloatArray, sigma_px: float) -> FloatArray:
 
 def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
     density = -np.log(np.clip(image, 0.01, 1))  # (3, H, W) optical density
-    if rng.random() < 0.35:
+    if rng.random() < 0.35 and labels.any():
         density = _immuno(density, labels, rng)
     mix = np.eye(3) + rng.normal(0, 0.08, (3, 3))
     gain = np.exp(rng.normal(0, 0.15, 3)) * np.exp(rng.normal(0, 0.2))

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.index import read_index, read_labels, read_valid
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
@@ -82,7 +82,7 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     labels = np.zeros(source.shape_yx, np.int32) if row.labels is None else read_labels(row.labels)
     if source.shape_yx != labels.shape:
         raise ReadError(f"{row.image}: is {source.shape_yx} pixels, its labels are {labels.shape}")
-    valid = None if row.valid is None else read_labels(row.valid) > 0
+    valid = None if row.valid is None else read_valid(row.valid)
     if row.labels is None:
         valid = np.zeros(source.shape_yx, bool)
     if valid is not None and valid.shape != labels.shape:
@@ -148,7 +148,7 @@ class Batches(Dataset[Batch]):
         layers, labels = warp(layers, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
         image, valid = layers[: len(sample.image)], layers[len(sample.image) :].min(axis=0, initial=1) > 0.99
         image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
-        image = recolor(image, labels, sample.modality, rng)
+        image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return (
             image[:, inner, inner],

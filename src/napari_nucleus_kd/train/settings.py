@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.index import read_index, splits_in
 from napari_nucleus_kd.networks.student import StudentConfig
+from napari_nucleus_kd.package import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,9 @@ _SHAPING = (
     "student pretrained start crops loss distill "
     "learning_rate warmup_steps weight_decay clip_norm average seed"
 ).split()
+
+
+SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
 
 
 class CropSettings(Settings):
@@ -86,7 +90,7 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(5.0, gt=0, description="Largest norm of a gradient")
     average: float = Field(0.998, gt=0, lt=1, description="Decay of the running average of the weights")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     workers: int = Field(1, ge=0, description="Processes that cut batches")
     check_every: int = Field(
         500, ge=1, description="Steps between checks on the tuning split and checkpoints"
@@ -99,13 +103,19 @@ class TrainSettings(Settings):
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no ImageNet weights; take efficientnet_lite0")
+        low, high = self.crops.size_range
+        if self.enlarge_to_px is not None and not low <= self.enlarge_to_px <= high:
+            raise ValueError(f"enlarge_to_px: must be within size_range, {low:g} to {high:g}")
         return self
 
     def learned_from(self, index: Path) -> dict[str, str]:
         """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""
         settings = self.model_dump(mode="json", include=set(_SHAPING))
+        teachers = () if self.distill is None else self.distill.teachers
+        models = [load_model(name).hash for name in teachers if not name.startswith(SEGMENTER)]
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
-            "data": _fingerprint(index)
+            "data": _fingerprint(index),
+            "teachers": json.dumps(models),
         }
 
 

@@ -6,6 +6,7 @@ model (section 4): a teacher's probabilities beside the ground truth.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,8 +17,11 @@ from torch import nn
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
-from napari_nucleus_kd.instances import MAP_NAMES, encode
+from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, encode
+from napari_nucleus_kd.modality import BRIGHT
 from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.train.settings import SEGMENTER
+from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.settings import DistillSettings
     from napari_nucleus_kd.types import FloatArray
 
-SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
 _HARD = 0.02  # labels say 0 or 1; so far from them are the probabilities that a student is told
 _SIGN = {"offset_y": (-1, 1), "offset_x": (1, -1)}  # of a map in a picture flipped along y, along x
 
@@ -65,7 +68,7 @@ def load_teacher(settings: DistillSettings, names: Sequence[str], device: torch.
     """
     asked = [name.removeprefix(SEGMENTER) for name in settings.teachers if name.startswith(SEGMENTER)]
     models = [load_model(name) for name in settings.teachers if not name.startswith(SEGMENTER)]
-    members: list[Teacher] = [SegmenterTeacher(segmenters.load(n, Recipe(segmenter=n)), names) for n in asked]
+    members: list[Teacher] = [SegmenterTeacher(name, names) for name in asked]
     members += [NetworkTeacher(model, names, flips=settings.flips).to(device) for model in models]
     return Ensemble(members, settings.sure)
 
@@ -78,10 +81,18 @@ def diameter_estimate(settings: DistillSettings) -> Callable[[FloatArray], float
     See load_teacher.
     """
     name = settings.teachers[0]
-    known = {"segmenter": name.removeprefix(SEGMENTER)} if name.startswith(SEGMENTER) else {"model": name}
-    recipe = Recipe.model_validate(known)
-    segmenter = segmenters.load(recipe.segmenter, recipe)
-    return lambda picture: segmenter.estimate_diameter([picture])
+    if name.startswith(SEGMENTER):
+        asked = name.removeprefix(SEGMENTER)
+        return lambda picture: _segmenter_for(picture, asked).estimate_diameter([picture])
+    model = segmenters.load("student", Recipe(model=name))
+    return lambda picture: model.estimate_diameter([picture])
+
+
+def _segmenter_for(picture: FloatArray, name: str) -> Segmenter:
+    """Return a segmenter for a picture (3, Y, X): stained tissue has a bright background."""
+    bright = float(np.median(picture.mean(axis=0))) >= BRIGHT
+    modality = Modality.HE if bright else Modality.FLUORESCENCE
+    return segmenters.load(name, Recipe(segmenter=name, modality=modality))
 
 
 class Ensemble:
@@ -112,6 +123,10 @@ class NetworkTeacher(nn.Module):
         self.network = model.network()
         self._order = [model.spec.maps.index(name) for name in names]
         self._names = names
+        unit = math.log(model.spec.diameter_px / CANONICAL_DIAMETER_PX)  # of its log_diameter in ours
+        shift = [unit if name == "log_diameter" else 0.0 for name in names]
+        self.shift: torch.Tensor
+        self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1))
         self._flips = list(product((False, True), repeat=2)) if flips else [(False, False)]
 
     @torch.no_grad()
@@ -126,22 +141,24 @@ class NetworkTeacher(nn.Module):
                 for n in self._names
             ]
             total = total + maps * torch.tensor(signs, device=x.device).view(1, -1, 1, 1)
-        return Lesson(total / len(self._flips), torch.ones_like(x[:, :1]))
+        return Lesson(total / len(self._flips) + self.shift, torch.ones_like(x[:, :1]))
 
 
 class SegmenterTeacher:
     """Any registered segmenter; its labels become maps."""
 
-    def __init__(self, segmenter: Segmenter, names: Sequence[str]):
-        self._segmenter = segmenter
+    def __init__(self, name: str, names: Sequence[str]):
+        segmenters.load(name, Recipe(segmenter=name))  # says now if it is not there
+        self._name = name
         self._order = [MAP_NAMES.index(name) for name in names]
 
     def __call__(self, x: torch.Tensor) -> Lesson:
         """Return the lesson; sure of everything."""
         found = []
         for picture in x.float().cpu().numpy():
-            maps = self._segmenter.maps(np.ascontiguousarray(picture), None)
-            labels = self._segmenter.decode(maps, self._segmenter.decode_defaults).labels
+            segmenter = _segmenter_for(picture, self._name)
+            maps = segmenter.maps(np.ascontiguousarray(picture), None)
+            labels = segmenter.decode(maps, segmenter.decode_defaults).labels
             found.append(encode(labels)[self._order])
         said = torch.from_numpy(np.stack(found)).to(x.device)
         said[:, 0] = said[:, 0].clamp(_HARD, 1 - _HARD)

@@ -195,6 +195,7 @@ def add_labels(
         np.expand_dims(labels, plane.hidden),
         name=f"{plane.source.name} nuclei",
         features=table,
+        colormap=_bright_colors(),
         metadata=_result_metadata(plane.source, result.recipe),
         **placed(plane, result.region),
     )
@@ -205,7 +206,6 @@ def add_labels(
 
 def draw(layer: Labels, outlines: bool) -> None:
     """Draw nuclei as outlines, which leave the image to be seen, or filled."""
-    layer.colormap = _bright_colors()
     layer.contour = _OUTLINE_PX if outlines else 0
     layer.opacity = 1.0 if outlines else _LABEL_OPACITY
 
@@ -274,6 +274,7 @@ def add_stored_labels(viewer: ViewerModel, plane: Plane, stored: Stored, *, outl
         multiscale=len(pictures) > 1,
         name=f"{plane.source.name} nuclei",
         features=stored.table,
+        colormap=_bright_colors(),
         metadata={**_result_metadata(plane.source, stored.recipe), "path": str(stored.path)},
         **placed(plane, stored.recipe.region),
     )
