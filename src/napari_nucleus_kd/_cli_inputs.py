@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.io import IMAGE_SUFFIXES
+from napari_nucleus_kd.io import image_suffix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,18 +33,12 @@ class Job:
     problem: str = ""
 
 
-def _suffix(path: Path) -> str:
-    """Return the longest known image suffix that the name ends with, "" if none does."""
-    name = path.name.lower()
-    return max((suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix)), key=len, default="")
-
-
 def _in_folder(folder: Path) -> list[Path]:
     """Return the images directly in a folder; results of this program are not images."""
     return [
         path
         for path in sorted(folder.iterdir())
-        if _suffix(path)
+        if image_suffix(path)
         and not path.name.startswith(".")
         and not path.name.lower().endswith(_RESULT_ENDINGS)
         and (path.is_file() or path.suffix.lower() == ".zarr")
@@ -106,7 +100,7 @@ def _may_exist(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    suffix = _suffix(path)
+    suffix = image_suffix(path)
     return path.name[: -len(suffix)] if suffix else path.stem
 
 

@@ -171,6 +171,9 @@ Report = Annotated[
         file_okay=False,
     ),
 ]
+ModelName = Annotated[str | None, typer.Option(help="Of the model.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="How long to train.")]
+TrainDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
 Unlabelled = Annotated[
     Path | None, typer.Option("--unlabelled", file_okay=False, help="Folder of images that nobody annotated.")
 ]

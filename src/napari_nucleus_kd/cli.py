@@ -166,9 +166,9 @@ def train(
     data: options.Index,
     output: options.RunFolder,
     config: options.Config = None,
-    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How long to train.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    name: options.ModelName = None,
+    steps: options.Steps = None,
+    device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images; the result is a model package in OUTPUT.
 
@@ -192,9 +192,9 @@ def distill(
     ],
     unlabelled: options.Unlabelled = None,
     config: options.Config = None,
-    name: Annotated[str | None, typer.Option(help="Of the model.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How long to train.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")] = None,
+    name: options.ModelName = None,
+    steps: options.Steps = None,
+    device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
     from napari_nucleus_kd._cli_train import read_settings, show, show_model, taught_by

@@ -12,8 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import COLUMNS, Row, read_index, splits_in
-from napari_nucleus_kd.io import IMAGE_SUFFIXES, read
+from napari_nucleus_kd.index import COLUMNS, Row, read_index, read_splits
+from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.types import Progress
@@ -50,9 +50,9 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     inside = {path.name.lower(): path for path in _entries(folder)}
     images = next((inside[name] for name in _IMAGE_FOLDERS if name in inside), None)
     labels = next((inside[name] for name in _LABEL_FOLDERS if name in inside), None)
-    if images is not None and labels is None:
-        raise ReadError(f"{folder}: has {images.name}/, but no labels/ (or masks/) beside it")
-    if images is not None and labels is not None:
+    if images is not None:
+        if labels is None:
+            raise ReadError(f"{folder}: has {images.name}/, but no labels/ (or masks/) beside it")
         pictures, found = _by_stem(images), _by_stem(labels)
         marked = [(stem if stem in pictures else _without_ending(stem), path) for stem, path in found.items()]
     else:
@@ -132,8 +132,8 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
     ------
     ReadError, WriteError
     """
-    rows = [(split, row) for split in sorted(splits_in(index)) for row in read_index(index, split)]
-    listed = {row.image.resolve() for _, row in rows}
+    splits = read_splits(index)
+    listed = {row.image.resolve() for rows in splits.values() for row in rows}
     found = [
         path
         for stem, path in _by_stem(folder).items()
@@ -146,10 +146,11 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*COLUMNS, "valid"))
-    for split, row in rows:
-        files = (row.image, row.labels, row.valid)
-        image, labels, valid = ("" if file is None else _place(file, combined.parent) for file in files)
-        writer.writerow((image, labels, row.modality.value, row.source, split, valid))
+    for split, rows in splits.items():
+        for row in rows:
+            files = (row.image, row.labels, row.valid)
+            image, labels, valid = ("" if file is None else _place(file, combined.parent) for file in files)
+            writer.writerow((image, labels, row.modality.value, row.source, split, valid))
     for done, path in enumerate(found, 1):
         modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
         writer.writerow((_place(path, combined.parent), "", modality, source, "train", ""))
@@ -187,8 +188,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _stem(path: Path) -> str:
     """Return the name of an image without its suffix; the whole name of what is no image."""
-    suffix = max((s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)), key=len, default="")
-    return path.name[: len(path.name) - len(suffix)]
+    return path.name[: len(path.name) - len(image_suffix(path))]
 
 
 def _without_ending(stem: str) -> str:
@@ -218,9 +218,8 @@ def _groups(stems: Sequence[str], thumbs: npt.NDArray[np.float32]) -> npt.NDArra
         while (shorter := _TILE.sub("", name)) and shorter != name:
             name = shorter
         pairs.append((i, first.setdefault(name, i)))
-    for start in range(
-        0, len(thumbs), _ROWS
-    ):  # all at once would need memory with the square of their number
+    # All at once would need memory with the square of their number.
+    for start in range(0, len(thumbs), _ROWS):
         alike = np.argwhere(thumbs[start : start + _ROWS] @ thumbs.T > _ALIKE)
         pairs += [(start + i, j) for i, j in alike.tolist()]
     rows, columns = np.array(pairs).T

@@ -50,14 +50,12 @@ class Row:
         return self.image.name
 
 
-def splits_in(index: Path) -> set[str]:
-    """Return the splits that a CSV index has rows of.
-
-    Raises
-    ------
-    ReadError : see read_index.
-    """
-    return {row["split"] for row in _rows(index)}
+def read_splits(index: Path) -> dict[str, list[Row]]:
+    """Return the rows of every split, the splits in alphabetical order; see read_index."""
+    splits: dict[str, list[Row]] = {}
+    for values in _rows(index):
+        splits.setdefault(values["split"], []).append(_row(index, values))
+    return dict(sorted(splits.items()))
 
 
 def read_index(index: Path, split: str) -> list[Row]:
@@ -73,24 +71,24 @@ def read_index(index: Path, split: str) -> list[Row]:
     ------
     ReadError : the file, a column or the split is missing, or a modality is unknown.
     """
-    rows = [row for row in _rows(index) if row["split"] == split]
+    rows = [_row(index, values) for values in _rows(index) if values["split"] == split]
     if not rows:
         raise ReadError(f"{index}: no row has split {split!r}")
-    known = {modality.value for modality in Modality}
-    for row in rows:
-        if row["modality"] not in known:
-            raise ReadError(f"{index}: modality {row['modality']!r} is not one of {', '.join(sorted(known))}")
+    return rows
+
+
+def _row(index: Path, values: dict[str, str]) -> Row:
+    known = [modality.value for modality in Modality]
+    if values["modality"] not in known:
+        raise ReadError(f"{index}: modality {values['modality']!r} is not one of {', '.join(sorted(known))}")
     root = index.parent
-    return [
-        Row(
-            root / row["image"],
-            root / row["labels"] if row["labels"] else None,
-            Modality(row["modality"]),
-            row["source"],
-            root / row["valid"] if row.get("valid") else None,
-        )
-        for row in rows
-    ]
+    return Row(
+        root / values["image"],
+        root / values["labels"] if values["labels"] else None,
+        Modality(values["modality"]),
+        values["source"],
+        root / values["valid"] if values.get("valid") else None,
+    )
 
 
 def _rows(index: Path) -> list[dict[str, str]]:
@@ -121,10 +119,14 @@ def true_labels(row: Row) -> LabelArray:
     ReadError : it has none, or only of a part, or they cannot be read.
     LabelsError : see read_labels.
     """
+    return read_labels(_complete_labels(row))
+
+
+def _complete_labels(row: Row) -> Path:
     if row.labels is None or row.valid is not None:
         what = "no labels" if row.labels is None else "labels of a part only"
         raise ReadError(f"{row.image}: has {what}, so nothing can be judged by it; split it as train or tune")
-    return read_labels(row.labels)
+    return row.labels
 
 
 def read_valid(path: Path) -> npt.NDArray[np.bool_]:
@@ -178,36 +180,46 @@ def _plane(path: Path) -> npt.NDArray[Any]:
     return plane
 
 
-def check_rows(rows: Sequence[Row]) -> None:
-    """Look at the labels of all rows, so that a fault shows before hours of work, not after.
+def read_annotation(
+    row: Row, shape_yx: tuple[int, int]
+) -> tuple[LabelArray | None, npt.NDArray[np.bool_] | None]:
+    """Read what is said of an image of this shape: its labels, and where they are complete.
+
+    Raises
+    ------
+    ReadError, LabelsError : they cannot be read, or do not fit the image.
+    """
+    labels = None if row.labels is None else read_labels(row.labels)
+    if labels is not None and labels.shape != shape_yx:
+        raise ReadError(f"{row.image}: is {shape_yx} pixels, its labels are {labels.shape}")
+    valid = None if row.valid is None else read_valid(row.valid)
+    if valid is not None and valid.shape != shape_yx:
+        raise ReadError(f"{row.valid}: is {valid.shape} pixels, its image is {shape_yx}")
+    return labels, valid
+
+
+def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> None:
+    """Look at the annotation of all rows, so that a fault shows before hours of work, not after.
+
+    Parameters
+    ----------
+    judged : rows to judge by; their annotation must be complete.
 
     Raises
     ------
     ReadError : names the first faulty images with their faults.
     """
     faults = []
-    for row in rows:
+    for row, to_judge in (*((row, False) for row in learnt), *((row, True) for row in judged)):
         try:
-            labelled_shape(row)
+            if to_judge:
+                _complete_labels(row)
+            read_annotation(row, read(row.image).shape_yx)
         except NucleusKDError as error:
             faults.append(str(error))
     if faults:
         more = f"\n... and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise ReadError("\n".join(faults[:5]) + more)
-
-
-def labelled_shape(row: Row) -> tuple[int, int]:
-    """Return height and width of an image whose labels fit it.
-
-    Raises
-    ------
-    ReadError, LabelsError : they cannot be read, or do not fit.
-    """
-    shape = read(row.image).shape_yx
-    for other, look in ((row.labels, read_labels), (row.valid, read_valid)):
-        if other is not None and (found := look(other).shape) != shape:
-            raise ReadError(f"{row.image}: is {shape} pixels, {other.name} is {found}")
-    return shape
 
 
 def _range(plane: npt.NDArray[Any]) -> str:

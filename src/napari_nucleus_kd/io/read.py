@@ -72,7 +72,7 @@ def read(path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, seri
     if path.is_dir():
         return _read_folder(path, choice)
     head = _head(path)
-    suffix = _suffix(path)
+    suffix = image_suffix(path) or path.suffix.casefold()
     if suffix in _OPENSLIDE_SUFFIXES:  # before their content: an .mrxs file looks like a JPEG
         from napari_nucleus_kd.io._slides import read_slide
 
@@ -113,11 +113,10 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _suffix(path: Path) -> str:
-    """Return the longest suffix that we know, in lower case, else the last one."""
+def image_suffix(path: Path) -> str:
+    """Return the longest suffix of IMAGE_SUFFIXES that the name ends with, "" if none does."""
     name = path.name.casefold()
-    known = [s for s in IMAGE_SUFFIXES if name.endswith(s)]
-    return max(known, key=len) if known else path.suffix.casefold()
+    return max((suffix for suffix in IMAGE_SUFFIXES if name.endswith(suffix)), key=len, default="")
 
 
 def _kind_of_suffix(suffix: str) -> str:
@@ -147,7 +146,7 @@ def _read_kind(path: Path, kind: str, choice: Choice) -> Image:
     from napari_nucleus_kd.io._slides import has_openslide, read_slide
     from napari_nucleus_kd.io._tiff import read_tiff
 
-    suffix = _suffix(path)
+    suffix = image_suffix(path) or path.suffix.casefold()
     if suffix == ".bif" and has_openslide():
         return read_slide(path, choice)  # stitches the overlapping tiles, which tifffile does not
     try:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import read_index, read_labels, read_valid
+from napari_nucleus_kd.index import read_annotation, read_index
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
@@ -79,14 +79,9 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
         raise ReadError(
             f"{row.image}: has no labels, and no teacher says what is in it; name one, or leave it out"
         )
-    labels = np.zeros(source.shape_yx, np.int32) if row.labels is None else read_labels(row.labels)
-    if source.shape_yx != labels.shape:
-        raise ReadError(f"{row.image}: is {source.shape_yx} pixels, its labels are {labels.shape}")
-    valid = None if row.valid is None else read_valid(row.valid)
-    if row.labels is None:
-        valid = np.zeros(source.shape_yx, bool)
-    if valid is not None and valid.shape != labels.shape:
-        raise ReadError(f"{row.valid}: is {valid.shape} pixels, the labels are {labels.shape}")
+    labels, valid = read_annotation(row, source.shape_yx)
+    if labels is None:
+        labels, valid = np.zeros(source.shape_yx, np.int32), np.zeros(source.shape_yx, bool)
     image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
     known = median_diameter(labels)
     if known is None and row.labels is None and estimate is not None:

@@ -13,7 +13,7 @@ from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
-from napari_nucleus_kd.index import check_rows, read_index, splits_in, true_labels
+from napari_nucleus_kd.index import check_rows, read_splits
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
@@ -64,13 +64,12 @@ def run_steps(
         index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
     if unlabelled is not None:
         index = yield from unlabelled_steps(index, unlabelled, output / "combined.csv")
-    check_rows([row for split in sorted(splits_in(index)) for row in read_index(index, split)])
-    if "val" in splits_in(index):
-        for row in read_index(index, "val"):
-            true_labels(row)
+    splits = read_splits(index)
+    val = splits.pop("val", [])
+    check_rows([row for rows in splits.values() for row in rows], judged=val)
     network = yield from train_steps(settings, index, output)
     spec = _spec(settings)
-    if "val" in splits_in(index):
+    if val:
         metrics = yield from _judge(spec, network, index, output)
         spec = spec.model_copy(update={"metrics": metrics})
     _save(output / settings.name, network, spec, write_card(spec, settings))

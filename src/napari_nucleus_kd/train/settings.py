@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
-from napari_nucleus_kd.index import read_index, splits_in
+from napari_nucleus_kd.index import read_splits
 from napari_nucleus_kd.networks.student import StudentConfig
 from napari_nucleus_kd.package import load_model
 
@@ -24,7 +24,7 @@ _SHAPING = (
 ).split()
 
 
-SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
+_SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
 
 
 class CropSettings(Settings):
@@ -64,6 +64,16 @@ class DistillSettings(Settings):
     taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
     flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
     sure: float = Field(0.9, gt=0.5, le=1, description="Where nothing is annotated: probability believed")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The teachers that are models."""
+        return tuple(name for name in self.teachers if not name.startswith(_SEGMENTER))
+
+    @property
+    def segmenters(self) -> tuple[str, ...]:
+        """The names of the segmenters among the teachers."""
+        return tuple(t.removeprefix(_SEGMENTER) for t in self.teachers if t.startswith(_SEGMENTER))
 
 
 class TrainSettings(Settings):
@@ -111,19 +121,18 @@ class TrainSettings(Settings):
     def learned_from(self, index: Path) -> dict[str, str]:
         """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""
         settings = self.model_dump(mode="json", include=set(_SHAPING))
-        teachers = () if self.distill is None else self.distill.teachers
-        models = [load_model(name).hash for name in teachers if not name.startswith(SEGMENTER)]
+        models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
             "data": _fingerprint(index),
-            "teachers": json.dumps(models),
+            "teachers": json.dumps([load_model(name).hash for name in models]),
         }
 
 
 def _fingerprint(index: Path) -> str:
     """Return a hash of the index, its label files and the sizes of its images."""
     found = hashlib.sha256(index.read_bytes())
-    for split in sorted(splits_in(index)):
-        for row in read_index(index, split):
+    for rows in read_splits(index).values():
+        for row in rows:
             for file in (row.labels, row.valid):
                 if file is not None and file.is_file():
                     found.update(file.read_bytes())

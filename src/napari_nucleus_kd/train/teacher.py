@@ -18,9 +18,8 @@ from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, encode
-from napari_nucleus_kd.modality import BRIGHT
+from napari_nucleus_kd.modality import has_bright_background
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.train.settings import SEGMENTER
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
@@ -66,10 +65,10 @@ def load_teacher(settings: DistillSettings, names: Sequence[str], device: torch.
     ------
     ModelError : a model is not there, or lacks a map. UnknownSegmenterError
     """
-    asked = [name.removeprefix(SEGMENTER) for name in settings.teachers if name.startswith(SEGMENTER)]
-    models = [load_model(name) for name in settings.teachers if not name.startswith(SEGMENTER)]
-    members: list[Teacher] = [SegmenterTeacher(name, names) for name in asked]
-    members += [NetworkTeacher(model, names, flips=settings.flips).to(device) for model in models]
+    members: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        *(SegmenterTeacher(name, names) for name in settings.segmenters),
+        *(NetworkTeacher(load_model(n), names, flips=settings.flips).to(device) for n in settings.models),
+    ]
     return Ensemble(members, settings.sure)
 
 
@@ -80,31 +79,36 @@ def diameter_estimate(settings: DistillSettings) -> Callable[[FloatArray], float
     ------
     See load_teacher.
     """
-    name = settings.teachers[0]
-    if name.startswith(SEGMENTER):
-        asked = name.removeprefix(SEGMENTER)
-        return lambda picture: _segmenter_for(picture, asked).estimate_diameter([picture])
-    model = segmenters.load("student", Recipe(model=name))
-    return lambda picture: model.estimate_diameter([picture])
+    if settings.teachers[0] in settings.models:
+        model = segmenters.load("student", Recipe(model=settings.models[0]))
+        return lambda picture: model.estimate_diameter([picture])
+    choose = _ByLight(settings.segmenters[0])
+    return lambda picture: choose(picture).estimate_diameter([picture])
 
 
-def _segmenter_for(picture: FloatArray, name: str) -> Segmenter:
-    """Return a segmenter for a picture (3, Y, X): stained tissue has a bright background."""
-    bright = float(np.median(picture.mean(axis=0))) >= BRIGHT
-    modality = Modality.HE if bright else Modality.FLUORESCENCE
-    return segmenters.load(name, Recipe(segmenter=name, modality=modality))
+class _ByLight:
+    """Chooses a segmenter for each picture (3, Y, X): stained tissue has a bright background."""
+
+    def __init__(self, name: str):
+        self._dark, self._bright = (
+            segmenters.load(name, Recipe(segmenter=name, modality=modality))
+            for modality in (Modality.FLUORESCENCE, Modality.HE)
+        )
+
+    def __call__(self, picture: FloatArray) -> Segmenter:
+        return self._bright if has_bright_background([picture]) else self._dark
 
 
 class Ensemble:
     """The mean of several teachers, sure where their mean is."""
 
-    def __init__(self, members: Sequence[Teacher], sure: float):
+    def __init__(self, members: Sequence[Callable[[torch.Tensor], torch.Tensor]], sure: float):
         self._members, self._sure = members, sure
 
     @torch.no_grad()
     def __call__(self, x: torch.Tensor) -> Lesson:
         """Return the mean lesson."""
-        maps = torch.stack([member(x).maps for member in self._members]).mean(0)
+        maps = torch.stack([member(x) for member in self._members]).mean(0)
         nucleus = maps[:, :1]  # foreground, the first of all maps
         return Lesson(maps, (torch.maximum(nucleus, 1 - nucleus) >= self._sure).float())
 
@@ -130,8 +134,8 @@ class NetworkTeacher(nn.Module):
         self._flips = list(product((False, True), repeat=2)) if flips else [(False, False)]
 
     @torch.no_grad()
-    def forward(self, x: torch.Tensor) -> Lesson:
-        """Return the lesson of one network; sure of everything."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps, (B, M, H, W)."""
         total = torch.zeros((), device=x.device)
         for flip_y, flip_x in self._flips:
             axes = [axis for axis, flipped in ((2, flip_y), (3, flip_x)) if flipped]
@@ -141,25 +145,25 @@ class NetworkTeacher(nn.Module):
                 for n in self._names
             ]
             total = total + maps * torch.tensor(signs, device=x.device).view(1, -1, 1, 1)
-        return Lesson(total / len(self._flips) + self.shift, torch.ones_like(x[:, :1]))
+        mean: torch.Tensor = total / len(self._flips) + self.shift
+        return mean
 
 
 class SegmenterTeacher:
     """Any registered segmenter; its labels become maps."""
 
     def __init__(self, name: str, names: Sequence[str]):
-        segmenters.load(name, Recipe(segmenter=name))  # says now if it is not there
-        self._name = name
+        self._choose = _ByLight(name)
         self._order = [MAP_NAMES.index(name) for name in names]
 
-    def __call__(self, x: torch.Tensor) -> Lesson:
-        """Return the lesson; sure of everything."""
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the maps, (B, M, H, W)."""
         found = []
         for picture in x.float().cpu().numpy():
-            segmenter = _segmenter_for(picture, self._name)
+            segmenter = self._choose(picture)
             maps = segmenter.maps(np.ascontiguousarray(picture), None)
             labels = segmenter.decode(maps, segmenter.decode_defaults).labels
             found.append(encode(labels)[self._order])
         said = torch.from_numpy(np.stack(found)).to(x.device)
         said[:, 0] = said[:, 0].clamp(_HARD, 1 - _HARD)
-        return Lesson(said, torch.ones_like(x[:, :1]))
+        return said
