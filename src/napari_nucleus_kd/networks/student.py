@@ -27,7 +27,7 @@ PROBABILITIES = ("foreground", "distance", "border")
 class StudentConfig(Settings):
     """Shape of a student network."""
 
-    encoder: Literal["plain", "efficientnet_lite0"] = "plain"
+    encoder: Literal["plain", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] = "plain"
     widths: tuple[int, ...] = (32, 64, 96, 128, 192)
     decoder_widths: tuple[int, ...] = (32, 64, 96, 128)
     head_width: int = 16
@@ -42,10 +42,13 @@ class Student(nn.Module):
 
     def __init__(self, config: StudentConfig):
         super().__init__()
-        lite = config.encoder == "efficientnet_lite0"
         self.squashed: torch.Tensor
         self.dropout = config.dropout
-        self.encoder: LiteEncoder | PlainEncoder = LiteEncoder() if lite else PlainEncoder(config.widths)
+        self.encoder: LiteEncoder | PlainEncoder = (
+            PlainEncoder(config.widths)
+            if config.encoder == "plain"
+            else LiteEncoder(config.encoder, len(config.decoder_widths) + 1)
+        )
         self.decoder = Decoder(self.encoder.widths, config.decoder_widths)
         self.fine = ConvBN(3, config.head_width)
         self.head = nn.Sequential(
