@@ -46,9 +46,7 @@ def test_train_makes_a_model_that_segment_takes(index, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(TINY))
     run = CliRunner()
-    done = run.invoke(
-        app, ["train", "--data", str(index), "--output", str(tmp_path / "run"), "--config", str(config)]
-    )
+    done = run.invoke(app, ["train", "--data", str(index), "--output", str(tmp_path / "run"), str(config)])
     assert done.exit_code == 0, done.output
     model = tmp_path / "run/tiny"
     image = str(index.with_name("image.png"))
@@ -139,7 +137,7 @@ def test_a_folder_of_one_image_is_trained_on_and_never_called_judged(index, tmp_
     config = tmp_path / "config.json"
     config.write_text(json.dumps(TINY))
     out = tmp_path / "run"
-    arguments = ["train", "--data", str(folder), "--output", str(out), "--config", str(config)]
+    arguments = ["train", "--data", str(folder), "--output", str(out), str(config)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "Not judged" in done.output

@@ -177,4 +177,22 @@ TrainDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")
 Unlabelled = Annotated[
     Path | None, typer.Option("--unlabelled", file_okay=False, help="Folder of images that nobody annotated.")
 ]
-Config = Annotated[Path | None, typer.Option("--config", help="JSON of training settings.", dir_okay=False)]
+TrainingRecipe = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RECIPE]",
+        help="JSON of training settings, like the recipe.json of another run; options come before it.",
+        dir_okay=False,
+    ),
+]
+TrainData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder of images and label images; or CSV: image, labels, modality, source, split. "
+        "Default: the recipe's.",
+    ),
+]
+StudentName = Annotated[
+    str | None, typer.Option("--student", help="compact (as shipped), nano (preview), vit, large (teacher).")
+]

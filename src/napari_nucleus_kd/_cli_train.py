@@ -1,24 +1,28 @@
-"""What `nucleus-kd train` and `nucleus-kd evaluate` do."""
+"""What `nucleus-kd train`, `distill` and `evaluate` do."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
-from rich.console import Group
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.train.card import HEADS
+from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from pathlib import Path
-
-    from rich.console import Console
+    from collections.abc import Generator, Iterator, Sequence
 
     from napari_nucleus_kd import types
     from napari_nucleus_kd.package import Model
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_settings(config: Path | None, **given: object) -> TrainSettings:
+def read_settings(recipe: Path | None, **given: object) -> TrainSettings:
     """Return the settings of a JSON file, with those given (not None) in place of the file's.
 
     Raises
@@ -34,19 +38,42 @@ def read_settings(config: Path | None, **given: object) -> TrainSettings:
     SettingsError : the file cannot be read, or a setting is unknown or out of range.
     """
     try:
-        settings = TrainSettings.model_validate_json(config.read_bytes()) if config else TrainSettings()
+        settings = TrainSettings.model_validate_json(recipe.read_bytes()) if recipe else TrainSettings()
         changed = {name: value for name, value in given.items() if value is not None}
+        if "dataset" in changed:
+            changed["dataset"] = Path(str(changed["dataset"])).resolve()
+        if recipe and settings.dataset:
+            settings = settings.model_copy(update={"dataset": (recipe.parent / settings.dataset).resolve()})
         return TrainSettings.model_validate(settings.model_dump() | changed)
     except OSError as error:
-        raise SettingsError(f"{config} cannot be read: {error.strerror or error}") from error
+        raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{config or 'settings'}: {where}: {first['msg']}") from error
+        raise SettingsError(f"{recipe or 'settings'}: {where}: {first['msg']}") from error
+
+
+def train_model(settings: TrainSettings, output: Path, unlabelled: Path | None = None) -> None:
+    """Train a model behind a progress bar and show how good it is; only the first of several processes does.
+
+    Raises
+    ------
+    SettingsError : the settings name no data.
+    """
+    if settings.dataset is None:
+        raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
+    console = Console(quiet=rank_zero_only.rank > 0)
+    model = show(run_steps(settings, settings.dataset, output, unlabelled), console)
+    show_model(model, console)
 
 
 def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
-    """Run steps to their end behind a progress bar with time left; returns their result."""
+    """Run steps to their end behind a progress bar with time left; returns their result.
+
+    Raises
+    ------
+    KeyboardInterrupt : after Ctrl-C, once the step in hand is done and the steps are closed.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,9 +81,9 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
         TimeRemainingColumn(),
         TextColumn("{task.fields[values]}"),
     )
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console) as bar, _ctrl_c_waits() as pressed:
         task = bar.add_task("starting", total=None, values="")
-        while True:
+        while not pressed.is_set():
             try:
                 step = next(steps)
             except StopIteration as stop:
@@ -66,6 +93,27 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
             bar.update(
                 task, completed=step.done, total=step.total or None, description=step.message, values=values
             )
+    steps.close()
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[Event]:
+    """Let the step in hand end after Ctrl-C; pressed again, it breaks off at once."""
+    pressed = Event()
+    if threading.current_thread() is not threading.main_thread():  # nobody can press there
+        yield pressed
+        return
+
+    def note(_number: int, _frame: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:

@@ -163,46 +163,45 @@ def info(
 
 @app.command()
 def train(
-    data: options.Index,
     output: options.RunFolder,
-    config: options.Config = None,
+    recipe: options.TrainingRecipe = None,
+    data: options.TrainData = None,
+    student: options.StudentName = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images; the result is a model package in OUTPUT.
 
-    A run that was stopped goes on from its last checkpoint when the same command is given again.
+    A run that was stopped goes on from where it was when the same command is given again; with --steps at
+    most those done, it ends there with the best model so far.
     """
-    from napari_nucleus_kd._cli_train import read_settings, show, show_model
-    from napari_nucleus_kd.train.run import run_steps
+    from napari_nucleus_kd._cli_train import read_settings, train_model
 
-    console = Console()
-    settings = read_settings(config, name=name, steps=steps, device=device)
-    show_model(show(run_steps(settings, data, output), console), console)
+    settings = read_settings(recipe, dataset=data, student=student, name=name, steps=steps, device=device)
+    train_model(settings, output)
 
 
 @app.command()
 def distill(
-    data: options.Index,
     output: options.RunFolder,
     teacher: Annotated[
         list[str],
         typer.Option(help="Model by name or folder, or segmenter:NAME; several times: their mean."),
     ],
+    recipe: options.TrainingRecipe = None,
+    data: options.TrainData = None,
     unlabelled: options.Unlabelled = None,
-    config: options.Config = None,
+    student: options.StudentName = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
-    from napari_nucleus_kd._cli_train import read_settings, show, show_model, taught_by
-    from napari_nucleus_kd.train.run import run_steps
+    from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
 
-    console = Console()
-    settings = taught_by(read_settings(config, name=name, steps=steps, device=device), teacher)
-    show_model(show(run_steps(settings, data, output, unlabelled), console), console)
+    settings = read_settings(recipe, dataset=data, student=student, name=name, steps=steps, device=device)
+    train_model(taught_by(settings, teacher), output, unlabelled)
 
 
 @app.command()

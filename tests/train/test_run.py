@@ -1,5 +1,9 @@
 import csv
 import json
+import shutil
+import signal
+import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -7,11 +11,11 @@ import tifffile
 import torch
 from skimage.io import imsave
 
-from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError
+from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.instances import MAP_NAMES
-from napari_nucleus_kd.networks.student import StudentConfig, build_student
+from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.loop import train_steps
@@ -30,37 +34,6 @@ TINY = TrainSettings(
     precision="32-true",
     device="cpu",
 )
-
-
-def picture(seed):
-    rng = np.random.default_rng(seed)
-    yy, xx = np.mgrid[:96, :112]
-    labels = np.zeros((96, 112), np.uint16)
-    for i, (y, x) in enumerate(rng.uniform(12, 84, (6, 2)), 1):
-        labels[np.hypot(yy - y, xx - x) < 9] = i
-    noise = rng.normal(20, 5, labels.shape)
-    return np.clip(noise + 150 * (labels > 0), 0, 255).astype(np.uint8), labels
-
-
-@pytest.fixture
-def index(tmp_path):
-    """Four grey images and one colour one."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    rows = []
-    for i, split in enumerate(["train", "train", "train", "tune", "val"]):
-        image, labels = picture(i)
-        if i == 1:
-            image = np.stack([255 - image, 255 - image // 2, 255 - image // 3], -1)
-        imsave(folder / f"{i}.png", image, check_contrast=False)
-        imsave(folder / f"{i}_labels.png", labels, check_contrast=False)
-        rows.append(
-            [f"{i}.png", f"{i}_labels.png", "H&E" if i == 1 else "fluorescence", f"s{i == 1:d}", split]
-        )
-    path = folder / "index.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
-    return path
 
 
 def test_batches_depend_on_seed_and_step_only(index):
@@ -105,16 +78,112 @@ def test_a_mask_of_another_size_is_named(index):
         load_index(index, "train")
 
 
-def test_killed_run_goes_on_to_the_same_weights(index, tmp_path, finish):
+def same(one, other):
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_killed_and_stopped_runs_go_on_to_the_same_weights(index, tmp_path, finish):
     whole, _ = finish(train_steps(TINY, index, tmp_path / "whole"))
-    steps = train_steps(TINY, index, tmp_path / "cut")
+    steps = train_steps(TINY, index, tmp_path / "stopped")
     for _ in range(4):  # past the checkpoint of step 3
         next(steps)
+    shutil.copytree(tmp_path / "stopped", tmp_path / "killed")
     steps.close()
-    resumed, seen = finish(train_steps(TINY, index, tmp_path / "cut"))
+    for folder, left in ("killed", [4, 5, 6]), ("stopped", [5, 6]):
+        resumed, seen = finish(train_steps(TINY, index, tmp_path / folder))
+        assert [p.done for p in seen] == left
+        same(whole, resumed)
+        assert (tmp_path / folder / "log.csv").read_text() == (tmp_path / "whole/log.csv").read_text()
+
+
+def test_a_stopped_run_can_be_ended_with_the_best_so_far(index, tmp_path, finish):
+    settings = TINY.model_copy(update={"schedule": "plateau"})  # unlike cosine, knows nothing of the end
+    steps = train_steps(settings, index, tmp_path / "run")
+    for _ in range(4):
+        next(steps)
+    steps.close()
+    ended, seen = finish(train_steps(settings.model_copy(update={"steps": 1}), index, tmp_path / "run"))
+    assert seen == []
+    same(ended, finish(train_steps(settings.model_copy(update={"steps": 3}), index, tmp_path / "short"))[0])
+
+
+def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, finish):
+    """Steps far too large: it gets worse, the rate is halved, and in the end it stops."""
+    settings = TINY.model_copy(
+        update={"learning_rate": 30.0, "average": 0.01, "steps": 90, "schedule": "plateau"}
+        | {"patience": 1, "early_stop": 2}
+    )
+    network, seen = finish(train_steps(settings, index, tmp_path / "run"))
+    log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    names = [name for name in log[0] if name.startswith("tune ")]
+    weights = settings.loss.model_dump()
+    objective = [sum(float(row[n]) * weights[n.removeprefix("tune ")] for n in names) for row in log]
+    worse = [i > 0 and value > min(objective[:i]) for i, value in enumerate(objective)]
+    assert worse[-2:] == [True, True] and (True, True) not in pairwise(worse[:-1])
+    assert seen[-1].done == 3 * len(log) < 90
+    rates = [float(row["learning_rate"]) for row in log]
+    assert rates == pytest.approx([30 / 2 ** sum(worse[: i + 1]) for i in range(len(log))])
+    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)[0]
+    with torch.no_grad():
+        parts = losses.terms(network.logits(tune.x), tune.maps, tune.valid, MAP_NAMES)
+    assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
+
+
+def test_accumulated_batches_count_as_one_step(index, tmp_path, finish):
+    settings = TINY.model_copy(update={"steps": 2, "check_every": 1, "accumulate": 3})
+    _, seen = finish(train_steps(settings, index, tmp_path / "run"))
+    assert [p.done for p in seen] == [1, 2]
+    batches = Batches(load_index(index, "train"), settings.crops, settings.seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        network = Student(settings.student).train()
+    with torch.no_grad():
+        values = [
+            losses.terms(network.logits(b.x), b.maps, b.valid, MAP_NAMES)["dice"].item()
+            for b in (batches[i] for i in range(3))
+        ]
+    assert seen[0].values["dice"] == pytest.approx(np.mean(values), abs=1e-4)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish):
+    resource = pytest.importorskip("resource")
+    steps = train_steps(TINY, index, tmp_path / "run")
+    for _ in range(5):
+        next(steps)
+    before = (tmp_path / "run/checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+        with pytest.raises(WriteError, match=r"checkpoint\.pt cannot be written"):
+            next(steps)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
+    _, seen = finish(train_steps(TINY, index, tmp_path / "run"))
     assert [p.done for p in seen] == [4, 5, 6]
-    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, monkeypatch):
+    true_terms = losses.terms
+    monkeypatch.setattr(losses, "terms", lambda *a: true_terms(*a) | {"dice": torch.tensor(float("nan"))})
+    with pytest.raises(SettingsError, match=r"astray at step 1: dice is no number.*lower learning_rate"):
+        next(train_steps(TINY, index, tmp_path / "run"))
+
+
+def test_events_are_written_for_tensorboard(index, tmp_path, finish):
+    pytest.importorskip("tensorboard")
+    finish(train_steps(TINY.model_copy(update={"tensorboard": True}), index, tmp_path / "run"))
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+def test_missing_tensorboard_is_named(index, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SettingsError, match="pip install tensorboard"):
+        next(train_steps(TINY.model_copy(update={"tensorboard": True}), index, tmp_path / "run"))
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
@@ -144,7 +213,12 @@ def test_a_stopped_run_leaves_no_half_judged_package(index, tmp_path):
     while "running the network" not in next(steps).message:
         pass
     steps.close()
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"recipe.json", "log.csv", "checkpoint.pt"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "recipe.json",
+        "log.csv",
+        "curves.png",
+        "checkpoint.pt",
+    }
 
 
 def test_training_learns(index, tmp_path, finish):
@@ -196,7 +270,9 @@ def test_labels_that_are_no_labels(tmp_path):
         read_labels(path)
 
 
-LABELS = picture(0)[1]
+LABELS = np.zeros((96, 112), np.uint16)
+for i in range(6):
+    LABELS[20:34, 4 + 18 * i : 18 + 18 * i] = i + 1
 
 
 @pytest.mark.parametrize(
@@ -244,7 +320,7 @@ def test_large_label_numbers_stay_apart(tmp_path):
 
 def test_corrected_labels_are_other_data(index, tmp_path, finish):
     finish(train_steps(TINY, index, tmp_path / "run"))
-    imsave(index.with_name("0_labels.png"), np.roll(picture(0)[1], 3, 0), check_contrast=False)
+    imsave(index.with_name("0_labels.png"), LABELS, check_contrast=False)
     with pytest.raises(SettingsError, match="other data"):
         next(train_steps(TINY, index, tmp_path / "run"))
 

@@ -229,7 +229,7 @@ def test_the_command_distills(data, model, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(SETTINGS.model_dump_json())
     arguments = ["distill", "--data", index, "--teacher", model, "--teacher", "segmenter:classical"]
-    arguments += ["--unlabelled", folder, "--output", tmp_path / "run", "--config", config]
+    arguments += ["--unlabelled", folder, "--output", tmp_path / "run", config]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert done.exit_code == 0, done.output
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())

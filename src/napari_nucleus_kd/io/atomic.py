@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import WriteError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -38,8 +40,9 @@ def put_in_place(partial: Path, path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, beside its name first.
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Give a place beside a file to write to; what was written there is then moved to the file's name.
 
     Raises
     ------
@@ -47,7 +50,7 @@ def write_text(path: Path, text: str) -> None:
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise WriteError(
@@ -55,3 +58,14 @@ def write_text(path: Path, text: str) -> None:
         ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, beside its name first.
+
+    Raises
+    ------
+    WriteError : the disk refuses; what was there stays.
+    """
+    with beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")

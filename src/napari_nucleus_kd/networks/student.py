@@ -6,7 +6,7 @@ resolution keeps the edges sharp. On a CPU this is about as fast as a network of
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
@@ -16,6 +16,11 @@ from torch.nn import functional as F
 from napari_nucleus_kd.config import Settings
 from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.blocks import ConvBN, Decoder, LiteEncoder, PlainEncoder
+
+if TYPE_CHECKING:
+    from napari_nucleus_kd.networks.vit import VitEncoder
+
+    Encoder = PlainEncoder | LiteEncoder | VitEncoder
 
 # How far around a pixel the input matters. Cut off nearer, the foreground changes by up to 0.1 at 96 px,
 # 0.02 at 128 px, 0.006 at 160 px and 0.004 at 192 px (measured in H&E).
@@ -27,14 +32,47 @@ PROBABILITIES = ("foreground", "distance", "border")
 class StudentConfig(Settings):
     """Shape of a student network."""
 
-    encoder: Literal["plain", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"] = "plain"
-    widths: tuple[int, ...] = (32, 64, 96, 128, 192)
-    decoder_widths: tuple[int, ...] = (32, 64, 96, 128)
+    encoder: str = Field(
+        "plain", description="plain, efficientnet_lite0, 1 or 2, or a vision transformer: see networks.vit"
+    )
+    widths: tuple[int, ...] = Field(
+        (32, 64, 96, 128, 192), description="Channels of a plain or transformer encoder, finest first"
+    )
+    decoder_widths: tuple[int, ...] = Field(
+        (32, 64, 96, 128), description="Channels of the decoder, finest first; one fewer than levels"
+    )
     head_width: int = 16
     dropout: float = Field(
         0.0, ge=0, lt=1, description="While training, share of the deepest features left out"
     )
     maps: tuple[str, ...] = MAP_NAMES
+
+
+STUDENTS = {
+    # the shipped one
+    "compact": StudentConfig(encoder="efficientnet_lite0", decoder_widths=(32, 64, 96)),
+    # for a live preview
+    "nano": StudentConfig(encoder="efficientnet_lite0", decoder_widths=(16, 24), head_width=8),
+    # 24 million parameters, like the student of the lightweight whole-slide model (its table 4)
+    "vit": StudentConfig(
+        encoder="vit_tiny_patch16_224",
+        widths=(64, 128, 384, 512),
+        decoder_widths=(128, 320, 704),
+        head_width=32,
+    ),
+    # a teacher
+    "large": StudentConfig(encoder="efficientnet_lite2", decoder_widths=(64, 96, 128, 192), head_width=32),
+}
+
+
+def _encoder(config: StudentConfig) -> Encoder:
+    if config.encoder == "plain":
+        return PlainEncoder(config.widths)
+    if config.encoder in LiteEncoder.SIZES:
+        return LiteEncoder(config.encoder, len(config.decoder_widths) + 1)
+    from napari_nucleus_kd.networks.vit import VitEncoder
+
+    return VitEncoder(config.encoder, config.widths)
 
 
 class Student(nn.Module):
@@ -44,11 +82,7 @@ class Student(nn.Module):
         super().__init__()
         self.squashed: torch.Tensor
         self.dropout = config.dropout
-        self.encoder: LiteEncoder | PlainEncoder = (
-            PlainEncoder(config.widths)
-            if config.encoder == "plain"
-            else LiteEncoder(config.encoder, len(config.decoder_widths) + 1)
-        )
+        self.encoder = _encoder(config)
         self.decoder = Decoder(self.encoder.widths, config.decoder_widths)
         self.fine = ConvBN(3, config.head_width)
         self.head = nn.Sequential(

@@ -55,12 +55,12 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Reproduce",
             "",
-            "    nucleus-kd train --data index.csv --config recipe.json --output runs/again",
+            "    nucleus-kd train recipe.json --data index.csv --output runs/again",
             "",
             "with recipe.json:",
             "",
             "```json",
-            settings.model_dump_json(indent=2),
+            settings.model_dump_json(indent=2, exclude={"dataset"}),  # a place on one computer
             "```",
             "",
         ]

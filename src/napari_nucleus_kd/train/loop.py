@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import os
+import signal
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,20 +14,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import beside, write_text
+from napari_nucleus_kd.networks.blocks import PlainEncoder
 from napari_nucleus_kd.networks.student import Student, StudentConfig
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from napari_nucleus_kd.networks.blocks import LiteEncoder
+    from torch import nn
+
+    from napari_nucleus_kd.train.log import Record
     from napari_nucleus_kd.train.settings import TrainSettings
+
+
+# What a checkpoint holds of a run beside its weights.
+_KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best", "records", "sums")
 
 
 def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Student]:
@@ -41,7 +48,7 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     ----------
     settings : what to train and how.
     index : CSV of images and labels; see train.data.load_index.
-    output : folder for recipe.json, log.csv and checkpoint.pt; made if need be.
+    output : folder for recipe.json, log.csv, curves.png and checkpoint.pt; made if need be.
 
     Yields
     ------
@@ -49,12 +56,18 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
 
     Returns
     -------
-    The student with averaged weights, in float32 on the CPU.
+    The student with the averaged weights that were best on the "tune" rows, in float32 on the CPU.
 
     Raises
     ------
     SettingsError : the folder holds a run with other settings or data.
     ReadError, ModelError : the images, or the model to start from, cannot be read.
+    WriteError : the disk refuses; the checkpoint before stays.
+
+    Notes
+    -----
+    Closing the generator keeps the step that was done last. With several devices, Lightning Fabric starts
+    this program again for each further one.
     """
     tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
     distill = settings.distill
@@ -62,30 +75,45 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
     train = Batches(load_index(index, "train", estimate), settings.crops, settings.seed)
     output.mkdir(parents=True, exist_ok=True)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says is in recipe.json
-    fabric = Fabric(accelerator=settings.device, devices=1, precision=settings.precision)
+    fabric = Fabric(accelerator=settings.device, devices=settings.devices, precision=settings.precision)
+    fabric.launch()
     fabric.seed_everything(settings.seed, verbose=False)
     run = _Run(fabric, settings, index, output)
     write_text(output / "recipe.json", settings.model_dump_json(indent=2))
     checks = [tune[i] for i in range(settings.check_batches)]
-    for step, batch in zip(range(run.step, settings.steps), _stream(train, run.step, settings), strict=True):
-        parts = run.learn(step, batch)
-        run.step = step + 1
-        if run.step % settings.check_every == 0 or run.step == settings.steps:
-            run.check(checks)
-            run.save()
-        yield Progress(run.step, settings.steps, "training", parts)
+    batches = _stream(train, run.step, fabric, settings)
+    try:
+        while run.step < settings.steps and not run.levelled_off:
+            parts = run.learn([next(batches) for _ in range(settings.accumulate)])
+            if run.step % settings.check_every == 0 or run.step == settings.steps:
+                run.check(checks)
+                run.save()
+            yield Progress(run.step, settings.steps, "training", parts)
+    except GeneratorExit:  # stopped by a person
+        run.save()
+        raise
+    if not run.records:  # stopped before the first check, and to be packaged all the same
+        run.check(checks)
     return run.result()
 
 
-def _stream(data: Batches, start: int, settings: TrainSettings) -> Iterator[Any]:
+def _stream(data: Batches, step: int, fabric: Fabric, settings: TrainSettings) -> Iterator[Any]:
+    """Yield the batches of this process, as many a step as it accumulates, from a step on."""
+    width = settings.accumulate * fabric.world_size
+    first, last = step * width + fabric.global_rank, settings.steps * width
     loader = DataLoader(
         data,
         batch_size=None,
-        sampler=range(start, settings.steps),
+        sampler=range(first, last, fabric.world_size),
         num_workers=settings.workers,
         prefetch_factor=4 if settings.workers else None,
+        worker_init_fn=_leave_ctrl_c_to_the_parent,
     )
     return iter(loader)
+
+
+def _leave_ctrl_c_to_the_parent(_worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _same_network(options: dict[str, Any], student: StudentConfig) -> bool:
@@ -108,9 +136,22 @@ def _first_network(settings: TrainSettings) -> Student:
             )
         network.load_state_dict(model.network().state_dict())
         network.requires_grad_(True)
-    elif settings.pretrained:
-        cast("LiteEncoder", network.encoder).load_imagenet()
+    elif settings.pretrained and not isinstance(network.encoder, PlainEncoder):
+        network.encoder.load_pretrained(settings.encoder_weights)
+    if settings.frozen_encoder:
+        _pretrained_part(network).requires_grad_(False)
     return network
+
+
+def _pretrained_part(network: Student) -> nn.Module:
+    encoder = network.encoder
+    return encoder if isinstance(encoder, PlainEncoder) else encoder.pretrained_part
+
+
+def _frozen(network: Student) -> set[str]:
+    """Return the names of the tensors of the part that came with weights."""
+    part = {id(tensor) for tensor in _pretrained_part(network).state_dict(keep_vars=True).values()}
+    return {name for name, t in network.state_dict(keep_vars=True).items() if id(t) in part}
 
 
 def _other_view(x: torch.Tensor) -> torch.Tensor:
@@ -124,13 +165,13 @@ class _Run:
     """Network, optimiser and average of one run, and where they are kept."""
 
     def __init__(self, fabric: Fabric, settings: TrainSettings, index: Path, output: Path):
-        self.fabric, self.settings, self.output, self.step = fabric, settings, output, 0
+        self.fabric, self.settings, self.output = fabric, settings, output
         self.made_from = settings.learned_from(index)
         network = _first_network(settings)
+        self.frozen = _frozen(network) if settings.frozen_encoder else set()
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(
-            network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        learning = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=settings.weight_decay)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.network.mark_forward_method("logits")
         average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
@@ -140,27 +181,60 @@ class _Run:
             if settings.distill is None
             else load_teacher(settings.distill, settings.student.maps, fabric.device)
         )
+        self.step, self.halvings, self.checks_since_best = 0, 0, 0
+        self.best_objective, self.best = math.inf, self._weights()
+        self.records: list[Record] = []
+        self.sums: dict[str, float] = {}  # of the terms since the last check
         if self.checkpoint.exists():
             self._resume()
+        self.tensorboard = (
+            open_tensorboard(output, self.step) if settings.tensorboard and self.first else None
+        )
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self.fabric.is_global_zero)
 
     @property
     def checkpoint(self) -> Path:
         return self.output / "checkpoint.pt"
 
-    def learn(self, step: int, batch: Any) -> dict[str, float]:
-        """Take one step; returns the value of each term."""
+    @property
+    def levelled_off(self) -> bool:
+        patience = self.settings.early_stop
+        return patience is not None and self.checks_since_best >= patience
+
+    def learn(self, batches: Sequence[Any]) -> dict[str, float]:
+        """Take one step on the mean of batches; returns the value of each term."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
+            group["lr"] = self._rate()
         self.network.train()
+        if self.settings.frozen_encoder:
+            _pretrained_part(self.network.module).eval()  # its batch norms stay, too
         # Dropout and the second view are drawn anew at each step, the same ones after a stop.
-        torch.manual_seed(self.settings.seed * 1_000_003 + step)
-        loss, parts = self._loss(*self.fabric.to_device(batch))
-        self.fabric.backward(loss)
+        torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 101 + self.fabric.global_rank)
+        means: dict[str, float] = {}
+        for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
+            with self.fabric.no_backward_sync(self.network, enabled=left > 0):
+                loss, parts = self._loss(*self.fabric.to_device(batch))
+                self.fabric.backward(loss / len(batches))
+            for name, part in parts.items():
+                means[name] = means.get(name, 0.0) + float(part.detach()) / len(batches)
+        if not all(math.isfinite(value) for value in means.values()):
+            raise SettingsError(
+                f"training went astray at step {self.step + 1}: "
+                f"{', '.join(n for n, v in means.items() if not math.isfinite(v))} is no number any more; "
+                "lower learning_rate, or set precision to 32-true, and start anew in another folder"
+            )
         self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.network.module)
-        return {name: float(value.detach()) for name, value in parts.items()}
+        self.step += 1
+        for name, value in means.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        return means
 
     def _loss(
         self, x: torch.Tensor, maps: torch.Tensor, valid: torch.Tensor
@@ -168,7 +242,7 @@ class _Run:
         """Return the objective of one batch and the value of each of its terms."""
         weights, names, distill = self.settings.loss, self.settings.student.maps, self.settings.distill
         logits = self.network.logits(x).float()
-        parts = losses.terms(logits, maps, valid, names)
+        parts = losses.terms(logits, maps, valid, names, self.settings.label_smoothing)
         loss = losses.total(parts, weights)
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
@@ -182,44 +256,81 @@ class _Run:
             loss = loss + weights.consistency * parts["consistency"]
         return loss, parts
 
-    def _rate(self, step: int) -> float:
-        """Linear warm-up, then half a cosine down to a hundredth."""
+    def _rate(self) -> float:
+        """Linear warm-up, then half a cosine down to a hundredth; or halved at each plateau."""
         s = self.settings
-        warm = min(1.0, (step + 1) / max(1, s.warmup_steps))
-        done = step / s.steps
+        warm = min(1.0, (self.step + 1) / max(1, s.warmup_steps))
+        if s.schedule == "plateau":
+            return s.learning_rate * warm * 0.5**self.halvings
+        done = self.step / s.steps
         return s.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
     @torch.no_grad()
     def check(self, batches: list[Any]) -> None:
-        """Add the averaged network's terms on the tuning batches to log.csv."""
+        """Judge the averaged network on the tuning batches: logs its terms, and keeps the best."""
         self.average.eval()
-        sums: dict[str, float] = {}
+        tuned: dict[str, float] = {}
+        objective = 0.0
         for batch in batches:
             x, maps, valid = self.fabric.to_device(batch)
             with self.fabric.autocast():
                 logits = cast("Student", self.average.module).logits(x).float()
-            for name, value in losses.terms(logits, maps, valid, self.settings.student.maps).items():
-                sums[name] = sums.get(name, 0.0) + float(value) / len(batches)
-        log = self.output / "log.csv"
-        new = not log.exists()
-        with log.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", *sums])
-            writer.writerow([self.step, *(f"{v:.5f}" for v in sums.values())])
+            parts = losses.terms(logits, maps, valid, self.settings.student.maps)
+            objective += float(losses.total(parts, self.settings.loss)) / len(batches)
+            for name, part in parts.items():
+                tuned[name] = tuned.get(name, 0.0) + float(part) / len(batches)
+        self._weigh(self.fabric.broadcast(objective))  # of the first process: all must decide alike
+        since = self.step - int(self.records[-1]["step"] if self.records else 0)
+        self.records.append(
+            {"step": self.step, "learning_rate": self._rate()}
+            | {f"train {name}": value / max(1, since) for name, value in self.sums.items()}
+            | {f"tune {name}": value for name, value in tuned.items()}
+        )
+        self.sums = {}
+        if self.first:
+            write_log(self.output, self.records)
+        if self.tensorboard is not None:
+            for name, value in self.records[-1].items():
+                self.tensorboard.add_scalar(name.replace(" ", "/", 1), value, self.step)
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
+    def _weigh(self, objective: float) -> None:
+        """Keep the weights if they are the best so far; else come nearer to halving the rate, or stopping."""
+        if objective <= self.best_objective:
+            self.best_objective, self.best, self.checks_since_best = objective, self._weights(), 0
+            return
+        self.checks_since_best += 1
+        if self.checks_since_best % self.settings.patience == 0:
+            self.halvings += 1
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the averaged weights, on the CPU."""
+        return {name: t.cpu().clone() for name, t in self._learnt(self.average.module.state_dict()).items()}
+
+    def _learnt(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Leave out what is frozen: the transformers that teach are gigabytes."""
+        return {name: t for name, t in state.items() if name.removeprefix("module.") not in self.frozen}
 
     def save(self) -> None:
-        """Write the checkpoint beside, then put it in place."""
-        beside = self.checkpoint.with_suffix(".tmp")
-        torch.save({**self._state(), "step": self.step, "made_from": self.made_from}, beside)
-        os.replace(beside, self.checkpoint)
+        """Write the checkpoint beside, then put it in place.
+
+        Raises
+        ------
+        WriteError : the disk refuses; the checkpoint before stays.
+        """
+        if not self.first:
+            return
+        state = {
+            "network": self._learnt(self.network.state_dict()),
+            "average": self._learnt(self.average.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in _KEPT},
+            "made_from": self.made_from,
+        }
+        with beside(self.checkpoint) as partial:
+            try:
+                torch.save(state, partial)
+            except RuntimeError as error:  # how torch says that the disk is full
+                raise OSError(str(error).splitlines()[0]) from error
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -230,12 +341,14 @@ class _Run:
                 f"{self.output} holds a run with other {', '.join(differing)}; choose another output folder, "
                 "or give it the settings of its recipe.json"
             )
-        self.step = state["step"]
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self.network.load_state_dict(state["network"], strict=not self.frozen)
+        self.average.load_state_dict(state["average"], strict=not self.frozen)
         self.optimizer.load_state_dict(state["optimizer"])
 
     def result(self) -> Student:
-        """Return the averaged network, float32, on the CPU."""
-        network = cast("Student", self.average.module)
-        return network.float().cpu().eval()
+        """Return the best averaged network, float32, on the CPU."""
+        network = cast("Student", self.average.module).cpu().float()
+        network.load_state_dict(self.best, strict=not self.frozen)
+        return network.eval()

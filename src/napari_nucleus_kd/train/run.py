@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
@@ -68,6 +70,8 @@ def run_steps(
     val = splits.pop("val", [])
     check_rows([row for rows in splits.values() for row in rows], judged=val)
     network = yield from train_steps(settings, index, output)
+    if rank_zero_only.rank:
+        sys.exit()  # of several processes, the first goes on alone
     spec = _spec(settings)
     if val:
         metrics = yield from _judge(spec, network, index, output)

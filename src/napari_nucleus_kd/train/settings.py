@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.index import read_splits
-from napari_nucleus_kd.networks.student import StudentConfig
+from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import load_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "student pretrained start crops loss distill "
-    "learning_rate warmup_steps weight_decay clip_norm average seed"
+    "student pretrained frozen_encoder start crops loss label_smoothing distill accumulate devices "
+    "schedule patience learning_rate warmup_steps weight_decay clip_norm average seed"
 ).split()
 
 
@@ -46,6 +43,8 @@ class LossWeights(Settings):
     foreground: float = 1.0
     dice: float = 1.0
     tversky: float = 0.0
+    focal: float = 0.0
+    spectral: float = Field(0.0, description="Spectral decoupling: on the size of the foreground's logits")
     distance: float = 2.0
     offset: float = 1.0
     border: float = 0.5
@@ -88,13 +87,32 @@ class TrainSettings(Settings):
     enlarge_to_px: float | None = Field(
         None, gt=1, description="Diameter to which the model enlarges smaller nuclei; None: to size_range"
     )
-    student: StudentConfig = StudentConfig()
-    pretrained: bool = Field(False, description="Start the encoder from ImageNet weights")
+    dataset: Path | None = Field(
+        None, description="Folder or CSV index of what it learns from; relative to the recipe's file"
+    )
+    student: StudentConfig = Field(
+        StudentConfig(), description=f"The network, or its name: {', '.join(STUDENTS)}"
+    )
+    pretrained: bool = Field(False, description="Start the encoder from weights trained on other pictures")
+    encoder_weights: Path | None = Field(
+        None, description="File of these; None: the installed package, or the Hugging Face hub"
+    )
+    frozen_encoder: bool = Field(False, description="Train the decoder only")
     start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
     crops: CropSettings = CropSettings()
     loss: LossWeights = LossWeights()
+    label_smoothing: float = Field(
+        0.0, ge=0, description="Width (standard deviation, px) over which borders are taught softly"
+    )
     distill: DistillSettings | None = Field(None, description="Teachers; None: the annotation alone")
     steps: int = Field(12000, ge=1)
+    accumulate: int = Field(1, ge=1, description="Batches a step, one after another: for little memory")
+    devices: int = Field(1, ge=1, description="Processors that each take a batch of every step")
+    schedule: Literal["cosine", "plateau"] = Field(
+        "cosine", description="Learning rate: down to a hundredth, or halved when checks stop improving"
+    )
+    patience: int = Field(5, ge=1, description="plateau: checks without improvement before it is halved")
+    early_stop: int | None = Field(None, ge=1, description="Stop after so many checks without improvement")
     learning_rate: float = Field(2e-3, gt=0)
     warmup_steps: int = Field(200, ge=0)
     weight_decay: float = Field(0.02, ge=0)
@@ -108,11 +126,23 @@ class TrainSettings(Settings):
     check_batches: int = Field(8, ge=1, description="Batches of a check")
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     precision: str = Field("bf16-mixed", description="A precision of Lightning Fabric")
+    tensorboard: bool = Field(False, description="Log for TensorBoard, too")
+
+    @field_validator("student", mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value not in STUDENTS:
+                raise ValueError(f"no student {value!r}; choose from {', '.join(STUDENTS)}")
+            return STUDENTS[value]
+        return value
 
     @model_validator(mode="after")
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
-            raise ValueError("pretrained: the plain encoder has no ImageNet weights; take efficientnet_lite0")
+            raise ValueError("pretrained: the plain encoder has no such weights; take efficientnet_lite0")
+        if self.frozen_encoder and not (self.pretrained or self.start):
+            raise ValueError("frozen_encoder: a random encoder would stay random; set pretrained or start")
         low, high = self.crops.size_range
         if self.enlarge_to_px is not None and not low <= self.enlarge_to_px <= high:
             raise ValueError(f"enlarge_to_px: must be within size_range, {low:g} to {high:g}")
@@ -121,6 +151,8 @@ class TrainSettings(Settings):
     def learned_from(self, index: Path) -> dict[str, str]:
         """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""
         settings = self.model_dump(mode="json", include=set(_SHAPING))
+        if self.encoder_weights is not None:
+            settings["encoder_weights"] = hashlib.sha256(self.encoder_weights.read_bytes()).hexdigest()
         models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
             "data": _fingerprint(index),

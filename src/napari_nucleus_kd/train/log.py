@@ -1,0 +1,73 @@
+"""What a run writes of its course: log.csv, curves.png, and events for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.io.atomic import beside, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Record = dict[str, float]  # step, learning_rate, and "train TERM" and "tune TERM"
+
+
+def write_log(folder: Path, records: Sequence[Record]) -> None:
+    """Write log.csv, one line a check, and curves.png, one plot a term.
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: f"{value:.6g}" if name != "step" else value for name, value in record.items()}
+        for record in records
+    )
+    write_text(folder / "log.csv", text.getvalue())
+    with beside(folder / "curves.png") as partial:
+        draw_curves(records, partial)
+
+
+def draw_curves(records: Sequence[Record], path: Path) -> None:
+    """Write a PNG with one plot a term: the batches trained on, and the tuning images."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    terms = list(dict.fromkeys(name.split(" ", 1)[1] for name in records[0] if " " in name))
+    steps = [record["step"] for record in records]
+    columns = 4
+    rows = -(-len(terms) // columns)
+    figure = Figure(figsize=(3 * columns, 2.3 * rows), layout="constrained")
+    for place, term in enumerate(terms):
+        axes = figure.add_subplot(rows, columns, place + 1, title=term)
+        for kind, style in (("train", "o-"), ("tune", "s--")):
+            if f"{kind} {term}" in records[0]:
+                axes.plot(steps, [r[f"{kind} {term}"] for r in records], style, ms=3, label=kind)
+        axes.set_ylim(bottom=0)
+        axes.legend(fontsize="small")
+    figure.supxlabel("step")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png")
+
+
+def open_tensorboard(folder: Path, step: int) -> Any:
+    """Return a writer of events for TensorBoard that goes on after a step.
+
+    Raises
+    ------
+    SettingsError : TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise SettingsError(
+            "tensorboard=true needs TensorBoard: pip install tensorboard, or set it to false"
+        ) from error
+    return SummaryWriter(folder / "tensorboard", purge_step=step + 1)

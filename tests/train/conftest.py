@@ -1,0 +1,38 @@
+"""A little data set: four grey pictures and one in colour."""
+
+import csv
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+
+def picture(seed):
+    rng = np.random.default_rng(seed)
+    yy, xx = np.mgrid[:96, :112]
+    labels = np.zeros((96, 112), np.uint16)
+    for i, (y, x) in enumerate(rng.uniform(12, 84, (6, 2)), 1):
+        labels[np.hypot(yy - y, xx - x) < 9] = i
+    noise = rng.normal(20, 5, labels.shape)
+    return np.clip(noise + 150 * (labels > 0), 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Four grey images and one colour one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = []
+    for i, split in enumerate(["train", "train", "train", "tune", "val"]):
+        image, labels = picture(i)
+        if i == 1:
+            image = np.stack([255 - image, 255 - image // 2, 255 - image // 3], -1)
+        imsave(folder / f"{i}.png", image, check_contrast=False)
+        imsave(folder / f"{i}_labels.png", labels, check_contrast=False)
+        rows.append(
+            [f"{i}.png", f"{i}_labels.png", "H&E" if i == 1 else "fluorescence", f"s{i == 1:d}", split]
+        )
+    path = folder / "index.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
+    return path
