@@ -1,9 +1,15 @@
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from io import StringIO
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from skimage.io import imread, imsave
 from typer.testing import CliRunner
@@ -12,6 +18,7 @@ from napari_nucleus_kd._cli_train import metrics_table, read_settings
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
+from napari_nucleus_kd.networks.student import STUDENTS
 
 TINY = {
     "name": "tiny",
@@ -109,7 +116,7 @@ def test_no_index_is_one_clear_message(tmp_path):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ('{"pretrained": true}', "no ImageNet weights"),
+        ('{"pretrained": true}', "no such weights"),
         ('{"stepps": 3}', "stepps"),
         ('{"steps": 0}', "greater than or equal to 1"),
         ("{", "JSON"),
@@ -147,3 +154,76 @@ def test_a_folder_of_one_image_is_trained_on_and_never_called_judged(index, tmp_
     assert again.exit_code == 0, again.output
     judged = CliRunner().invoke(app, ["evaluate", "--data", str(folder), "--model", str(out / "tiny")])
     assert judged.exit_code == 0, judged.output
+
+
+def start(arguments, **options):
+    """Run the command line as a program of its own."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "napari_nucleus_kd.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
+def test_ctrl_c_keeps_every_step_and_the_best_can_be_packaged(index, tmp_path):
+    config, run = tmp_path / "config.json", tmp_path / "run"
+    config.write_text(json.dumps(TINY | {"steps": 100_000, "check_every": 5, "workers": 1}))
+    arguments = ["train", config, "--data", index, "--output", run]
+    program = start(arguments, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while not (run / "checkpoint.pt").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does: the processes that cut batches, too
+        said, _ = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130, said
+    assert "Stopped" in said and "Traceback" not in said
+    done = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    assert done >= 5
+    ended = start([*arguments, "--steps", "1"])
+    said, _ = ended.communicate(timeout=120)
+    assert ended.returncode == 0, said
+    assert (run / "tiny/model.json").exists()
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == done
+
+
+def test_two_processors_share_the_work(index, tmp_path):
+    config, run = tmp_path / "config.json", tmp_path / "run"
+    config.write_text(json.dumps(TINY | {"steps": 4, "devices": 2}))
+    program = start(["train", config, "--data", index, "--output", run])
+    said, _ = program.communicate(timeout=180)
+    assert program.returncode == 0, said
+    assert said.count("model: ") == 1, "one of the two processes speaks"
+    network = torch.load(run / "checkpoint.pt", weights_only=True)
+    assert network["step"] == 4
+    alone = tmp_path / "alone"
+    config.write_text(json.dumps(TINY | {"steps": 4, "accumulate": 2}))
+    said = start(["train", config, "--data", index, "--output", alone]).communicate(timeout=120)[0]
+    assert "model: " in said, said
+    other = torch.load(alone / "checkpoint.pt", weights_only=True)
+    # The same batches and the same mean gradient; batch norms of each process see their own batch.
+    for name, tensor in network["network"].items():
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            torch.testing.assert_close(tensor, other["network"][name], atol=2e-3, rtol=1e-2)
+
+
+def test_a_recipe_names_its_data(index, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(TINY | {"dataset": index.name, "student": TINY["student"]}))
+    done = CliRunner().invoke(app, ["train", str(recipe), "--output", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    saved = json.loads((tmp_path / "run/recipe.json").read_text())
+    assert saved["dataset"] == str(index)
+    assert str(index) not in (tmp_path / "run/tiny/card.md").read_text(), "a place on one computer"
+    without = CliRunner().invoke(app, ["train", "--output", str(tmp_path / "other")])
+    assert without.exit_code == 2
+    assert "--data" in without.output
+
+
+def test_students_go_by_name():
+    assert read_settings(None, student="nano").student == STUDENTS["nano"]
+    with pytest.raises(SettingsError, match="no student 'mini'; choose from compact, nano, vit, large"):
+        read_settings(None, student="mini")

@@ -45,7 +45,11 @@ _ARCHITECTURES = {
     "student": (
         "napari_nucleus_kd.networks.student:StudentConfig",
         "napari_nucleus_kd.networks.student:build_student",
-    )
+    ),
+    "ensemble": (
+        "napari_nucleus_kd.networks.ensemble:EnsembleConfig",
+        "napari_nucleus_kd.networks.ensemble:build_ensemble",
+    ),
 }
 
 

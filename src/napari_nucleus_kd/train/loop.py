@@ -169,7 +169,8 @@ class _Run:
         self.made_from = settings.learned_from(index)
         network = _first_network(settings)
         self.frozen = _frozen(network) if settings.frozen_encoder else set()
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if fabric.world_size == 1:  # torch 2.13 cannot send 1x1 weights in this format to another process
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         learning = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=settings.weight_decay)
         self.network, self.optimizer = fabric.setup(network, optimizer)

@@ -7,7 +7,6 @@ model (section 4): a teacher's probabilities beside the ground truth.
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, encode
 from napari_nucleus_kd.modality import has_bright_background
+from napari_nucleus_kd.networks.ensemble import mirrored_mean
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.types import Modality
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray
 
 _HARD = 0.02  # labels say 0 or 1; so far from them are the probabilities that a student is told
-_SIGN = {"offset_y": (-1, 1), "offset_x": (1, -1)}  # of a map in a picture flipped along y, along x
 
 
 class Lesson(NamedTuple):
@@ -125,28 +124,18 @@ class NetworkTeacher(nn.Module):
                 "take a model trained with nucleus-kd train, or name it as segmenter:NAME"
             )
         self.network = model.network()
-        self._order = [model.spec.maps.index(name) for name in names]
-        self._names = names
+        self._names, self._flips = model.spec.maps, flips
+        self._order = [self._names.index(name) for name in names]
         unit = math.log(model.spec.diameter_px / CANONICAL_DIAMETER_PX)  # of its log_diameter in ours
         shift = [unit if name == "log_diameter" else 0.0 for name in names]
         self.shift: torch.Tensor
         self.register_buffer("shift", torch.tensor(shift).view(1, -1, 1, 1))
-        self._flips = list(product((False, True), repeat=2)) if flips else [(False, False)]
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the maps, (B, M, H, W)."""
-        total = torch.zeros((), device=x.device)
-        for flip_y, flip_x in self._flips:
-            axes = [axis for axis, flipped in ((2, flip_y), (3, flip_x)) if flipped]
-            maps = self.network(x.flip(axes))[:, self._order].float().flip(axes)
-            signs = [
-                (_SIGN[n][0] if flip_y else 1) * (_SIGN[n][1] if flip_x else 1) if n in _SIGN else 1
-                for n in self._names
-            ]
-            total = total + maps * torch.tensor(signs, device=x.device).view(1, -1, 1, 1)
-        mean: torch.Tensor = total / len(self._flips) + self.shift
-        return mean
+        said = mirrored_mean(self.network, x, self._names) if self._flips else self.network(x).float()
+        return said[:, self._order] + self.shift
 
 
 class SegmenterTeacher:

@@ -1,0 +1,221 @@
+"""What each part of the student's objective is worth, and what a teacher is worth with few annotations.
+
+python benchmarks/ablation.py INDEX.csv --teacher MODEL --output FOLDER [--report FILE.md]
+
+Trains students with the same small budget: on the annotation alone, then with distillation, the hybrid
+loss, consistency and layer-wise dropout added one after another; with all annotated images and with a
+share of them, the others then being there without labels. At a share below 1 the teacher, too, is trained
+on that share only. Each with several seeds. Judges on the "val" images.
+
+A stopped run goes on where it was when it is started again. Prints one table and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.evaluate import evaluate_steps
+from napari_nucleus_kd.index import COLUMNS, Row, read_splits
+from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.metrics import bootstrap
+from napari_nucleus_kd.networks.student import STUDENTS
+from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, LossWeights, TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# Each adds to the one before it.
+VARIANTS = ("annotation alone", "+ distillation", "+ hybrid loss", "+ consistency", "+ layer-wise dropout")
+SHARES = (1.0, 0.25, 0.1, 0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One student: with which part of the annotation, which objective and which seed."""
+
+    share: float
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.share:g}-{VARIANTS.index(self.variant)}-{self.seed}"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", type=Path, nargs="?", help="CSV of annotated images")
+    parser.add_argument("--teacher", help="model that teaches where all annotations are used")
+    parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--report", type=Path, help="Markdown file to write")
+    parser.add_argument("--steps", type=int, default=600, help="of a student (default: 600)")
+    parser.add_argument("--teacher-steps", type=int, default=1200, help="of a teacher (default: 1200)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
+    parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
+    return parser.parse_args()
+
+
+def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path]:
+    """Write two indices with a share of the labels: without the other images, and with them unlabelled.
+
+    Of each source the same images are kept whatever the seed, and those of a smaller share are among those
+    of a larger one. The "val" images are left out: nothing here may see them.
+    """
+    rng = np.random.default_rng(0)
+    known: list[list[str]] = []
+    unknown: list[list[str]] = []
+    for split, rows in read_splits(index).items():
+        for source in sorted({row.source for row in rows} if split != "val" else ()):
+            group = [row for row in rows if row.source == source]
+            order = rng.permutation(len(group))
+            kept = (
+                set(order[: max(1, round(share * len(group)))].tolist()) if split == "train" else set(order)
+            )
+            known += [_line(row, split, labels=True) for i, row in enumerate(group) if i in kept]
+            unknown += [_line(row, split, labels=False) for i, row in enumerate(group) if i not in kept]
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / f"annotated-{share:g}.csv", folder / f"all-{share:g}.csv"
+    for path, lines in zip(paths, (known, known + unknown), strict=True):
+        write_text(path, "".join(",".join(line) + "\n" for line in [[*COLUMNS], *lines]))
+    return paths
+
+
+def _line(row: Row, split: str, *, labels: bool) -> list[str]:
+    truth = str(row.labels.resolve()) if labels and row.labels is not None else ""
+    return [str(row.image.resolve()), truth, row.modality.value, row.source, split]
+
+
+def settings_of(trial: Trial, teacher: str, steps: int) -> TrainSettings:
+    """Return how a trial is trained."""
+    parts = VARIANTS.index(trial.variant)
+    return TrainSettings(
+        name="student",
+        student=STUDENTS["compact"].model_copy(update={"dropout": 0.2 if parts >= 4 else 0.0}),
+        pretrained=True,
+        crops=CropSettings(batch=4, crop_px=192, size_range=(24, 40)),
+        enlarge_to_px=30,
+        distill=DistillSettings(teachers=(teacher,), flips=False) if parts else None,
+        loss=LossWeights(tversky=float(parts >= 2), consistency=float(parts >= 3)),
+        steps=steps,
+        warmup_steps=50,
+        average=0.99,
+        check_every=200,
+        check_batches=4,
+        seed=trial.seed,
+    )
+
+
+def teacher_of(share: float, args: argparse.Namespace, console: Console) -> str:
+    """Return the teacher at a share of the annotations; trains it if need be."""
+    if share == 1 and args.teacher:
+        return str(args.teacher)
+    folder = args.output / f"teacher-{share:g}"
+    if not (folder / "teacher/model.json").exists():
+        annotated, _ = part_of(args.index, share, args.output)
+        settings = settings_of(Trial(share, VARIANTS[0], 0), "", args.teacher_steps)
+        large = settings.model_copy(update={"name": "teacher", "student": STUDENTS["large"]})
+        show(run_steps(large, annotated, folder), console)
+    return str(folder / "teacher")
+
+
+def judged(trial: Trial, args: argparse.Namespace, console: Console) -> dict[str, list[float]]:
+    """Return the PQ of every validation image, by source; trains and judges if that was not done before."""
+    folder = args.output / trial.name
+    result = folder / "pq.json"
+    if result.exists():
+        return dict(json.loads(result.read_text()))
+    annotated, everything = part_of(args.index, trial.share, args.output)
+    taught = trial.variant != VARIANTS[0]
+    settings = settings_of(trial, teacher_of(trial.share, args, console) if taught else "", args.steps)
+    model = show(run_steps(settings, everything if taught else annotated, folder), console)
+    steps = evaluate_steps(args.index, "val", Recipe(model=str(model.folder), device="cpu"))
+    found: dict[str, list[float]] = {}
+    for score in show(steps, console):
+        found.setdefault(score.source, []).append(score.values["pq"])
+    write_text(result, json.dumps(found))
+    (folder / "checkpoint.pt").unlink()
+    return found
+
+
+def rows_of(
+    found: dict[Trial, dict[str, list[float]]], sources: Sequence[str], seeds: int
+) -> Iterable[tuple[float, str, dict[str, list[tuple[float, float, float]]]]]:
+    """Yield share, variant, and for each source the PQ and its gain over the annotation alone.
+
+    Of each image the mean over the seeds is taken; the intervals are over images.
+    """
+    trained = {(trial.share, trial.variant) for trial in found}
+    for share, variant in sorted(trained, key=lambda key: (-key[0], VARIANTS.index(key[1]))):
+        cells = {}
+        for source in sources:
+            here, base = (
+                np.mean([found[Trial(share, v, seed)][source] for seed in range(seeds)], axis=0)
+                for v in (variant, VARIANTS[0])
+            )
+            cells[source] = [bootstrap(here), bootstrap(here - base)]
+        yield share, variant, cells
+
+
+def table(rows: Iterable[tuple[float, str, dict]], sources: Sequence[str]) -> str:
+    """Return the result as Markdown."""
+    head = ["annotated", "objective", *(f"{source}: PQ (95%); gain" for source in sources)]
+    lines = [" | ".join(head), "|".join(["---"] * len(head))]
+    for share, variant, cells in rows:
+        texts = []
+        for source in sources:
+            (mean, low, high), (gain, worst, best) = cells[source]
+            text = f"{mean:.3f} ({low:.3f} to {high:.3f})"
+            if variant != VARIANTS[0]:
+                text += f"; {gain:+.3f} ({worst:+.3f} to {best:+.3f})"
+            texts.append(text)
+        lines.append(" | ".join([f"{share:.0%}", variant, *texts]))
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def main() -> None:
+    """Train, judge, and print."""
+    args = parse()
+    if args.index is None:
+        print("ablation: skipped, no INDEX.csv given (make one with benchmarks/make_index.py)")
+        return
+    console = Console(stderr=True, quiet=not sys.stderr.isatty())
+    trials = [
+        Trial(share, variant, seed)
+        for seed in range(args.seeds)  # the first seed of everything first: an early, rough answer
+        for share in args.shares
+        for variant in args.variants
+    ]
+    found = {}
+    for i, trial in enumerate(trials, 1):
+        found[trial] = judged(trial, args, console)
+        print(f"{i}/{len(trials)} {trial.name}: " + _means(found[trial]), file=sys.stderr, flush=True)
+    counts = {s: len(v) for s, v in next(iter(found.values())).items()}
+    sources = sorted(counts, key=lambda s: -counts[s])
+    rows = list(rows_of(found, sources, args.seeds))
+    text = table(rows, sources)
+    print(text)
+    if args.report:
+        write_text(args.report, text)
+    flat = [{"share": s, "variant": v, "pq_and_gain": c} for s, v, c in rows]
+    print(json.dumps({"benchmark": "ablation", "steps": args.steps, "seeds": args.seeds, "rows": flat}))
+
+
+def _means(found: dict[str, list[float]]) -> str:
+    return " ".join(f"{source} {np.mean(values):.3f}" for source, values in sorted(found.items()))
+
+
+if __name__ == "__main__":
+    main()
