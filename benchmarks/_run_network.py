@@ -9,9 +9,9 @@ import json
 import sys
 
 import torch
-from _segment_file import peak_bytes
 from torch.utils.flop_counter import FlopCounterMode
 
+from _segment_file import peak_bytes
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.package import load_model
 

@@ -8,24 +8,27 @@ memory that of a process of its own. Judges on the "val" images. Prints one tabl
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import _common
 import numpy as np
 import torch
 from rich.console import Console
 
+import _common
 from napari_nucleus_kd._cli_train import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.package import load_model
+
+if TYPE_CHECKING:
+    import argparse
 
 SIZE_PX = 512
 QUALITY = {"pq": "PQ", "aji": "AJI", "count_r2": "R2"}

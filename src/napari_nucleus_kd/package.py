@@ -123,6 +123,11 @@ class Model:
         )
         return network.eval().requires_grad_(False)
 
+    def test_input(self) -> FloatArray:
+        """Return the picture that the package brings to be tested with, (3, H, W) float32 in [0, 1]."""
+        picture: FloatArray = _read_tensors(self.folder / _TEST_FILE)["input"][0]
+        return picture
+
     def verify(self) -> float:
         """Run the test input and return the largest difference from the expected output.
 

@@ -1,0 +1,89 @@
+"""Makes one model of several: slower, a little better, and a teacher for small ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_nucleus_kd.package import Model
+
+_SHARED = ("maps", "diameter_px", "percentiles", "multiple_px")  # what all members must agree on
+
+
+def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool = True) -> Model:
+    """Write a model whose maps are the mean of what others say of a picture.
+
+    Parameters
+    ----------
+    models : students; the first one's range of sizes and decode settings are taken.
+    name : of the new model.
+    folder : its place; must not exist.
+    flips : take the mean over the three mirror pictures, too: four times the work.
+
+    Raises
+    ------
+    ModelError : they do not fit each other. WriteError : the folder exists, or the disk refuses.
+    """
+    from napari_nucleus_kd.networks.ensemble import EnsembleConfig, build_ensemble
+
+    first = models[0].spec
+    for model in models:
+        if model.spec.architecture != "student":
+            raise ModelError(f"{model.spec.name} is itself an ensemble; name its members instead")
+        differing = [field for field in _SHARED if getattr(model.spec, field) != getattr(first, field)]
+        if differing:
+            raise ModelError(f"{model.spec.name} and {first.name} differ in {', '.join(differing)}")
+    config = EnsembleConfig.model_validate(
+        {"members": [model.spec.options for model in models], "flips": flips}
+    )
+    network = build_ensemble(config)
+    for member, model in zip(network.members, models, strict=True):
+        member.load_state_dict(model.network().state_dict())
+    spec = ModelSpec.model_validate(
+        first.model_dump(exclude={"metrics", "parent", "licence", "data"})
+        | {
+            "name": name,
+            "version": datetime.now(UTC).strftime("%Y.%m.%d"),
+            "architecture": "ensemble",
+            "options": config.model_dump(mode="json"),
+            "licence": "; ".join(dict.fromkeys(model.spec.licence for model in models if model.spec.licence)),
+            "data": tuple(dict.fromkeys(line for model in models for line in model.spec.data)),
+        }
+    )
+    save_model(folder, network.eval(), spec, _card(spec, models, flips), models[0].test_input(), half=True)
+    return load_model(folder)
+
+
+def _card(spec: ModelSpec, models: Sequence[Model], flips: bool) -> str:
+    members = ", ".join(f"{model.spec.name} {model.spec.version}" for model in models)
+    mirrors = " and of its three mirror pictures" if flips else ""
+    return "\n".join(
+        [
+            f"# {spec.name} {spec.version}",
+            "",
+            f"The mean of what {members} say of a picture{mirrors}. A teacher: see the members' cards.",
+            "",
+            "## Data and licence",
+            "",
+            *(f"- {line}" for line in spec.data),
+            f"- Licence of the weights: {spec.licence or 'not stated'}",
+            "",
+            "## Metrics",
+            "",
+            "Not judged as a whole: nucleus-kd evaluate does that.",
+            "",
+            *(f"## Card of {model.spec.name}\n\n{_shifted(model.card)}\n" for model in models),
+        ]
+    )
+
+
+def _shifted(card: str) -> str:
+    """Return a card with its headings one level lower."""
+    return "\n".join("#" + line if line.startswith("#") else line for line in card.splitlines())

@@ -1,0 +1,56 @@
+"""Several models as one."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_nucleus_kd.errors import ModelError, WriteError
+from napari_nucleus_kd.join import join_models
+from napari_nucleus_kd.networks.student import StudentConfig, build_student
+from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+
+
+@pytest.fixture
+def students(tmp_path):
+    """Return two students of different shape, and one for other nuclei."""
+    found = []
+    for i, widths in enumerate([(8, 8, 8), (8, 16, 8), (8, 8, 8)]):
+        options = StudentConfig(widths=widths, decoder_widths=(8, 8), head_width=8)
+        spec = ModelSpec(
+            name=f"s{i}",
+            version="1",
+            architecture="student",
+            options=options.model_dump(mode="json"),
+            maps=options.maps,
+            diameter_px=20 + 4 * (i == 2),
+            size_range=(10, 40),
+            licence="BSD-3-Clause",
+            data=("shared", f"own {i}"),
+        )
+        torch.manual_seed(i)
+        picture = np.random.default_rng(i).random((3, 64, 64), np.float32)
+        folder = save_model(tmp_path / f"s{i}", build_student(options).eval(), spec, f"# s{i}", picture)
+        found.append(load_model(folder))
+    return found
+
+
+def test_the_joint_model_says_the_mean(students, tmp_path):
+    both = join_models(students[:2], "both", tmp_path / "both", flips=False)
+    assert both.verify() < 1e-3
+    x = torch.from_numpy(students[0].test_input())[None]
+    with torch.inference_mode():
+        expected = sum(model.network()(x) for model in students[:2]) / 2
+        torch.testing.assert_close(both.network()(x), expected, atol=5e-3, rtol=0)  # kept in float16
+    assert both.spec.data == ("shared", "own 0", "own 1")
+    assert both.spec.licence == "BSD-3-Clause"
+    assert "## Card of s1\n\n## s1" in both.card
+
+
+def test_models_that_do_not_fit_each_other(students, tmp_path):
+    with pytest.raises(ModelError, match="s2 and s0 differ in diameter_px"):
+        join_models([students[0], students[2]], "both", tmp_path / "both")
+    both = join_models(students[:2], "both", tmp_path / "both")
+    with pytest.raises(ModelError, match="itself an ensemble"):
+        join_models([both, students[0]], "more", tmp_path / "more")
+    with pytest.raises(WriteError, match="exists"):
+        join_models(students[:2], "both", tmp_path / "both")
