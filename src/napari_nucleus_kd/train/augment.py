@@ -168,20 +168,33 @@ def _immuno(density: FloatArray, labels: LabelArray, rng: np.random.Generator) -
     """Make IHC of H&E: stain nuclei or what is around them brown, and pale the rest."""
     amount = density.mean(0)
     nucleus = ndimage.gaussian_filter((labels > 0).astype(np.float32), 0.8)
-    paint = _brown_nuclei if rng.random() < 0.5 else _brown_cells
+    paint = _brown_nuclei if rng.random() < 0.6 else _brown_cells
     brown, blue = paint(amount, nucleus, labels, rng)
-    return np.asarray(brown * DAB[:, None, None] + blue * HAEMATOXYLIN[:, None, None], np.float32)
+    greyness = rng.uniform(0, 0.6)  # counterstains go from violet to blue-grey
+    counterstain = (1 - greyness) * HAEMATOXYLIN + greyness * HAEMATOXYLIN.mean()
+    brownish = DAB + rng.normal(0, 0.04, 3).astype(np.float32)
+    tint = rng.uniform(0, 0.12) * rng.dirichlet((1, 1, 1))  # of the glass, as the scanner sees it
+    stains = brown * brownish[:, None, None] + blue * counterstain[:, None, None] + tint[:, None, None]
+    return np.asarray(stains, np.float32)
 
 
 def _brown_nuclei(
     amount: FloatArray, nucleus: FloatArray, labels: LabelArray, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the amounts of brown and blue where some nuclei are positive and the rest blue."""
-    positive = rng.random(int(labels.max()) + 1) < rng.uniform(0.1, 0.9)
-    positive[0] = False
-    share = ndimage.gaussian_filter(positive[labels].astype(np.float32), 0.8)
-    strength = amount * (rng.uniform(0.2, 0.6) + (1 - rng.uniform(0.2, 0.6)) * nucleus) * 1.8
-    return strength * share * rng.uniform(0.8, 2.2), strength * (1 - share) * rng.uniform(0.5, 1.1)
+    """Return the amounts of brown and blue where some nuclei are positive and the rest blue.
+
+    Positive nuclei differ in strength, the strongest hide their texture; some stain leaks around them.
+    """
+    count = int(labels.max()) + 1
+    positive = (rng.random(count) < rng.uniform(0.05, 0.9)) * rng.uniform(rng.uniform(0.3, 1), 1, count)
+    positive[0] = 0
+    share = ndimage.gaussian_filter(positive[labels].astype(np.float32), rng.uniform(0.6, 1.2))
+    around = rng.uniform(0.02, 0.6)  # how much of the tissue between the nuclei is seen at all
+    strength = amount * (around + (1 - rng.uniform(0.2, 0.6)) * nucleus) * 1.8
+    hiding = rng.uniform(0, 0.8)
+    brown = share * ((1 - hiding) * strength * rng.uniform(0.8, 2.2) + hiding * rng.uniform(0.6, 1.8))
+    leak = ndimage.gaussian_filter(share, 6) * rng.uniform(0, 0.25) * (amount / (amount.mean() + 0.05))
+    return brown + leak, strength * (1 - share) * rng.uniform(0.4, 1.1)
 
 
 def _brown_cells(
