@@ -1,4 +1,4 @@
-"""The options of `nucleus-kd segment`, `train` and `evaluate`."""
+"""The options of `nucleus-kd segment`, `models`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ class Format(StrEnum):
 
     TIFF = "tiff"
     OME_ZARR = "ome-zarr"
+
+
+class ModelFormat(StrEnum):
+    """What a model is exported as; the keys of export.FORMATS."""
+
+    ZIP = "zip"
+    TORCHSCRIPT = "torchscript"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    BIOIMAGEIO = "bioimageio"
 
 
 class ModalityName(StrEnum):
@@ -178,3 +188,20 @@ Unlabelled = Annotated[
     Path | None, typer.Option("--unlabelled", file_okay=False, help="Folder of images that nobody annotated.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="JSON of training settings.", dir_okay=False)]
+Check = Annotated[
+    bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
+]
+ModelPlace = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Name of a model, or its folder.")]
+ExportFormat = Annotated[ModelFormat, typer.Option("--format", help="zip is what install takes.")]
+ExportOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; for openvino a folder, which is made.")
+]
+Authors = Annotated[
+    list[str] | None,
+    typer.Option("--author", help="Who made the model, for bioimageio; may be given more than once."),
+]
+ReplaceExport = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")]
+Package = Annotated[
+    Path, typer.Argument(metavar="FOLDER|FILE.zip", help="A model package, as train and export write it.")
+]
+ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace an installed model of that name.")]
