@@ -26,7 +26,7 @@ GROUPS = {
         "index",
         "folders",
     },
-    2: {"networks", "package", "engine", "join"},
+    2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
     3: {"segmenters"},
     4: {"job", "ondisk", "pipeline", "train", "compare", "workspace", "evaluate"},
     5: {"cli", "demo", "widgets"},

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import ModelError, WriteError
 from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
@@ -37,7 +39,7 @@ def students(tmp_path):
 def test_the_joint_model_says_the_mean(students, tmp_path):
     both = join_models(students[:2], "both", tmp_path / "both", flips=False)
     assert both.verify() < 1e-3
-    x = torch.from_numpy(students[0].test_input())[None]
+    x = torch.from_numpy(students[0].test_pair()[0])
     with torch.inference_mode():
         expected = sum(model.network()(x) for model in students[:2]) / 2
         torch.testing.assert_close(both.network()(x), expected, atol=5e-3, rtol=0)  # kept in float16
@@ -54,3 +56,12 @@ def test_models_that_do_not_fit_each_other(students, tmp_path):
         join_models([both, students[0]], "more", tmp_path / "more")
     with pytest.raises(WriteError, match="exists"):
         join_models(students[:2], "both", tmp_path / "both")
+
+
+def test_the_command_joins(students, tmp_path):
+    folders = [str(model.folder) for model in students[:2]]
+    done = CliRunner().invoke(app, ["models", "join", *folders, "--output", str(tmp_path / "both")])
+    assert done.exit_code == 0, done.output
+    both = load_model(tmp_path / "both")
+    assert both.spec.name == "both"
+    assert both.spec.options["flips"]

@@ -101,12 +101,12 @@ def damage_weights(folder):
 
 def other_shape(folder):
     save_file({"see.weight": np.zeros((2, 2), np.float32)}, folder / "weights.safetensors")
-    edit(folder, weights_sha256=package._sha256(folder / "weights.safetensors"))
+    edit(folder, weights_sha256=package.sha256(folder / "weights.safetensors"))
 
 
 def foreign_bytes(folder):
     (folder / "weights.safetensors").write_bytes(b"\xff" * 4096)
-    edit(folder, weights_sha256=package._sha256(folder / "weights.safetensors"))
+    edit(folder, weights_sha256=package.sha256(folder / "weights.safetensors"))
 
 
 def other_output(folder):

@@ -1,4 +1,4 @@
-"""What `nucleus-kd info` and `nucleus-kd models` show."""
+"""What `nucleus-kd info` shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import NucleusKDError
@@ -16,7 +15,6 @@ from napari_nucleus_kd.errors import NucleusKDError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import Image
 
 Facts = list[tuple[str, str]]
@@ -127,59 +125,3 @@ def show_facts(facts: Facts, console: Console) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         console.print(f"[bold]{escape(name):<{width}}[/]  {escape(value)}", soft_wrap=True, highlight=False)
-
-
-def _parameters(model: Model) -> str:
-    """Count the weights without loading them."""
-    from math import prod
-
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(model.folder / "weights.safetensors", framework="numpy") as file:
-            count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
-    except (SafetensorError, OSError):
-        return "unreadable"
-    return f"{count / 1e6:.2f} M"
-
-
-def _verified(model: Model) -> tuple[str, bool]:
-    """Say whether a model gives its test output on this computer."""
-    try:
-        return f"gives its test output (differs by {model.verify():.1g})", True
-    except NucleusKDError as error:
-        return f"FAILED: {error}", False
-
-
-def show_models(console: Console, *, check: bool = False) -> bool:
-    """Print a table of the models that are there, and below it those that cannot be used, with the reason.
-
-    Parameters
-    ----------
-    check : run each model on its test input and compare with its test output.
-
-    Returns
-    -------
-    Whether no model failed its test; a damaged one fails it.
-    """
-    from napari_nucleus_kd.package import survey_models
-
-    models, damaged = survey_models()
-    table = Table("model", "version", "parameters", "SHA-256", caption="use: --model NAME")
-    for model in models:
-        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12])
-    console.print(table)
-    for model in models:
-        console.print(
-            escape(f"{model.spec.name}: {model.folder / 'card.md'}"), soft_wrap=True, highlight=False
-        )
-    for folder, problem in damaged.items():
-        console.print(f"[bold red]{escape(folder.name)}[/] cannot be used: {escape(problem)}", soft_wrap=True)
-    if not check:
-        return True
-    sound = not damaged
-    for model in models:
-        verdict, right = _verified(model)
-        console.print(f"{escape(model.spec.name)} {escape(verdict)}", soft_wrap=True, highlight=False)
-        sound = sound and right
-    return sound

@@ -1,4 +1,4 @@
-"""The options of `nucleus-kd segment`, `train` and `evaluate`."""
+"""The options of `nucleus-kd segment`, `models`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ class Format(StrEnum):
 
     TIFF = "tiff"
     OME_ZARR = "ome-zarr"
+
+
+class ModelFormat(StrEnum):
+    """What a model is exported as; the keys of export.FORMATS."""
+
+    ZIP = "zip"
+    TORCHSCRIPT = "torchscript"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    BIOIMAGEIO = "bioimageio"
 
 
 class ModalityName(StrEnum):
@@ -196,3 +206,25 @@ TrainData = Annotated[
 StudentName = Annotated[
     str | None, typer.Option("--student", help="compact (as shipped), nano (preview), vit, large (teacher).")
 ]
+Check = Annotated[
+    bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
+]
+ModelPlace = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="Name of a model, or its folder.")]
+ExportFormat = Annotated[ModelFormat, typer.Option("--format", help="zip is what install takes.")]
+ExportOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; for openvino a folder, which is made.")
+]
+Authors = Annotated[
+    list[str] | None,
+    typer.Option("--author", help="Who made the model, for bioimageio; may be given more than once."),
+]
+ReplaceExport = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")]
+Package = Annotated[
+    Path, typer.Argument(metavar="FOLDER|FILE.zip", help="A model package, as train and export write it.")
+]
+ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace an installed model of that name.")]
+Members = Annotated[list[str], typer.Argument(metavar="NAME|FOLDER...", help="Models to join.")]
+ModelFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the new model.", file_okay=False)
+]
+Flips = Annotated[bool, typer.Option("--flips/--no-flips", help="Look at the three mirror pictures, too.")]

@@ -138,17 +138,79 @@ def segment(
         raise typer.Exit(FAILED)
 
 
-@app.command()
-def models(
-    check: Annotated[
-        bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
-    ] = False,
-) -> None:
+_models = typer.Typer(help="List, show, install and export models.")
+app.add_typer(_models, name="models")
+
+
+@_models.callback(invoke_without_command=True)
+def models(ctx: typer.Context, check: options.Check = False) -> None:
+    """List, show, install and export models; without a command: list."""
+    if ctx.invoked_subcommand is None:
+        models_list(check)
+    elif check:
+        raise SettingsError("--check belongs to list: nucleus-kd models list --check")
+
+
+@_models.command("list")
+def models_list(check: options.Check = False) -> None:
     """List the models that are there, and the damaged ones with the reason."""
-    from napari_nucleus_kd._cli_info import show_models
+    from napari_nucleus_kd._cli_models import show_models
 
     if not show_models(Console(), check=check):
         raise typer.Exit(FAILED)
+
+
+@_models.command("show")
+def models_show(name: options.ModelPlace) -> None:
+    """Show all that is known of a model: size, settings, licence, data, metrics and card."""
+    from napari_nucleus_kd._cli_models import show_model
+    from napari_nucleus_kd.package import load_model
+
+    show_model(load_model(name), Console())
+
+
+@_models.command("install")
+def models_install(source: options.Package, overwrite: options.ReplaceModel = False) -> None:
+    """Check a model completely and copy it into your models folder; it is then known by its name."""
+    from napari_nucleus_kd.install import install_model
+
+    model = install_model(source, overwrite=overwrite)
+    Console().print(
+        escape(f"installed: --model {model.spec.name} ({model.folder})"), soft_wrap=True, highlight=False
+    )
+
+
+@_models.command("join")
+def models_join(
+    members: options.Members,
+    output: options.ModelFolder,
+    name: options.ModelName = None,
+    flips: options.Flips = True,
+) -> None:
+    """Make one model of several: the mean of what they say; slower and a little better, so a teacher."""
+    from napari_nucleus_kd.join import join_models
+    from napari_nucleus_kd.package import load_model
+
+    model = join_models([load_model(m) for m in members], name or output.name, output, flips=flips)
+    Console().print(f"model: {model.folder}", soft_wrap=True)
+
+
+@_models.command("export")
+def models_export(
+    name: options.ModelPlace,
+    output: options.ExportOutput,
+    file_format: options.ExportFormat,
+    author: options.Authors = None,
+    overwrite: options.ReplaceExport = False,
+) -> None:
+    """Write a model for another computer or program; what was written is run and compared first."""
+    from napari_nucleus_kd._cli_train import show
+    from napari_nucleus_kd.export import export_steps
+    from napari_nucleus_kd.package import load_model
+
+    console = Console()
+    steps = export_steps(load_model(name), output, file_format, authors=author or (), overwrite=overwrite)
+    console.print(escape(f"exported: {show(steps, console)}"), soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -18,7 +19,7 @@ from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.tiling import plan_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.tiling import Tile
@@ -222,7 +223,7 @@ class _TorchRunner:
         self.device = device
         self.batch_size = {"cpu": 1}.get(device.type, 4)
         self._dtype, dtype_name = _number_type(device)
-        fused = _fuse(network)
+        fused = fuse(network)
         self._network = fused.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.description = _describe(_device_name(device), dtype_name, device.type, reason)
 
@@ -239,7 +240,6 @@ class _OpenVinoRunner:
     def __init__(self, network: nn.Module, reason: str = ""):
         import openvino
 
-        example = torch.zeros(1, 3, _EXAMPLE_PX, _EXAMPLE_PX)
         core = openvino.Core()
         bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options: dict[str, Any] = {
@@ -247,11 +247,7 @@ class _OpenVinoRunner:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
         }
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is marked as old, and is what OpenVINO reads
-            # Left to itself, OpenVINO traces with a check that takes four times as long as the trace.
-            traced = torch.jit.trace(_fuse(network), example, check_trace=False)  # type: ignore[no-untyped-call]
-            converted = openvino.convert_model(traced, input=[-1, 3, -1, -1])
+        converted = to_openvino(network, torch.zeros(1, 3, _EXAMPLE_PX, _EXAMPLE_PX))
         self._request = core.compile_model(converted, "CPU", options).create_infer_request()
         self.batch_size = 1
         self.description = _describe("CPU with OpenVINO", "bfloat16" if bf16 else "float32", "cpu", reason)
@@ -259,6 +255,38 @@ class _OpenVinoRunner:
     def __call__(self, batch: FloatArray) -> FloatArray:
         maps: FloatArray = np.array(self._request.infer({0: batch})[0], dtype=np.float32)
         return maps
+
+
+@contextmanager
+def torchscript_allowed() -> Iterator[None]:
+    """Silence torch's word that TorchScript is old: it is what OpenVINO and ImageJ read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.", DeprecationWarning)
+        yield
+
+
+def trace(network: nn.Module, example: torch.Tensor) -> torch.jit.ScriptModule:
+    """Return a network as TorchScript, batch norms folded; batch, height and width stay free.
+
+    Parameters
+    ----------
+    example : (B, 3, H, W) float32.
+    """
+    with torch.inference_mode(), torchscript_allowed():
+        # Checking the trace takes four times as long as the trace; callers compare the outputs themselves.
+        return cast(
+            "torch.jit.ScriptModule",
+            torch.jit.trace(fuse(network), example, check_trace=False),  # type: ignore[no-untyped-call]
+        )
+
+
+def to_openvino(network: nn.Module, example: torch.Tensor) -> Any:
+    """Return a network as an openvino.Model of any batch, height and width; see `trace`."""
+    import openvino
+
+    traced = trace(network, example)
+    with torch.inference_mode(), torchscript_allowed():
+        return openvino.convert_model(traced, input=[-1, 3, -1, -1])
 
 
 def _number_type(device: torch.device) -> tuple[torch.dtype, str]:
@@ -279,7 +307,7 @@ def _cpu_has_bf16() -> bool:
     )
 
 
-def _fuse(network: nn.Module) -> nn.Module:
+def fuse(network: nn.Module) -> nn.Module:
     """Return a copy whose batch norms are folded into the convolutions before them."""
     import copy
 

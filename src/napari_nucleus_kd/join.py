@@ -57,7 +57,8 @@ def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool
             "data": tuple(dict.fromkeys(line for model in models for line in model.spec.data)),
         }
     )
-    save_model(folder, network.eval(), spec, _card(spec, models, flips), models[0].test_input(), half=True)
+    picture, _ = models[0].test_pair()
+    save_model(folder, network.eval(), spec, _card(spec, models, flips), picture[0], half=True)
     return load_model(folder)
 
 

@@ -8,7 +8,6 @@ test.safetensors    one input and the output it must give
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from pydantic import Field, ValidationError, model_validator
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.errors import ModelError, WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.checked import MAX_TENSOR_BYTES, MAX_TEXT_BYTES, read_tensors, read_text, sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,9 +36,14 @@ _SPEC_FILE, _WEIGHTS_FILE, _CARD_FILE, _TEST_FILE = (
     "card.md",
     "test.safetensors",
 )
-_MAX_TEXT_BYTES = 256 * 1024
-_MAX_TENSOR_BYTES = 4 * 1024**3
-_TOLERANCE = 2e-3  # float32 on another processor rounds differently
+FILES = {  # of a package, and how many bytes each may have
+    _SPEC_FILE: MAX_TEXT_BYTES,
+    _WEIGHTS_FILE: MAX_TENSOR_BYTES,
+    _CARD_FILE: MAX_TEXT_BYTES,
+    _TEST_FILE: MAX_TENSOR_BYTES,
+}
+_MAX_TEST_PIXELS = 2048 * 2048
+TOLERANCE = 2e-3  # float32 on another processor rounds differently
 
 # architecture -> (settings class, function that builds the network from them)
 _ARCHITECTURES = {
@@ -106,7 +111,7 @@ class Model:
         """
         import torch
 
-        state = _read_tensors(self.folder / _WEIGHTS_FILE)
+        state = read_tensors(self.folder / _WEIGHTS_FILE)
         with torch.device("meta"):  # settings of a foreign file could ask for any amount of memory
             planned = {name: tuple(t.shape) for name, t in _build(self.spec).state_dict().items()}
         found = {name: tuple(t.shape) for name, t in state.items()}
@@ -123,11 +128,6 @@ class Model:
         )
         return network.eval().requires_grad_(False)
 
-    def test_input(self) -> FloatArray:
-        """Return the picture that the package brings to be tested with, (3, H, W) float32 in [0, 1]."""
-        picture: FloatArray = _read_tensors(self.folder / _TEST_FILE)["input"][0]
-        return picture
-
     def verify(self) -> float:
         """Run the test input and return the largest difference from the expected output.
 
@@ -137,21 +137,66 @@ class Model:
         """
         import torch
 
-        pair = _read_tensors(self.folder / _TEST_FILE)
+        picture, expected = self.test_pair()
+        network = self.network()
+        try:
+            with torch.inference_mode():
+                given = network(torch.from_numpy(picture)).numpy()
+        except RuntimeError as error:  # multiple_px of a foreign file need not be true
+            raise ModelError(f"{self.folder}: the network cannot take its test input: {error}") from error
+        return largest_difference(given, expected, str(self.folder))
+
+    def test_pair(self) -> tuple[FloatArray, FloatArray]:
+        """Return the test input, (1, 3, H, W) float32, and the output it must give, (1, M, H, W).
+
+        Raises
+        ------
+        ModelError if the file is damaged, or its arrays do not fit the network.
+        """
+        pair = read_tensors(self.folder / _TEST_FILE)
         if set(pair) != {"input", "output"}:
             raise ModelError(f"{self.folder / _TEST_FILE} must hold 'input' and 'output', not {sorted(pair)}")
-        with torch.inference_mode():
-            given = self.network()(torch.from_numpy(pair["input"]).float())[0].numpy()
-        expected = pair["output"]
-        if given.shape != expected.shape[1:] and given.shape != expected.shape:
-            raise ModelError(f"{self.folder}: output has shape {given.shape}, expected {expected.shape}")
-        worst = float(np.abs(given - expected).max())
-        if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        picture, expected = pair["input"], pair["output"]
+        height, width = picture.shape[2:] if picture.ndim == 4 else (0, 0)
+        step = self.spec.multiple_px
+        if (
+            picture.shape[:2] != (1, 3)
+            or expected.shape != (1, len(self.spec.maps), height, width)
+            or any(edge == 0 or edge % step for edge in (height, width))
+            or height * width > _MAX_TEST_PIXELS
+        ):
             raise ModelError(
-                f"{self.folder}: the test output differs by {worst:.3g} (allowed {_TOLERANCE}); "
-                "the package is damaged or made by another version. Get it again."
+                f"{self.folder / _TEST_FILE}: an input of shape {picture.shape} with an output of shape "
+                f"{expected.shape}; it must be (1, 3, H, W) and (1, {len(self.spec.maps)}, H, W), "
+                f"H and W multiples of {step}, at most {_MAX_TEST_PIXELS} pixels. Get the package again."
             )
-        return worst
+        return picture.astype(np.float32), expected.astype(np.float32)
+
+
+def largest_difference(
+    given: FloatArray, expected: FloatArray, of: str, tolerance: float = TOLERANCE
+) -> float:
+    """Return how far a network's output is from the one it must give, at the worst pixel.
+
+    Parameters
+    ----------
+    given, expected : (N, M, H, W).
+    of : what gave the output; for the message.
+    tolerance : largest difference allowed, in units of the largest expected value where that is above 1.
+
+    Raises
+    ------
+    ModelError if the shapes differ or the difference is larger.
+    """
+    if given.shape != expected.shape:
+        raise ModelError(f"{of}: output has shape {given.shape}, expected {expected.shape}")
+    worst = float(np.abs(given - expected).max())
+    if not worst <= tolerance * max(1.0, float(np.abs(expected).max())):
+        raise ModelError(
+            f"{of}: the test output differs by {worst:.3g} (allowed {tolerance}); "
+            "the package is damaged or made by another version. Get it again."
+        )
+    return worst
 
 
 def save_model(
@@ -204,15 +249,15 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     ModelError if there is none, or it is damaged; lists the models that are there.
     """
     name = os.fspath(name_or_path)
-    names = {folder: _shown_name(folder) for folder in _folders()}
+    names = _folders()
     for folder, shown in names.items():
         if shown == name:
-            return _open(folder)
+            return open_model(folder)
     for folder in names:
         if folder.name == name:
-            return _open(folder)
+            return open_model(folder)
     if (Path(name) / _SPEC_FILE).is_file():
-        return _open(Path(name))
+        return open_model(Path(name))
     there = ", ".join(sorted(names.values())) or "none"
     raise ModelError(
         f"no model {name!r}: neither a shipped or installed name ({there}) nor a folder with {_SPEC_FILE}"
@@ -230,7 +275,7 @@ def survey_models() -> tuple[tuple[Model, ...], dict[Path, str]]:
     damaged: dict[Path, str] = {}
     for folder in _folders():
         try:
-            models.append(_open(folder))
+            models.append(open_model(folder))
         except ModelError as error:
             damaged[folder] = str(error)
     return tuple(models), damaged
@@ -243,27 +288,38 @@ def model_roots() -> tuple[Path, Path]:
     return Path(__file__).parent / "models", user_data_path("napari-nucleus-kd", appauthor=False) / "models"
 
 
-def _folders() -> list[Path]:
-    found: dict[str, Path] = {}
+def model_folders(root: Path) -> dict[Path, str]:
+    """Return the folders of packages in a folder, and the name that each model gives itself."""
+    files = sorted(root.glob(f"*/{_SPEC_FILE}"))
+    return {f.parent: _shown_name(f.parent) for f in files if not f.parent.name.startswith(".")}
+
+
+def _folders() -> dict[Path, str]:
+    found: dict[str, tuple[Path, str]] = {}
     for root in model_roots():
-        for file in sorted(root.glob(f"*/{_SPEC_FILE}")):
-            if not file.parent.name.startswith("."):
-                found.setdefault(file.parent.name, file.parent)
-    return list(found.values())
+        for folder, name in model_folders(root).items():
+            found.setdefault(folder.name, (folder, name))
+    return dict(found.values())
 
 
 def _shown_name(folder: Path) -> str:
     """Return the name a model gives itself, its folder's where that cannot be read."""
     try:
-        name = json.loads(_read_text(folder / _SPEC_FILE))["name"]
+        name = json.loads(read_text(folder / _SPEC_FILE))["name"]
     except (ModelError, ValueError, RecursionError, TypeError, KeyError):
         return folder.name
     return name if isinstance(name, str) else folder.name
 
 
-def _open(folder: Path) -> Model:
+def open_model(folder: Path) -> Model:
+    """Read the package in a folder and compare its weights with their SHA-256; no network is made.
+
+    Raises
+    ------
+    ModelError if a file is missing, damaged or not of this form.
+    """
     try:
-        raw = json.loads(_read_text(folder / _SPEC_FILE))
+        raw = json.loads(read_text(folder / _SPEC_FILE))
         if not isinstance(raw, dict):
             raise ModelError(f"{folder / _SPEC_FILE} must hold one JSON object")
         expected = raw.pop("weights_sha256", None)
@@ -275,14 +331,14 @@ def _open(folder: Path) -> Model:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{folder / _SPEC_FILE} is not JSON: {error}") from error
     _architecture(spec)
-    found = _sha256(folder / _WEIGHTS_FILE)
+    found = sha256(folder / _WEIGHTS_FILE)
     if found != expected:
         raise ModelError(
             f"{folder / _WEIGHTS_FILE} has SHA-256 {found[:12]}..., "
             f"not {str(expected)[:12]}... as {_SPEC_FILE} says; get the package again"
         )
     card = folder / _CARD_FILE
-    return Model(spec, folder, found, _read_text(card) if card.is_file() else "")
+    return Model(spec, folder, found, read_text(card) if card.is_file() else "")
 
 
 def _write_package(
@@ -298,7 +354,7 @@ def _write_package(
             tensor = tensor.half() if half else tensor.float()
         state[name] = tensor.contiguous().numpy()
     save_file(state, folder / _WEIGHTS_FILE)
-    digest = _sha256(folder / _WEIGHTS_FILE)
+    digest = sha256(folder / _WEIGHTS_FILE)
     text = json.dumps(spec.model_dump(mode="json") | {"weights_sha256": digest}, indent=2)
     (folder / _SPEC_FILE).write_text(text + "\n", encoding="utf-8")
     (folder / _CARD_FILE).write_text(card, encoding="utf-8")
@@ -338,36 +394,3 @@ def _build(spec: ModelSpec) -> nn.Module:
 def _resolve(dotted: str) -> Any:
     module, name = dotted.split(":")
     return getattr(import_module(module), name)
-
-
-def _read_tensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    _check_size(path, _MAX_TENSOR_BYTES)
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is not a safetensors file: {error}. Get the package again.") from error
-    return dict(tensors)
-
-
-def _read_text(path: Path) -> str:
-    _check_size(path, _MAX_TEXT_BYTES)
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}") from error
-
-
-def _check_size(path: Path, limit: int) -> None:
-    if not path.is_file():
-        raise ModelError(f"{path} is missing; get the package again")
-    if path.stat().st_size > limit:
-        raise ModelError(f"{path} has {path.stat().st_size} bytes, more than the {limit} allowed")
-
-
-def _sha256(path: Path) -> str:
-    _check_size(path, _MAX_TENSOR_BYTES)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,123 @@
+"""What `nucleus-kd models list`, `show`, `install` and `export` print."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.table import Table
+
+from napari_nucleus_kd._cli_info import show_facts
+from napari_nucleus_kd._cli_train import metrics_table
+from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd.package import FILES, survey_models
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from napari_nucleus_kd._cli_info import Facts
+    from napari_nucleus_kd.package import Model
+
+_METRICS = TypeAdapter(dict[str, dict[str, list[float]]])
+
+
+def _parameters(model: Model) -> str:
+    """Count the weights without loading them."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(model.folder / "weights.safetensors", framework="numpy") as file:
+            count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
+    except (SafetensorError, OSError):
+        return "unreadable"
+    return f"{count / 1e6:.2f} M"
+
+
+def _verified(model: Model) -> tuple[str, bool]:
+    """Say whether a model gives its test output on this computer."""
+    try:
+        return f"gives its test output (differs by {model.verify():.1g})", True
+    except NucleusKDError as error:
+        return f"FAILED: {error}", False
+
+
+def show_models(console: Console, *, check: bool = False) -> bool:
+    """Print a table of the models that are there, and below it those that cannot be used, with the reason.
+
+    Parameters
+    ----------
+    check : run each model on its test input and compare with its test output.
+
+    Returns
+    -------
+    Whether no model failed its test; a damaged one fails it.
+    """
+    models, damaged = survey_models()
+    table = Table("model", "version", "parameters", "SHA-256", caption="use: --model NAME")
+    for model in models:
+        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12])
+    console.print(table)
+    for model in models:
+        console.print(
+            escape(f"{model.spec.name}: {model.folder / 'card.md'}"), soft_wrap=True, highlight=False
+        )
+    for folder, problem in damaged.items():
+        console.print(f"[bold red]{escape(folder.name)}[/] cannot be used: {escape(problem)}", soft_wrap=True)
+    if not check:
+        return True
+    sound = not damaged
+    for model in models:
+        verdict, right = _verified(model)
+        console.print(f"{escape(model.spec.name)} {escape(verdict)}", soft_wrap=True, highlight=False)
+        sound = sound and right
+    return sound
+
+
+def _facts(model: Model) -> Facts:
+    spec = model.spec
+    smallest, largest = spec.size_range
+    size = sum((model.folder / name).stat().st_size for name in FILES if (model.folder / name).is_file())
+    return [
+        ("model", spec.name),
+        ("version", spec.version),
+        ("folder", str(model.folder)),
+        ("architecture", ", ".join([spec.architecture, *(f"{k} {v}" for k, v in spec.options.items())])),
+        ("parameters", _parameters(model)),
+        ("size on disk", f"{size / 1e6:.2f} MB"),
+        ("maps", ", ".join(spec.maps)),
+        ("input", f"3 channels, height and width multiples of {spec.multiple_px} px"),
+        (
+            "diameters",
+            f"{smallest:g} to {largest:g} px as they are; smaller ones enlarged to "
+            f"{spec.enlarge_to_px or smallest:g} px, larger ones shrunk to {largest:g} px",
+        ),
+        ("trained at", f"{spec.diameter_px:g} px"),
+        ("scaling", "percentiles {:g} and {:g}".format(*spec.percentiles)),
+        ("decoding", ", ".join(f"{name} {value}" for name, value in spec.decode.model_dump().items())),
+        ("licence", spec.licence or "not stated"),
+        *(("data", line) for line in spec.data),
+        ("parent", spec.parent or "none"),
+        ("SHA-256", model.hash),
+    ]
+
+
+def _printable(text: str) -> str:
+    """Leave out control characters: a foreign card could steer the terminal with them."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def show_model(model: Model, console: Console) -> None:
+    """Print all that a package says of its model: facts, metrics, card."""
+    show_facts([(name, _printable(value)) for name, value in _facts(model)], console)
+    try:
+        metrics = metrics_table(_METRICS.validate_python(model.spec.metrics))
+    except (ValidationError, LookupError):  # a foreign package may measure otherwise
+        metrics = None
+    if metrics is not None and model.spec.metrics:
+        console.print("", metrics)
+    else:
+        console.print(escape(_printable(f"metrics: {model.spec.metrics or 'none'}")), soft_wrap=True)
+    console.print("", Markdown(_printable(model.card) or "No card."))

@@ -1,0 +1,178 @@
+"""Model packages in one zip file, and how a foreign one gets into the user's models folder."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import uuid
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.errors import ModelError, WriteError
+from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.package import FILES, model_folders, model_roots, open_model
+
+if TYPE_CHECKING:
+    import os
+
+    from napari_nucleus_kd.package import Model, ModelSpec
+
+_MAX_ENTRIES = 1000
+_CHUNK_BYTES = 1024 * 1024
+# Weights hardly get smaller in a zip; a large file that unpacks to far more is there to fill the disk.
+_RATIO_FREE_BYTES, _MAX_RATIO = 64 * 1024**2, 100
+_DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+def install_model(source: str | os.PathLike[str], *, overwrite: bool = False) -> Model:
+    """Check a model package completely, then copy it into the user's models folder.
+
+    Parameters
+    ----------
+    source : a package's folder, or a zip file with its four files at the top or in one folder.
+    overwrite : replace an installed model of that name; a shipped one is never replaced.
+
+    Returns
+    -------
+    The model where it now lies; under that name it is whole or not there.
+
+    Raises
+    ------
+    ModelError if the package is damaged, unsafe or does not give its test output.
+    WriteError if the name is taken or the disk refuses.
+    """
+    source, own = Path(source).expanduser(), model_roots()[1]
+    scratch = own / f".install-{uuid.uuid4().hex[:8]}"  # the dot hides it from the list of models
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        scratch.mkdir()
+        if source.is_dir():
+            _copy_files(source, scratch)
+        else:
+            unpack(source, scratch)
+        spec = _checked(scratch, source)
+        folder = _folder_for(spec, overwrite=overwrite)
+        put_in_place(scratch, folder)
+    except OSError as error:
+        raise WriteError(
+            f"{source} cannot be installed in {own}: {error.strerror or error}; check space and permissions"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return open_model(folder)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Write the files of a package, in one folder, to a zip file that `unpack` takes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in FILES:
+            if (folder / name).is_file():
+                archive.write(folder / name, f"{folder.name}/{name}")
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files of a package in a zip file to a folder; everything else in it is left out.
+
+    No name of the zip file becomes a path: the four names are ours.
+
+    Raises
+    ------
+    ModelError if it is no zip file, is damaged or larger than allowed, or holds no package.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is not there; give the folder or the zip file of a model package")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, entry in _find_files(archive, path).items():
+                _check_entry(entry, FILES[name], path)
+                _write_entry(archive, entry, folder / name, path)
+    except _DAMAGES as error:
+        raise ModelError(f"{path} is not a zip file that can be read: {error}. Get it again.") from error
+
+
+def _find_files(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Return the entry of each file of the package that is there."""
+    entries = archive.infolist()
+    if len(entries) > _MAX_ENTRIES:
+        raise ModelError(f"{path} holds {len(entries)} files, more than the {_MAX_ENTRIES} allowed")
+    found: dict[str, dict[str, zipfile.ZipInfo]] = {}
+    for entry in entries:
+        parts = entry.filename.split("/")
+        if ".." in parts or "" in parts[:-1] or "\\" in entry.orig_filename or ":" in entry.filename:
+            raise ModelError(f"{path} holds the unsafe name {entry.filename!r}; do not trust its origin")
+        if len(parts) <= 2 and parts[-1] in FILES:
+            files = found.setdefault("/".join(parts[:-1]), {})
+            if parts[-1] in files:
+                raise ModelError(f"{path} holds {entry.filename} twice; pack it again")
+            files[parts[-1]] = entry
+    if len(found) != 1:
+        raise ModelError(
+            f"{path} holds {len(found) or 'no'} model packages; it must hold {', '.join(FILES)} of one "
+            "model, at the top or in one folder"
+        )
+    return next(iter(found.values()))
+
+
+def _check_entry(entry: zipfile.ZipInfo, limit: int, path: Path) -> None:
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise ModelError(f"{path}: {entry.filename} is a link or device, not a file; pack it again")
+    too_dense = entry.file_size > max(_RATIO_FREE_BYTES, _MAX_RATIO * entry.compress_size)
+    if entry.file_size > limit or too_dense:
+        raise ModelError(
+            f"{path}: {entry.filename} unpacks from {entry.compress_size} to {entry.file_size} bytes, "
+            f"more than the {limit} or the {_MAX_RATIO} times allowed; do not trust its origin"
+        )
+
+
+def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path, path: Path) -> None:
+    left = entry.file_size
+    with archive.open(entry) as packed, to.open("wb") as file:
+        while chunk := packed.read(_CHUNK_BYTES):
+            left -= len(chunk)
+            if left < 0:
+                raise ModelError(f"{path}: {entry.filename} is larger than the zip file says; get it again")
+            file.write(chunk)
+
+
+def _copy_files(folder: Path, to: Path) -> None:
+    for name, limit in FILES.items():
+        if (folder / name).is_file() and (folder / name).stat().st_size <= limit:
+            shutil.copyfile(folder / name, to / name)  # those left out are missed by the check
+
+
+def _checked(scratch: Path, source: Path) -> ModelSpec:
+    try:
+        model = open_model(scratch)
+        model.verify()
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(scratch), str(source))) from error
+    return model.spec
+
+
+def _folder_for(spec: ModelSpec, *, overwrite: bool) -> Path:
+    """Return where to put a model of this name.
+
+    Raises
+    ------
+    WriteError if the name or the folder belongs to another model.
+    """
+    shipped, own = model_roots()
+    name = spec.name.casefold()  # some disks do not tell A from a
+    if any(name in (f.name.casefold(), n.casefold()) for f, n in model_folders(shipped).items()):
+        raise WriteError(
+            f"{spec.name} is the name of a shipped model, which cannot be replaced; "
+            "give the new one another name in its model.json"
+        )
+    installed = model_folders(own)
+    folder = next((f for f, n in installed.items() if n.casefold() == name), own / spec.name)
+    if folder.exists() and installed.get(folder, "").casefold() != name:
+        raise WriteError(f"{folder} is there and holds something else; move it away first")
+    if folder in installed and not overwrite:
+        raise WriteError(
+            f"a model {spec.name} is installed in {folder}; --overwrite replaces it, "
+            "or give the new one another name in its model.json"
+        )
+    return folder
