@@ -14,7 +14,7 @@ from scipy import sparse
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.index import COLUMNS, Row, read_index, read_splits
 from napari_nucleus_kd.io import image_suffix, read
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.types import Progress
 
@@ -89,7 +89,7 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
 
     Parameters
     ----------
-    index : the CSV to write; its paths are relative to it.
+    index : the CSV to write, in a folder that is made if need be; its paths are relative to it.
 
     Yields
     ------
@@ -114,6 +114,7 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
         places = (_place(path, index.parent) for path in (picture, labels))
         start = (*places, modality, folder.resolve().name)
         writer.writerows([(*start, name) for name in split])
+    make_folder(index.parent)
     write_text(index, text.getvalue())
     return index
 
@@ -155,6 +156,7 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
         modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
         writer.writerow((_place(path, combined.parent), "", modality, source, "train", ""))
         yield Progress(done, len(found), f"looking at {path.name}")
+    make_folder(combined.parent)
     write_text(combined, text.getvalue())
     return combined
 
@@ -201,7 +203,9 @@ def _thumbnail(image: Image) -> npt.NDArray[np.float32]:
     from scipy.ndimage import gaussian_filter
     from skimage.transform import resize
 
-    grey = np.nan_to_num(np.asarray(image.levels[-1], np.float32)).mean(axis=0)
+    with np.errstate(over="ignore"):
+        pixels = np.asarray(image.levels[-1]).astype(np.float32)
+    grey = np.nan_to_num(pixels, posinf=0, neginf=0).mean(axis=0)
     small = resize(grey, (_THUMB_PX, _THUMB_PX), anti_aliasing=True)
     small = (small - gaussian_filter(small, _THUMB_PX / 6)).ravel()
     length = float(np.linalg.norm(small))
