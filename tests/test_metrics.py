@@ -42,7 +42,7 @@ def test_match_agrees_with_the_definition(seed, threshold):
     iou = slow_iou(true, pred)
     # Strictly above 0.5 and more no nucleus has two partners.
     allowed = np.where(iou > threshold if threshold >= 0.5 else iou >= threshold, iou, 0)
-    rows, cols = linear_sum_assignment(-allowed)
+    rows, cols = linear_sum_assignment(-(allowed + 1000 * (allowed > 0)))
     hits = allowed[rows, cols]
     got = metrics.match(metrics.overlap(true, pred), threshold)
     assert got.tp == (hits > 0).sum()
@@ -141,3 +141,108 @@ def test_r2_of_counts():
     assert metrics.count_r2(np.column_stack([true, np.full(3, true.mean())])) == 0
     assert metrics.count_r2(np.column_stack([true, true + 1])) == pytest.approx(1 - 3 / np.var(true) / 3)
     assert np.isnan(metrics.count_r2(np.array([[4.0, 4], [4, 9]])))
+
+
+def columns(*nuclei, shape=(4, 20)):
+    """Return labels of full height: each nucleus from its first column up to its last."""
+    labels = np.zeros(shape, int)
+    for number, (first, end) in enumerate(nuclei, 5):
+        labels[:, first:end] = number
+    return labels
+
+
+def test_every_number_of_a_case_done_by_hand():
+    """Touching nuclei, one at the border missed, one spurious; a column holds 4 pixels."""
+    true = columns((0, 5), (5, 10), (15, 20))  # 20 px each, 60 together
+    pred = columns((0, 4), (4, 10), (12, 14))  # 16, 24 and 8 px, 48 together
+    # First: 16 of 20 shared, IoU 16 / 20 = 0.8. Second: 20 shared of 24, IoU 20 / 24. TP 2, FP 1, FN 1.
+    got = metrics.scores(true, pred)
+    assert got["dq"] == pytest.approx(4 / 6)  # 2 TP / (2 TP + FP + FN)
+    assert got["sq"] == pytest.approx((0.8 + 20 / 24) / 2)
+    assert got["pq"] == pytest.approx((0.8 + 20 / 24) / 3)  # sum of IoU / (TP + FP / 2 + FN / 2)
+    assert got["ap50"] == got["ap75"] == 2 / 4
+    # Above 0.5, 0.55, ... 0.75 (six times) both match; above 0.8 only the second, as 0.8 is not above 0.8;
+    # above 0.85, 0.9 and 0.95 none. Of 6 nuclei: AP 2/4, then 1/5, then 0; F1 4/6, then 2/6, then 0.
+    assert got["ap"] == pytest.approx((6 * 2 / 4 + 1 / 5) / 10)
+    assert got["f1"] == pytest.approx((6 * 4 / 6 + 2 / 6) / 10)
+    # Shared 16 + 20; united 20 + 24, 20 missed, 8 spurious.
+    assert got["aji"] == got["aji_plus"] == pytest.approx(36 / 72)
+    assert got["dice"] == pytest.approx(2 * 40 / (60 + 48))
+    assert got["pixel_accuracy"] == pytest.approx(1 - (20 + 8) / 80)
+    assert (got["true_count"], got["pred_count"]) == (3, 3)
+
+
+def test_below_half_as_many_as_possible_match():
+    true = np.repeat([5, 6], [20, 4])[None]
+    pred = np.repeat([1, 2], [4, 20])[None]
+    # IoU: first nucleus with the first prediction 4 / 20, with the second 16 / 24; second with second 4 / 20.
+    # Two matches of 0.2 go before one of 0.67.
+    assert metrics.match(metrics.overlap(true, pred), 0.2) == metrics.Counts(2, 0, 0, pytest.approx(0.4))
+
+
+def test_two_nuclei_found_as_one_part_aji_from_aji_plus():
+    true, pred = columns((0, 5), (5, 10)), columns((0, 10))
+    got = metrics.scores(true, pred)
+    # AJI gives the one prediction of 40 px to both nuclei: (20 + 20) / (40 + 40).
+    assert got["aji"] == pytest.approx(40 / 80)
+    # AJI+ gives it to one, the other is missed: 20 / (40 + 20).
+    assert got["aji_plus"] == pytest.approx(20 / 60)
+    # Both IoU are 20 / 40, not above 0.5: nothing matches, though every pixel is right.
+    assert (got["pq"], got["sq"], got["ap50"], got["dice"], got["pixel_accuracy"]) == (0, 0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("nuclei", [((2, 5),), ((0, 5), (5, 10), (15, 20))])
+def test_an_empty_image_against_nuclei_scores_nothing(nuclei):
+    empty, some = columns(), columns(*nuclei)
+    share = (some > 0).mean()
+    for got in (metrics.scores(empty, some), metrics.scores(some, empty)):
+        assert not any(
+            got[name] for name in ("pq", "dq", "sq", "ap50", "ap", "f1", "aji", "aji_plus", "dice")
+        )
+        assert got["pixel_accuracy"] == pytest.approx(1 - share)
+
+
+def test_two_empty_images_score_everything():
+    got = metrics.scores(columns(), columns())
+    assert {value for name, value in got.items() if "count" not in name} == {1}
+    assert got["true_count"] == got["pred_count"] == 0
+
+
+def test_r2_of_counts_by_hand():
+    # Mean of the true counts 4: spread 4 + 0 + 4 = 8; misses 1 + 0 + 1 = 2; 1 - 2 / 8.
+    assert metrics.count_r2(np.array([[2.0, 3], [4, 4], [6, 5]])) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.4], (0.4, 0.4, 0.4)),
+        ([0.7] * 9, (0.7, 0.7, 0.7)),
+        # Means of two draws: 0 with chance 1/4, 0.5 with 1/2, 1 with 1/4; 2.5 % lie on either end.
+        ([0, 1], (0.5, 0, 1)),
+        # Ones among four draws: none 0.316, one 0.422, two 0.211, three 0.047, four 0.004. So 0 at 2.5 %; up
+        # to two are 0.949 and up to three 0.996 of all, so three of four at 97.5 %.
+        ([0, 0, 0, 1], (0.25, 0, 0.75)),
+    ],
+)
+def test_intervals_of_few_values_by_hand(values, expected):
+    assert metrics.bootstrap(values, replicates=4000) == pytest.approx(expected)
+
+
+def test_the_interval_of_many_values_is_the_normal_one():
+    values = np.arange(100) / 99
+    mean, low, high = metrics.bootstrap(values, replicates=4000)
+    # Standard deviation 0.2916, of the mean of 100 a tenth of that; 95 % lie within 1.96 of these: 0.0571.
+    assert mean == pytest.approx(0.5)
+    assert (low, high) == (pytest.approx(0.4429, abs=0.005), pytest.approx(0.5571, abs=0.005))
+
+
+def test_replicates_that_say_nothing_do_not_count():
+    # Half of the replicates draw one image twice, and then the true counts do not differ: R2 is NaN.
+    assert metrics.bootstrap(np.array([[1.0, 1], [3, 3]]), metrics.count_r2) == (1, 1, 1)
+    assert np.isnan(metrics.bootstrap(np.array([[1.0, 1], [1, 3]]), metrics.count_r2)).all()
+
+
+def test_no_value_has_no_interval():
+    with pytest.raises(ValueError, match="at least one value"):
+        metrics.bootstrap([])

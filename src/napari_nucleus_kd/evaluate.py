@@ -17,7 +17,7 @@ from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows, true_labels
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress
 
@@ -124,10 +124,7 @@ def report_steps(
     ------
     WriteError : the disk refuses.
     """
-    try:
-        (output / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{output} cannot be made: {error.strerror or error}") from error
+    make_folder(output / "pictures")
     write_text(output / "images.csv", _table(scores))
     write_text(output / "summary.json", json.dumps(summary(scores), indent=2) + "\n")
     rows, cases = read_rows(index, split), _cases(scores)

@@ -13,8 +13,8 @@ from scipy import sparse
 
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.index import COLUMNS, Row, read_index, read_splits
-from napari_nucleus_kd.io import image_suffix, read
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io import image_suffix, label_groups, read
+from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.types import Progress
 
@@ -41,19 +41,50 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """Pair the images of a folder with their label images.
 
     Either `images/` and `labels/` (or `masks/`) hold files of the same names, or a label image lies
-    beside its image and its name ends in _labels, _label, _masks, _mask or _gt.
+    beside its image and its name ends in _labels, _label, _masks, _mask or _gt, or an OME-Zarr image
+    holds its labels itself. The folder may be such an OME-Zarr image.
 
     Raises
     ------
-    ReadError : the folder cannot be read or holds no image, or an image or label image is alone.
+    ReadError : the folder cannot be read or holds no image, or an image or label image is alone, or an
+        image has several label images.
     """
+    pictures, marks = _found(folder)
+    for stem, path in pictures.items():
+        if inside := label_groups(path):
+            also = [marks[stem].name] if stem in marks else []
+            if len(inside) + len(also) > 1:
+                raise ReadError(
+                    f"{path}: has several labels, {', '.join([*inside, *also])}; list the images in a CSV "
+                    f"index, with one for each in the column labels, as {path.name}/labels/{inside[0]}"
+                )
+            marks[stem] = path / "labels" / inside[0]
+    if not pictures and not marks:
+        raise ReadError(
+            f"{folder}: no image in it; it needs images/ and labels/, or NAME.tif and NAME_labels.tif"
+        )
+    alone = [f"{pictures[stem].name} has no label image" for stem in pictures if stem not in marks]
+    alone += [f"{marks[stem].name} has no image" for stem in marks if stem not in pictures]
+    if alone:
+        more = f", and {len(alone) - 5} more" if len(alone) > 5 else ""
+        raise ReadError(
+            f"{folder}: {'; '.join(alone[:5])}{more}. Add what is missing, or take the others away."
+        )
+    return [(pictures[stem], marks[stem]) for stem in sorted(pictures)]
+
+
+def _found(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return images, and label images in files of their own, by the stem of the image."""
+    if image_suffix(folder).endswith(".zarr"):
+        return {_stem(folder): folder}, {}
     inside = {path.name.lower(): path for path in _entries(folder)}
     images = next((inside[name] for name in _IMAGE_FOLDERS if name in inside), None)
     labels = next((inside[name] for name in _LABEL_FOLDERS if name in inside), None)
     if images is not None:
-        if labels is None:
+        pictures = _by_stem(images)
+        if labels is None and not any(label_groups(path) for path in pictures.values()):
             raise ReadError(f"{folder}: has {images.name}/, but no labels/ (or masks/) beside it")
-        pictures, found = _by_stem(images), _by_stem(labels)
+        found = {} if labels is None else _by_stem(labels)
         marked = [(stem if stem in pictures else _without_ending(stem), path) for stem, path in found.items()]
     else:
         found = _by_stem(folder)
@@ -66,18 +97,7 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
         if stem in marks:
             raise ReadError(f"{folder}: {marks[stem].name} and {path.name} are labels of one image; keep one")
         marks[stem] = path
-    alone = [f"{pictures[stem].name} has no label image" for stem in pictures if stem not in marks]
-    alone += [f"{marks[stem].name} has no image" for stem in marks if stem not in pictures]
-    if not pictures and not marks:
-        raise ReadError(
-            f"{folder}: no image in it; it needs images/ and labels/, or NAME.tif and NAME_labels.tif"
-        )
-    if alone:
-        more = f", and {len(alone) - 5} more" if len(alone) > 5 else ""
-        raise ReadError(
-            f"{folder}: {'; '.join(alone[:5])}{more}. Add what is missing, or take the others away."
-        )
-    return [(pictures[stem], marks[stem]) for stem in sorted(pictures)]
+    return pictures, marks
 
 
 def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progress, None, Path]:
@@ -89,7 +109,7 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
 
     Parameters
     ----------
-    index : the CSV to write; its paths are relative to it.
+    index : the CSV to write, in a folder that is made if need be; its paths are relative to it.
 
     Yields
     ------
@@ -114,6 +134,7 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
         places = (_place(path, index.parent) for path in (picture, labels))
         start = (*places, modality, folder.resolve().name)
         writer.writerows([(*start, name) for name in split])
+    make_folder(index.parent)
     write_text(index, text.getvalue())
     return index
 
@@ -155,6 +176,7 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
         modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
         writer.writerow((_place(path, combined.parent), "", modality, source, "train", ""))
         yield Progress(done, len(found), f"looking at {path.name}")
+    make_folder(combined.parent)
     write_text(combined, text.getvalue())
     return combined
 
@@ -201,7 +223,9 @@ def _thumbnail(image: Image) -> npt.NDArray[np.float32]:
     from scipy.ndimage import gaussian_filter
     from skimage.transform import resize
 
-    grey = np.nan_to_num(np.asarray(image.levels[-1], np.float32)).mean(axis=0)
+    with np.errstate(over="ignore"):
+        pixels = np.asarray(image.levels[-1]).astype(np.float32)
+    grey = np.nan_to_num(pixels, posinf=0, neginf=0).mean(axis=0)
     small = resize(grey, (_THUMB_PX, _THUMB_PX), anti_aliasing=True)
     small = (small - gaussian_filter(small, _THUMB_PX / 6)).ravel()
     length = float(np.linalg.norm(small))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,17 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_nucleus_kd.types import LabelArray
+    from napari_nucleus_kd.types import Array, LabelArray
 
+_log = logging.getLogger(__name__)
 _LARGE = 1 << 20  # larger numbers would cost memory, and exactness in float32
 _MASK_PIECES = 3  # so many separate pieces under the only number are hardly one nucleus
+_CRUMB = 0.1  # pieces below this share of the largest one of their number are slips of the pen
+_IN_PARTS = 0.1  # share of the numbers that may stand for several pieces that are no crumbs
+_JPEG = (".jpg", ".jpeg", ".jpe")
+_OWN_NUMBERS = (
+    "give each nucleus its own number (for instance with skimage.measure.label, then part those that touch)"
+)
 COLUMNS = ("image", "labels", "modality", "source", "split")
 
 
@@ -146,35 +154,62 @@ def read_labels(path: Path) -> LabelArray:
     Raises
     ------
     ReadError : it cannot be read.
-    LabelsError : it is not one plane of whole numbers from 0 on, or a mask instead of labels.
+    LabelsError : it is not one plane of whole numbers from 0 on, a JPEG, or a mask or map of classes: one
+        number for three separate pieces, or more than a tenth of the numbers for several that are no crumbs.
     """
+    if path.suffix.lower() in _JPEG:
+        raise LabelsError(f"{path}: JPEG does not keep the numbers of labels; export them as PNG or TIFF")
     plane = _plane(path)
     whole = plane.dtype.kind in "uib" or (plane.dtype.kind == "f" and bool((plane == np.rint(plane)).all()))
     if not whole or (plane.size and plane.min() < 0):
-        raise LabelsError(f"{path}: labels must be whole numbers from 0 on; these are {_range(plane)}")
+        raise LabelsError(
+            f"{path}: labels must be whole numbers from 0 on; these are {_range(plane)}. Export the numbers "
+            "of the nuclei as they are: no probabilities, not scaled"
+        )
     if plane.size and float(plane.max()) >= 2**63:
-        raise LabelsError(f"{path}: labels must be below 2**63; these are {_range(plane)}")
+        raise LabelsError(f"{path}: labels must be below 2**63; these are {_range(plane)}. Number them anew")
     whole_numbers = plane.astype(np.int64)
     if plane.size and whole_numbers.max() >= _LARGE:
         whole_numbers, _ = fastremap.renumber(whole_numbers)
     found: LabelArray = whole_numbers.astype(np.int32)
-    numbers = np.unique(found)
-    if len(numbers[numbers > 0]) == 1:
-        pieces = int(cc3d.connected_components(found > 0, connectivity=4).max())
-        if pieces >= _MASK_PIECES:
-            raise LabelsError(
-                f"{path}: one number for {pieces} separate pieces is a mask, not labels; give each nucleus "
-                "its own number (for instance with skimage.measure.label, then part those that touch)"
-            )
+    _check_pieces(path, found)
     return found
+
+
+def _check_pieces(path: Path, labels: LabelArray) -> None:
+    """Raise LabelsError if numbers do not stand for nuclei; see read_labels."""
+    owner, area = _pieces(labels)
+    numbers, of, count = np.unique(owner, return_inverse=True, return_counts=True)
+    if len(numbers) == 1 and count[0] >= _MASK_PIECES:
+        raise LabelsError(
+            f"{path}: one number for {count[0]} separate pieces is a mask, not labels; {_OWN_NUMBERS}"
+        )
+    largest = np.zeros(len(numbers))
+    np.maximum.at(largest, of, area)
+    parts = np.bincount(of[area >= _CRUMB * largest[of]], minlength=len(numbers))
+    several = int((parts > 1).sum())
+    if several > _IN_PARTS * len(numbers) and parts.sum() - len(numbers) > 1:
+        raise LabelsError(
+            f"{path}: {several} of {len(numbers)} numbers stand for several separate pieces each, as in a "
+            f"map of classes or in tiles joined without numbering anew; {_OWN_NUMBERS}"
+        )
+
+
+def _pieces(labels: LabelArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Return number and area of every piece that is apart from the others of its number, also by a corner."""
+    pieces = cc3d.connected_components(labels, connectivity=8).ravel()
+    area = np.bincount(pieces)
+    owner = np.zeros(len(area), np.int32)
+    owner[pieces] = labels.ravel()
+    return owner[1:], area[1:]
 
 
 def _plane(path: Path) -> npt.NDArray[Any]:
     pixels = np.asarray(read(path).pixels)
     if len(pixels) != 1:
         raise LabelsError(
-            f"{path}: has {len(pixels)} channels; labels are one plane of whole numbers, "
-            "0 for the background and another number for each nucleus"
+            f"{path}: has {len(pixels)} channels; labels are one plane of whole numbers, 0 for the "
+            "background and another number for each nucleus. Export the numbers, not their colours"
         )
     plane: npt.NDArray[Any] = pixels[0]
     return plane
@@ -191,36 +226,87 @@ def read_annotation(
     """
     labels = None if row.labels is None else read_labels(row.labels)
     if labels is not None and labels.shape != shape_yx:
-        raise ReadError(f"{row.image}: is {shape_yx} pixels, its labels are {labels.shape}")
+        raise ReadError(
+            f"{row.image}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of this very "
+            "image, neither scaled nor cropped"
+        )
     valid = None if row.valid is None else read_valid(row.valid)
     if valid is not None and valid.shape != shape_yx:
-        raise ReadError(f"{row.valid}: is {valid.shape} pixels, its image is {shape_yx}")
+        raise ReadError(f"{row.valid}: is {valid.shape} pixels, its image is {shape_yx}; make it as large")
     return labels, valid
 
 
-def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> None:
-    """Look at the annotation of all rows, so that a fault shows before hours of work, not after.
+def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
+    """Look at images and annotation of all rows, so that a fault shows before hours of work, not after.
 
     Parameters
     ----------
     judged : rows to judge by; their annotation must be complete.
 
+    Returns
+    -------
+    What a person should know of the data, in sentences; it is logged as a warning, too.
+
     Raises
     ------
     ReadError : names the first faulty images with their faults.
     """
-    faults = []
-    for row, to_judge in (*((row, False) for row in learnt), *((row, True) for row in judged)):
+    faults, counts = [], {}
+    for row, to_judge in (dict.fromkeys(learnt, False) | dict.fromkeys(judged, True)).items():
         try:
-            if to_judge:
-                _complete_labels(row)
-            read_annotation(row, read(row.image).shape_yx)
+            counts[row] = _look_at(row, to_judge=to_judge)
         except NucleusKDError as error:
             faults.append(str(error))
+    if learnt and not faults and all(counts[row] == (0, 0) for row in learnt):
+        faults.append(
+            f"{learnt[0].labels} and all other labels to learn from are empty; annotate some nuclei"
+        )
     if faults:
-        more = f"\n... and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise ReadError("\n".join(faults[:5]) + more)
+        raise ReadError(_some(faults, "\n"))
+    spare = {row: pieces - numbers for row, (numbers, pieces) in counts.items() if pieces > numbers}
+    if not spare:
+        return []
+    names = _some([row.name for row in spare], ", ")
+    note = (
+        f"{sum(spare.values())} separate pieces share the number of another one, in {len(spare)} of "
+        f"{len(counts)} images ({names}): training takes each piece as a nucleus, judging each number."
+    )
+    _log.warning(note)
+    return [note]
+
+
+def _look_at(row: Row, *, to_judge: bool) -> tuple[int, int]:
+    """Return how many nuclei an image has and in how many pieces; (-1, -1) if nobody annotated it."""
+    if to_judge:
+        _complete_labels(row)
+    image = read(row.image)
+    labels, _ = read_annotation(row, image.shape_yx)
+    if labels is None:
+        return -1, -1
+    if labels.any() and not any(_differs(level) for level in reversed(image.levels)):
+        raise ReadError(
+            f"{row.image}: every pixel is the same, or none is finite, but its labels hold nuclei; export "
+            "the image again, or leave it out"
+        )
+    owner, _ = _pieces(labels)
+    return len(np.unique(owner)), len(owner)
+
+
+def _differs(pixels: Array) -> bool:
+    """Tell whether a channel of (C, Y, X) pixels has two finite values that float32 tells apart."""
+    with np.errstate(over="ignore"):
+        planes = (np.asarray(plane).astype(np.float32) for plane in pixels)
+        finite = (plane[np.isfinite(plane)] for plane in planes)
+        return any(values.size > 0 and bool(np.ptp(values) > 0) for values in finite)
+
+
+def _some(texts: Sequence[str], between: str) -> str:
+    """Return the first five texts and how many more there are."""
+    more = [f"... and {len(texts) - 5} more"] if len(texts) > 5 else []
+    return between.join([*texts[:5], *more])
 
 
 def _range(plane: npt.NDArray[Any]) -> str:
+    if not np.isfinite(plane).all():
+        return f"{plane.dtype}, not all of them finite"
     return f"{plane.dtype} from {plane.min():g} to {plane.max():g}"

@@ -120,7 +120,7 @@ class Counts:
 
     @property
     def ap(self) -> float:
-        """Average precision as StarDist and Cellpose define it: TP / (TP + FP + FN)."""
+        """Average precision as StarDist and Cellpose define it, TP / (TP + FP + FN); 1 if both are empty."""
         total = self.tp + self.fp + self.fn
         return self.tp / total if total else 1.0
 
@@ -128,8 +128,9 @@ class Counts:
 def match(pairs: Overlap, iou: float = 0.5) -> Counts:
     """Match nuclei one to one so that as many as possible reach an IoU.
 
-    From 0.5 on the IoU must exceed the threshold, and no choice exists; below, it must reach it, and the
-    assignment with the largest total IoU is taken.
+    From 0.5 on the IoU must exceed the threshold, and no choice exists; below, it must reach it, and of the
+    assignments with as many matches the one with the largest total IoU is taken. StarDist and Cellpose also
+    match pairs whose IoU equals the threshold; the definition of PQ does not.
     """
     values = pairs.iou
     good = values > iou if iou >= 0.5 else values >= iou
@@ -137,7 +138,8 @@ def match(pairs: Overlap, iou: float = 0.5) -> Counts:
     if iou < 0.5 and len(values):
         dense = np.zeros((len(pairs.true_area), len(pairs.pred_area)))
         dense[rows, cols] = values
-        chosen = linear_sum_assignment(-dense)
+        # All IoU together weigh less than one match.
+        chosen = linear_sum_assignment(-((dense > 0) + dense / (2 * min(dense.shape))))
         values = dense[chosen]
         values = values[values > 0]
     tp = len(values)

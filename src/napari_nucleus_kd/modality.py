@@ -59,6 +59,7 @@ def _sample(levels: Sequence[Array]) -> FloatArray:
     """
     coarsest = levels[-1]
     pixels = sample_pixels(coarsest, tuple(range(coarsest.shape[0])))
+    pixels = np.where(np.isfinite(pixels), pixels, 0)
     step = -(-pixels.shape[1] // SAMPLE_PIXELS) | 1  # odd: an even one would see the same columns in each row
     return pixels[:, ::step].astype(np.float32) / _full_scale(pixels)
 

@@ -65,6 +65,14 @@ def read_zarr(path: Path, choice: Choice) -> Image:
     return Image(levels, channels, rgb, size, path.name, path, (*notes, *size_notes, *rgb_notes))
 
 
+def list_labels(path: Path) -> tuple[str, ...]:
+    """Return what the group "labels" of an OME-Zarr image lists; nothing if there is no such group."""
+    if not is_zarr(path / "labels"):
+        return ()
+    with reading(path / "labels", "labels of an OME-Zarr image"):
+        return tuple(_ome(zarr.open_group(str(path / "labels"), mode="r")).get("labels") or ())
+
+
 @dataclass(frozen=True)
 class _Found:
     """One multiscale image: its group, its metadata and its omero block."""

@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be made: {error.strerror or error}; choose another folder"
+        ) from error
+
+
 def put_in_place(partial: Path, path: Path) -> None:
     """Move a finished file or folder to its name.
 

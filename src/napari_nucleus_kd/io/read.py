@@ -95,6 +95,22 @@ def _read_folder(path: Path, choice: Choice) -> Image:
     return read_zarr(path, choice)
 
 
+def label_groups(path: Path) -> tuple[str, ...]:
+    """Return the names of the label images inside an OME-Zarr image, which are at `path / "labels" / name`.
+
+    There are none in anything else.
+
+    Raises
+    ------
+    ReadError if their list is damaged.
+    """
+    if not path.is_dir():
+        return ()
+    from napari_nucleus_kd.io._zarr import list_labels
+
+    return list_labels(path)
+
+
 def _head(path: Path) -> bytes:
     """Return the first bytes of a file that is there, may be read and is not empty."""
     if not path.exists():

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from napari_nucleus_kd.evaluate import SHOWN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_nucleus_kd.package import ModelSpec
     from napari_nucleus_kd.train.settings import TrainSettings
 
@@ -22,8 +24,13 @@ HEADS = {
 }
 
 
-def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
-    """Return the card as Markdown: purpose, data, recipe, metrics with intervals, limits, reproduction."""
+def write_card(spec: ModelSpec, settings: TrainSettings, notes: Sequence[str] = ()) -> str:
+    """Return the card as Markdown: purpose, data, recipe, metrics with intervals, limits, reproduction.
+
+    Parameters
+    ----------
+    notes : what is to be known of the data, in sentences; see index.check_rows.
+    """
     smallest, largest = spec.size_range
     return "\n".join(
         [
@@ -33,7 +40,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings) -> str:
             "",
             "## Data and licence",
             "",
-            *(f"- {line}" for line in spec.data),
+            *(f"- {line}" for line in (*spec.data, *notes)),
             f"- Licence of the weights: {spec.licence or 'not stated'}",
             "",
             "## Metrics",

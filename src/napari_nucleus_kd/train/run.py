@@ -17,6 +17,7 @@ from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
 from napari_nucleus_kd.index import check_rows, read_splits
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
+from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, load_model, save_model
@@ -59,16 +60,17 @@ def run_steps(
 
     Raises
     ------
-    ReadError, ModelError, WriteError
+    ReadError : data that cannot be learnt from; nothing but the index is written then.
+    ModelError, WriteError
     """
-    output.mkdir(parents=True, exist_ok=True)
     if index.is_dir():
         index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
     if unlabelled is not None:
         index = yield from unlabelled_steps(index, unlabelled, output / "combined.csv")
     splits = read_splits(index)
     val = splits.pop("val", [])
-    check_rows([row for rows in splits.values() for row in rows], judged=val)
+    notes = check_rows([row for rows in splits.values() for row in rows], judged=val)
+    make_folder(output)
     network = yield from train_steps(settings, index, output)
     if rank_zero_only.rank:
         sys.exit()  # of several processes, the first goes on alone
@@ -76,7 +78,7 @@ def run_steps(
     if val:
         metrics = yield from _judge(spec, network, index, output)
         spec = spec.model_copy(update={"metrics": metrics})
-    _save(output / settings.name, network, spec, write_card(spec, settings))
+    _save(output / settings.name, network, spec, write_card(spec, settings, notes))
     return load_model(str(output / settings.name))
 
 

@@ -165,9 +165,18 @@ def _fingerprint(index: Path) -> str:
     found = hashlib.sha256(index.read_bytes())
     for rows in read_splits(index).values():
         for row in rows:
-            for file in (row.labels, row.valid):
-                if file is not None and file.is_file():
-                    found.update(file.read_bytes())
-            if row.image.is_file():
-                found.update(str(row.image.stat().st_size).encode())
+            for path in (row.labels, row.valid):
+                for name, file in _files(path):
+                    found.update(name + file.read_bytes())
+            for name, file in _files(row.image):
+                if not name.startswith(b"labels/"):  # in an OME-Zarr image, whichever of them are learnt
+                    found.update(name + str(file.stat().st_size).encode())
     return found.hexdigest()
+
+
+def _files(path: Path | None) -> list[tuple[bytes, Path]]:
+    """Return a file without a name, or the files of a folder (OME-Zarr) with theirs inside it, sorted."""
+    if path is None or not path.is_dir():
+        return [(b"", path)] if path is not None and path.is_file() else []
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return sorted((file.relative_to(path).as_posix().encode(), file) for file in files)
