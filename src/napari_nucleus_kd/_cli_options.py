@@ -190,7 +190,7 @@ Unlabelled = Annotated[
 TrainingRecipe = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RECIPE]",
+        metavar="RECIPE",
         help="JSON of training settings, like the recipe.json of another run; options come before it.",
         dir_okay=False,
     ),

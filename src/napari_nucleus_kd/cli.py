@@ -249,7 +249,10 @@ def distill(
     output: options.RunFolder,
     teacher: Annotated[
         list[str],
-        typer.Option(help="Model by name or folder, or segmenter:NAME; several times: their mean."),
+        typer.Option(
+            help="Model by name or folder, segmenter:NAME, or labels:FOLDER (label images of the "
+            "unlabelled ones); several times: their mean."
+        ),
     ],
     recipe: options.TrainingRecipe = None,
     data: options.TrainData = None,

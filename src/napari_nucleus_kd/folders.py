@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import COLUMNS, Row, read_index, read_splits
+from napari_nucleus_kd.index import COLUMNS, MORE_COLUMNS, Row, read_index, read_splits
 from napari_nucleus_kd.io import image_suffix, label_groups, read
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.modality import suggest_modality
@@ -139,7 +139,9 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
     return index
 
 
-def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Progress, None, Path]:
+def unlabelled_steps(
+    index: Path, folder: Path, combined: Path, taught: Path | None = None
+) -> Generator[Progress, None, Path]:
     """Write an index of what another one lists and of the images in a folder, which nobody annotated.
 
     Images that the other index lists already are left out: they may be there to judge by.
@@ -148,6 +150,7 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
     ----------
     folder : images; label images are left out.
     combined : the CSV to write.
+    taught : folder of label images that a teacher made of some of them; same names, or those endings.
 
     Raises
     ------
@@ -164,18 +167,22 @@ def unlabelled_steps(index: Path, folder: Path, combined: Path) -> Generator[Pro
         raise ReadError(f"{folder}: no image in it that {index.name} does not list")
     if index.resolve() == combined.resolve():
         raise ReadError(f"{index} would be overwritten; choose another output folder")
+    told = {} if taught is None else {_without_ending(stem): file for stem, file in _by_stem(taught).items()}
+    if taught is not None and not any(_stem(path) in told for path in found):
+        raise ReadError(f"{taught}: no label image in it has the name of an image in {folder}")
+    splits.setdefault("train", [])
+    for done, path in enumerate(found, 1):
+        modality, source = suggest_modality(read(path))[0], folder.resolve().name
+        splits["train"].append(Row(path, None, modality, source, taught=told.get(_stem(path))))
+        yield Progress(done, len(found), f"looking at {path.name}")
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, "valid"))
+    writer.writerow((*COLUMNS, *MORE_COLUMNS))
     for split, rows in splits.items():
         for row in rows:
-            files = (row.image, row.labels, row.valid)
-            image, labels, valid = ("" if file is None else _place(file, combined.parent) for file in files)
-            writer.writerow((image, labels, row.modality.value, row.source, split, valid))
-    for done, path in enumerate(found, 1):
-        modality, source = suggest_modality(read(path))[0].value, folder.resolve().name
-        writer.writerow((_place(path, combined.parent), "", modality, source, "train", ""))
-        yield Progress(done, len(found), f"looking at {path.name}")
+            files = (row.image, row.labels, row.valid, row.taught)
+            image, labels, *more = ("" if file is None else _place(file, combined.parent) for file in files)
+            writer.writerow((image, labels, row.modality.value, row.source, split, *more))
     make_folder(combined.parent)
     write_text(combined, text.getvalue())
     return combined

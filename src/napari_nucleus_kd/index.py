@@ -33,6 +33,7 @@ _OWN_NUMBERS = (
     "give each nucleus its own number (for instance with skimage.measure.label, then part those that touch)"
 )
 COLUMNS = ("image", "labels", "modality", "source", "split")
+MORE_COLUMNS = ("valid", "taught")  # these may be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Row:
     labels : None where nobody annotated anything: only a teacher can say something of it.
     source : the data set it comes from.
     valid : image that is not 0 where the annotation is complete; None: everywhere.
+    taught : labels that no person made, but a teacher; only where there are none of a person.
     """
 
     image: Path
@@ -51,6 +53,7 @@ class Row:
     modality: Modality
     source: str
     valid: Path | None = None
+    taught: Path | None = None
 
     @property
     def name(self) -> str:
@@ -95,7 +98,7 @@ def _row(index: Path, values: dict[str, str]) -> Row:
         root / values["labels"] if values["labels"] else None,
         Modality(values["modality"]),
         values["source"],
-        root / values["valid"] if values.get("valid") else None,
+        *(root / values[name] if values.get(name) else None for name in MORE_COLUMNS),
     )
 
 
@@ -220,11 +223,14 @@ def read_annotation(
 ) -> tuple[LabelArray | None, npt.NDArray[np.bool_] | None]:
     """Read what is said of an image of this shape: its labels, and where they are complete.
 
+    The labels are those of a person, or else of a teacher.
+
     Raises
     ------
     ReadError, LabelsError : they cannot be read, or do not fit the image.
     """
-    labels = None if row.labels is None else read_labels(row.labels)
+    path = row.labels or row.taught
+    labels = None if path is None else read_labels(path)
     if labels is not None and labels.shape != shape_yx:
         raise ReadError(
             f"{row.image}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of this very "

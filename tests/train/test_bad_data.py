@@ -71,7 +71,7 @@ def train(data: Path, *more: str) -> tuple[int, str]:
     config = data.parent / "config.json"
     config.write_text(json.dumps(TINY))
     output = data.parent / "run"
-    arguments = ["train", "--data", str(data), "--output", str(output), "--config", str(config), *more]
+    arguments = ["train", "--data", str(data), "--output", str(output), str(config), *more]
     done = CliRunner().invoke(app, arguments)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, " ".join(done.output.split())

@@ -17,8 +17,9 @@ from napari_nucleus_kd.instances import MAP_NAMES, encode
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import ModelSpec, save_model
 from napari_nucleus_kd.train import losses
-from napari_nucleus_kd.train.data import load_index
+from napari_nucleus_kd.train.data import Batch, load_index
 from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, LossWeights, TrainSettings
 from napari_nucleus_kd.train.teacher import Lesson, load_teacher
 
@@ -80,24 +81,31 @@ def distill(*teachers, **more):
     return DistillSettings(teachers=tuple(map(str, teachers)), **more)
 
 
+def batch(x, told=0.0):
+    """Pictures of which people said nothing, and perhaps a folder of labels something."""
+    one = torch.zeros(len(x), 1, *x.shape[2:])
+    maps = torch.rand(len(x), len(MAP_NAMES), *x.shape[2:], generator=torch.Generator().manual_seed(3))
+    return Batch(x, maps, one, one + told)
+
+
 def test_a_network_says_of_mirror_pictures_what_it_says_of_the_picture(model):
     teacher = load_teacher(distill(model), MAP_NAMES, CPU)
     x = torch.rand(2, 3, 64, 96)
-    lesson = teacher(x)
+    lesson = teacher(batch(x))
     assert lesson.maps.shape == (2, 6, 64, 96) and lesson.sure.shape == (2, 1, 64, 96)
     assert not lesson.maps.requires_grad
-    mirrored = teacher(x.flip(3)).maps.flip(3)
+    mirrored = teacher(batch(x.flip(3))).maps.flip(3)
     mirrored[:, MAP_NAMES.index("offset_x")] *= -1
     torch.testing.assert_close(mirrored, lesson.maps, atol=1e-5, rtol=0)
-    once = load_teacher(distill(model, flips=False), MAP_NAMES, CPU)(x).maps
+    once = load_teacher(distill(model, flips=False), MAP_NAMES, CPU)(batch(x)).maps
     assert (once - lesson.maps).abs().max() > 1e-3
 
 
 def test_several_teachers_are_averaged_and_sure_where_they_agree(model):
     x = torch.rand(1, 3, 64, 64)
-    both = load_teacher(distill(model, "segmenter:classical", sure=0.7), MAP_NAMES, CPU)(x)
+    both = load_teacher(distill(model, "segmenter:classical", sure=0.7), MAP_NAMES, CPU)(batch(x))
     one, other = (
-        load_teacher(distill(n, sure=0.7), MAP_NAMES, CPU)(x) for n in (model, "segmenter:classical")
+        load_teacher(distill(n, sure=0.7), MAP_NAMES, CPU)(batch(x)) for n in (model, "segmenter:classical")
     )
     torch.testing.assert_close(both.maps, (one.maps + other.maps) / 2)
     nucleus = both.maps[:, :1]
@@ -107,7 +115,7 @@ def test_several_teachers_are_averaged_and_sure_where_they_agree(model):
 def test_a_segmenter_teaches_its_labels(draw):
     pixels, labels = draw(128, 128)
     x = torch.from_numpy(np.repeat(pixels[None, None].astype(np.float32) / 255, 3, 1))
-    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(x)
+    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(batch(x))
     said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
     assert (said & true).sum() / (said | true).sum() > 0.8
     assert lesson.maps.shape == encode(labels)[None].shape
@@ -118,7 +126,8 @@ def test_a_segmenter_teaches_stained_tissue_as_such(draw):
     light = (
         1 - 0.8 * pixels[None].astype(np.float32) / 255 * np.array([0.6, 1, 0.4], np.float32)[:, None, None]
     )
-    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(torch.from_numpy(light[None]))
+    x = torch.from_numpy(light[None])
+    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(batch(x))
     said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
     assert (said & true).sum() / (said | true).sum() > 0.6
 
@@ -138,7 +147,8 @@ def test_who_says_the_same_as_the_teacher_has_nothing_to_learn(temperature):
     logits = torch.randn(2, 6, 32, 32)
     squashed = torch.tensor([name in ("foreground", "distance", "border") for name in MAP_NAMES])
     maps = torch.where(squashed.view(1, -1, 1, 1), torch.sigmoid(logits), logits)
-    lesson, valid = Lesson(maps, torch.ones(2, 1, 32, 32)), torch.zeros(2, 1, 32, 32)
+    everywhere = torch.ones(2, 1, 32, 32)
+    lesson, valid = Lesson(maps, everywhere, everywhere), torch.zeros(2, 1, 32, 32)
     same = losses.soft_terms(logits, lesson, valid, MAP_NAMES, temperature)
     assert set(same) == {"foreground", "border", "distance", "offset", "diameter"}
     assert all(abs(float(value)) < 1e-4 for value in same.values())
@@ -150,7 +160,8 @@ def test_a_teacher_that_is_not_sure_teaches_only_where_people_annotated():
     logits = torch.zeros(1, 6, 32, 32, requires_grad=True)
     sure, valid = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
     sure[..., :8], valid[..., 24:] = 1, 1
-    parts = losses.soft_terms(logits, Lesson(torch.full((1, 6, 32, 32), 0.8), sure), valid, MAP_NAMES, 2.0)
+    lesson = Lesson(torch.full((1, 6, 32, 32), 0.8), sure, torch.ones_like(sure))
+    parts = losses.soft_terms(logits, lesson, valid, MAP_NAMES, 2.0)
     losses.total(parts, LossWeights()).backward()
     assert (logits.grad[..., 8:24] == 0).all()
     assert (logits.grad[..., :8] != 0).any() and (logits.grad[..., 24:] != 0).any()
@@ -190,6 +201,41 @@ def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_
     first, last = (np.mean([p.values["soft foreground"] for p in part]) for part in (seen[:5], seen[-5:]))
     assert last < 0.7 * first
     assert seen[0].values["foreground"] == 0, "what nobody annotated is no truth"
+
+
+def test_a_folder_of_labels_is_one_more_teacher(model):
+    x = torch.rand(1, 3, 64, 64)
+    for told, others in ((1.0, []), (0.0, []), (1.0, [model]), (0.0, [model])):
+        given = batch(x, told)
+        lesson = load_teacher(distill("labels:somewhere", *others), MAP_NAMES, CPU)(given)
+        assert (lesson.said == (told > 0 or bool(others))).all()
+        network = load_teacher(distill(model), MAP_NAMES, CPU)(batch(x)).maps
+        labels = given.maps.clone()
+        labels[:, 0] = labels[:, 0].clamp(0.02, 0.98)
+        said = [labels] * (told > 0) + [network] * bool(others)
+        if said:
+            torch.testing.assert_close(lesson.maps, torch.stack(said).mean(0))
+
+
+def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, finish):
+    index, folder = data
+    labels = tmp_path / "by_others"
+    labels.mkdir()
+    imsave(labels / "2_masks.png", draw(96, 96, seed=2)[1].astype(np.uint16), check_contrast=False)
+    settings = SETTINGS.model_copy(update={"distill": distill(f"labels:{labels}")})
+    with pytest.raises(ReadError, match=r"3\.png: has no labels, and no teacher says what is in it"):
+        finish(run_steps(settings, index, tmp_path / "run", folder))
+    (folder / "3.png").unlink()
+    _, seen = finish(run_steps(settings, index, tmp_path / "run", folder))
+    assert any(p.values.get("soft foreground", 0) > 0 for p in seen)
+    taught = [sample for sample in load_index(tmp_path / "run/combined.csv", "train") if sample.taught]
+    assert [sample.name for sample in taught] == ["2.png"]
+    assert taught[0].labels.any() and not taught[0].valid.any()
+    (labels / "2_masks.png").rename(labels / "other.png")
+    with pytest.raises(ReadError, match="no label image in it has the name of an image"):
+        finish(run_steps(settings, index, tmp_path / "other", folder))
+    with pytest.raises(ValueError, match="one labels:FOLDER"):
+        distill("labels:a", "labels:b")
 
 
 def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path, finish):

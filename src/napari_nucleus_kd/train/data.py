@@ -39,6 +39,7 @@ class Sample:
     image : (C, Y, X) float16 in [0, 1]; C is 1 for grey pictures, else 3.
     labels : (Y, X) int32
     valid : (Y, X) bool, where the annotation is complete; None: everywhere.
+    taught : whether the labels are a teacher's; a person then said nothing.
     diameter_px : median diameter of its nuclei.
     source : data set it comes from; batches are balanced over these.
     """
@@ -50,6 +51,7 @@ class Sample:
     source: str
     diameter_px: float
     valid: npt.NDArray[np.bool_] | None = None
+    taught: bool = False
 
     def pixels(self) -> FloatArray:
         """Return the network's input, (3, Y, X) float32."""
@@ -75,13 +77,16 @@ def load_index(
 
 def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sample:
     source = read(row.image)
-    if row.labels is None and estimate is None:
+    if row.labels is None and row.taught is None and estimate is None:
         raise ReadError(
             f"{row.image}: has no labels, and no teacher says what is in it; name one, or leave it out"
         )
     labels, valid = read_annotation(row, source.shape_yx)
+    if row.labels is None:
+        valid = np.zeros(source.shape_yx, bool)
+    taught = row.labels is None and labels is not None
     if labels is None:
-        labels, valid = np.zeros(source.shape_yx, np.int32), np.zeros(source.shape_yx, bool)
+        labels = np.zeros(source.shape_yx, np.int32)
     image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
     known = median_diameter(labels)
     if known is None and row.labels is None and estimate is not None:
@@ -89,7 +94,9 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     diameter = known or CANONICAL_DIAMETER_PX
     if not source.rgb:
         image = image[:1]
-    return Sample(row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid)
+    return Sample(
+        row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid, taught
+    )
 
 
 class Batch(NamedTuple):
@@ -100,11 +107,13 @@ class Batch(NamedTuple):
     x : (B, 3, S, S) float32 in [0, 1]
     maps : (B, M, S, S) float32, see instances.encode.
     valid : (B, 1, S, S) float32, 1 where the annotation is complete and teaches, else 0.
+    told : (B, 1, S, S) float32, 1 where the maps are those of a teacher's labels, else 0.
     """
 
     x: torch.Tensor
     maps: torch.Tensor
     valid: torch.Tensor
+    told: torch.Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -123,10 +132,10 @@ class Batches(Dataset[Batch]):
         """Make the batch of one step."""
         rng = np.random.default_rng((self.seed, step))
         crops = [self._crop(rng) for _ in range(self.settings.batch)]
-        x, maps, valid = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
-        return Batch(x.contiguous(memory_format=torch.channels_last), maps, valid)
+        x, maps, valid, told = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        return Batch(x.contiguous(memory_format=torch.channels_last), maps, valid, told)
 
-    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, ...]:
         crops = self.settings
         group = self.by_source[self.sources[rng.choice(len(self.sources), p=self.chances)]]
         # Large images hold more that is worth seeing, but not in proportion.
@@ -149,4 +158,5 @@ class Batches(Dataset[Batch]):
             image[:, inner, inner],
             encode(labels)[:, inner, inner],
             valid[None, inner, inner].astype(np.float32),
+            np.full((1, crops.crop_px, crops.crop_px), sample.taught, np.float32),
         )

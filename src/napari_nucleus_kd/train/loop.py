@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from napari_nucleus_kd.train.data import Batch
     from napari_nucleus_kd.train.log import Record
     from napari_nucleus_kd.train.settings import TrainSettings
 
@@ -218,7 +219,7 @@ class _Run:
         means: dict[str, float] = {}
         for left, batch in zip(reversed(range(len(batches))), batches, strict=True):
             with self.fabric.no_backward_sync(self.network, enabled=left > 0):
-                loss, parts = self._loss(*self.fabric.to_device(batch))
+                loss, parts = self._loss(self.fabric.to_device(batch))
                 self.fabric.backward(loss / len(batches))
             for name, part in parts.items():
                 means[name] = means.get(name, 0.0) + float(part.detach()) / len(batches)
@@ -237,22 +238,20 @@ class _Run:
             self.sums[name] = self.sums.get(name, 0.0) + value
         return means
 
-    def _loss(
-        self, x: torch.Tensor, maps: torch.Tensor, valid: torch.Tensor
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def _loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the objective of one batch and the value of each of its terms."""
         weights, names, distill = self.settings.loss, self.settings.student.maps, self.settings.distill
-        logits = self.network.logits(x).float()
-        parts = losses.terms(logits, maps, valid, names, self.settings.label_smoothing)
+        logits = self.network.logits(batch.x).float()
+        parts = losses.terms(logits, batch.maps, batch.valid, names, self.settings.label_smoothing)
         loss = losses.total(parts, weights)
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
-                lesson = self.teacher(x)
-            soft = losses.soft_terms(logits, lesson, valid, names, distill.temperature)
+                lesson = self.teacher(batch)
+            soft = losses.soft_terms(logits, lesson, batch.valid, names, distill.temperature)
             loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
             parts |= {f"soft {name}": value for name, value in soft.items()}
         if weights.consistency:
-            other = self.network.logits(_other_view(x)).float()
+            other = self.network.logits(_other_view(batch.x)).float()
             parts["consistency"] = (torch.sigmoid(logits[:, 0]) - torch.sigmoid(other[:, 0])).square().mean()
             loss = loss + weights.consistency * parts["consistency"]
         return loss, parts
@@ -273,7 +272,7 @@ class _Run:
         tuned: dict[str, float] = {}
         objective = 0.0
         for batch in batches:
-            x, maps, valid = self.fabric.to_device(batch)
+            x, maps, valid, _ = self.fabric.to_device(batch)
             with self.fabric.autocast():
                 logits = cast("Student", self.average.module).logits(x).float()
             parts = losses.terms(logits, maps, valid, self.settings.student.maps)

@@ -125,7 +125,7 @@ def soft_terms(
     """
     said = dict(zip(names, logits.unbind(1), strict=True))
     taught = dict(zip(names, lesson.maps.unbind(1), strict=True))
-    heard = torch.maximum(valid, lesson.sure)[:, 0]
+    heard = (torch.maximum(valid, lesson.sure) * lesson.said)[:, 0]
     pixels = heard.sum().clamp(min=1)
     nucleus = taught["foreground"] * heard
     nucleus_pixels = nucleus.sum().clamp(min=1)

@@ -65,8 +65,9 @@ def run_steps(
     """
     if index.is_dir():
         index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
+    taught = None if settings.distill is None else settings.distill.label_folder
     if unlabelled is not None:
-        index = yield from unlabelled_steps(index, unlabelled, output / "combined.csv")
+        index = yield from unlabelled_steps(index, unlabelled, output / "combined.csv", taught)
     splits = read_splits(index)
     val = splits.pop("val", [])
     notes = check_rows([row for rows in splits.values() for row in rows], judged=val)

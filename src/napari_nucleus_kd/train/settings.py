@@ -21,7 +21,8 @@ _SHAPING = (
 ).split()
 
 
-_SEGMENTER = "segmenter:"  # what the name of a teacher begins with that is none of the models
+# What the name of a teacher begins with that is none of the models.
+_SEGMENTER, _LABELS = "segmenter:", "labels:"
 
 
 class CropSettings(Settings):
@@ -56,7 +57,8 @@ class DistillSettings(Settings):
     """How a student learns from teachers beside the annotation."""
 
     teachers: tuple[str, ...] = Field(
-        min_length=1, description="Models by name or folder, or segmenter:NAME; several are averaged"
+        min_length=1,
+        description="Models by name or folder, segmenter:NAME, or labels:FOLDER; several are averaged",
     )
     temperature: float = Field(14.0, gt=0, description="Softens the probabilities")
     truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
@@ -67,12 +69,24 @@ class DistillSettings(Settings):
     @property
     def models(self) -> tuple[str, ...]:
         """The teachers that are models."""
-        return tuple(name for name in self.teachers if not name.startswith(_SEGMENTER))
+        return tuple(name for name in self.teachers if not name.startswith((_SEGMENTER, _LABELS)))
 
     @property
     def segmenters(self) -> tuple[str, ...]:
         """The names of the segmenters among the teachers."""
         return tuple(t.removeprefix(_SEGMENTER) for t in self.teachers if t.startswith(_SEGMENTER))
+
+    @property
+    def label_folder(self) -> Path | None:
+        """The folder of label images that teach, if there is one."""
+        found = [Path(t.removeprefix(_LABELS)) for t in self.teachers if t.startswith(_LABELS)]
+        return found[0] if found else None
+
+    @model_validator(mode="after")
+    def _one_folder(self) -> DistillSettings:
+        if sum(name.startswith(_LABELS) for name in self.teachers) > 1:
+            raise ValueError("teachers: one labels:FOLDER can teach; put the label images into one folder")
+        return self
 
 
 class TrainSettings(Settings):
@@ -165,7 +179,7 @@ def _fingerprint(index: Path) -> str:
     found = hashlib.sha256(index.read_bytes())
     for rows in read_splits(index).values():
         for row in rows:
-            for path in (row.labels, row.valid):
+            for path in (row.labels, row.valid, row.taught):
                 for name, file in _files(path):
                     found.update(name + file.read_bytes())
             for name, file in _files(row.image):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.segmenters import Segmenter
+    from napari_nucleus_kd.train.data import Batch
     from napari_nucleus_kd.train.settings import DistillSettings
     from napari_nucleus_kd.types import FloatArray
 
@@ -40,17 +41,19 @@ class Lesson(NamedTuple):
     ----------
     maps : (B, M, H, W) float32, the student's maps; foreground, distance and border in [0, 1].
     sure : (B, 1, H, W) float32, 1 where the teacher is to be believed if nobody annotated.
+    said : (B, 1, H, W) float32, 1 where it says anything.
     """
 
     maps: torch.Tensor
     sure: torch.Tensor
+    said: torch.Tensor
 
 
 class Teacher(Protocol):
-    """Says of pictures (B, 3, H, W), float32 in [0, 1], what a student should learn."""
+    """Says of a batch what a student should learn."""
 
-    def __call__(self, x: torch.Tensor) -> Lesson:
-        """Return the lesson, on the device of x."""
+    def __call__(self, batch: Batch) -> Lesson:
+        """Return the lesson, on the device of the batch."""
 
 
 def load_teacher(settings: DistillSettings, names: Sequence[str], device: torch.device) -> Teacher:
@@ -68,19 +71,23 @@ def load_teacher(settings: DistillSettings, names: Sequence[str], device: torch.
         *(SegmenterTeacher(name, names) for name in settings.segmenters),
         *(NetworkTeacher(load_model(n), names, flips=settings.flips).to(device) for n in settings.models),
     ]
-    return Ensemble(members, settings.sure)
+    return Ensemble(members, settings.sure, names)
 
 
-def diameter_estimate(settings: DistillSettings) -> Callable[[FloatArray], float | None]:
-    """Return what tells the diameter, px, of the nuclei of a picture (3, Y, X): the first teacher.
+def diameter_estimate(settings: DistillSettings) -> Callable[[FloatArray], float | None] | None:
+    """Return what tells the diameter, px, of the nuclei of a picture (3, Y, X): a model, or a segmenter.
+
+    None if there is neither: a folder of labels tells nothing of other pictures.
 
     Raises
     ------
     See load_teacher.
     """
-    if settings.teachers[0] in settings.models:
+    if settings.models:
         model = segmenters.load("student", Recipe(model=settings.models[0]))
         return lambda picture: model.estimate_diameter([picture])
+    if not settings.segmenters:
+        return None
     choose = _ByLight(settings.segmenters[0])
     return lambda picture: choose(picture).estimate_diameter([picture])
 
@@ -99,17 +106,28 @@ class _ByLight:
 
 
 class Ensemble:
-    """The mean of several teachers, sure where their mean is."""
+    """The mean of several teachers, sure where their mean is.
 
-    def __init__(self, members: Sequence[Callable[[torch.Tensor], torch.Tensor]], sure: float):
+    The labels that a batch brings from a folder count as one more teacher, where there are any.
+    """
+
+    def __init__(
+        self, members: Sequence[Callable[[torch.Tensor], torch.Tensor]], sure: float, names: Sequence[str]
+    ):
         self._members, self._sure = members, sure
+        self._order = [MAP_NAMES.index(name) for name in names]
 
     @torch.no_grad()
-    def __call__(self, x: torch.Tensor) -> Lesson:
+    def __call__(self, batch: Batch) -> Lesson:
         """Return the mean lesson."""
-        maps = torch.stack([member(x) for member in self._members]).mean(0)
-        nucleus = maps[:, :1]  # foreground, the first of all maps
-        return Lesson(maps, (torch.maximum(nucleus, 1 - nucleus) >= self._sure).float())
+        labels = batch.maps[:, self._order].clone()
+        labels[:, 0] = labels[:, 0].clamp(_HARD, 1 - _HARD)
+        total, count = labels * batch.told, batch.told
+        for member in self._members:
+            total, count = total + member(batch.x), count + 1
+        maps = total / count.clamp(min=1)
+        nucleus, said = maps[:, :1], (count > 0).float()  # foreground, the first of all maps
+        return Lesson(maps, said * (torch.maximum(nucleus, 1 - nucleus) >= self._sure), said)
 
 
 class NetworkTeacher(nn.Module):
