@@ -13,6 +13,8 @@ A stopped run goes on where it was when it is started again. Prints one table an
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 from dataclasses import dataclass
@@ -89,13 +91,16 @@ def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"annotated-{share:g}.csv", folder / f"all-{share:g}.csv"
     for path, lines in zip(paths, (known, known + unknown), strict=True):
-        write_text(path, "".join(",".join(line) + "\n" for line in [[*COLUMNS], *lines]))
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([[*COLUMNS, "valid"], *lines])
+        write_text(path, text.getvalue())
     return paths
 
 
 def _line(row: Row, split: str, *, labels: bool) -> list[str]:
     truth = str(row.labels.resolve()) if labels and row.labels is not None else ""
-    return [str(row.image.resolve()), truth, row.modality.value, row.source, split]
+    valid = str(row.valid.resolve()) if labels and row.valid is not None else ""
+    return [str(row.image.resolve()), truth, row.modality.value, row.source, split, valid]
 
 
 def settings_of(trial: Trial, teacher: str, steps: int) -> TrainSettings:
@@ -140,8 +145,9 @@ def judged(trial: Trial, args: argparse.Namespace, console: Console) -> dict[str
     annotated, everything = part_of(args.index, trial.share, args.output)
     taught = trial.variant != VARIANTS[0]
     settings = settings_of(trial, teacher_of(trial.share, args, console) if taught else "", args.steps)
-    model = show(run_steps(settings, everything if taught else annotated, folder), console)
-    steps = evaluate_steps(args.index, "val", Recipe(model=str(model.folder), device="cpu"))
+    show(run_steps(settings, everything if taught else annotated, folder), console)
+    model = str(folder / settings.name)
+    steps = evaluate_steps(args.index, "val", Recipe(model=model, device="cpu"))
     found: dict[str, list[float]] = {}
     for score in show(steps, console):
         found.setdefault(score.source, []).append(score.values["pq"])
@@ -191,12 +197,13 @@ def main() -> None:
     if args.index is None:
         print("ablation: skipped, no INDEX.csv given (make one with benchmarks/make_index.py)")
         return
+    variants = list(dict.fromkeys([VARIANTS[0], *args.variants]))  # gains are over the first
     console = Console(stderr=True, quiet=not sys.stderr.isatty())
     trials = [
         Trial(share, variant, seed)
         for seed in range(args.seeds)  # the first seed of everything first: an early, rough answer
         for share in args.shares
-        for variant in args.variants
+        for variant in variants
     ]
     found = {}
     for i, trial in enumerate(trials, 1):

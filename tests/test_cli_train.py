@@ -192,7 +192,8 @@ def test_ctrl_c_keeps_every_step_and_the_best_can_be_packaged(index, tmp_path):
 
 def test_two_processors_share_the_work(index, tmp_path):
     config, run = tmp_path / "config.json", tmp_path / "run"
-    config.write_text(json.dumps(TINY | {"steps": 4, "devices": 2}))
+    fast = TINY | {"steps": 4, "warmup_steps": 0, "learning_rate": 0.01}
+    config.write_text(json.dumps(fast | {"devices": 2}))
     program = start(["train", config, "--data", index, "--output", run])
     said, _ = program.communicate(timeout=180)
     assert program.returncode == 0, said
@@ -200,14 +201,17 @@ def test_two_processors_share_the_work(index, tmp_path):
     network = torch.load(run / "checkpoint.pt", weights_only=True)
     assert network["step"] == 4
     alone = tmp_path / "alone"
-    config.write_text(json.dumps(TINY | {"steps": 4, "accumulate": 2}))
+    config.write_text(json.dumps(fast | {"accumulate": 2}))
     said = start(["train", config, "--data", index, "--output", alone]).communicate(timeout=120)[0]
     assert "model: " in said, said
     other = torch.load(alone / "checkpoint.pt", weights_only=True)
-    # The same batches and the same mean gradient; batch norms of each process see their own batch.
+    # The same batches and the same mean gradient; only the running means of batch norms are each process's.
     for name, tensor in network["network"].items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-            torch.testing.assert_close(tensor, other["network"][name], atol=2e-3, rtol=1e-2)
+            torch.testing.assert_close(tensor, other["network"][name], atol=1e-4, rtol=1e-3)
+    config.write_text(json.dumps(fast | {"devices": 2, "steps": 6}))
+    said = start(["train", config, "--data", index, "--output", run]).communicate(timeout=180)[0]
+    assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == 6, said
 
 
 def test_a_recipe_names_its_data(index, tmp_path):

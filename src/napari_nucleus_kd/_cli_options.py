@@ -191,7 +191,7 @@ TrainingRecipe = Annotated[
     Path | None,
     typer.Argument(
         metavar="RECIPE",
-        help="JSON of training settings, like the recipe.json of another run; options come before it.",
+        help="JSON of training settings, like the recipe.json of another run; options override it.",
         dir_okay=False,
     ),
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
+    from pathlib import Path
 
     from napari_nucleus_kd import types
     from napari_nucleus_kd.package import Model
@@ -38,13 +39,15 @@ def read_settings(recipe: Path | None, **given: object) -> TrainSettings:
     SettingsError : the file cannot be read, or a setting is unknown or out of range.
     """
     try:
-        settings = TrainSettings.model_validate_json(recipe.read_bytes()) if recipe else TrainSettings()
-        changed = {name: value for name, value in given.items() if value is not None}
-        if "dataset" in changed:
-            changed["dataset"] = Path(str(changed["dataset"])).resolve()
-        if recipe and settings.dataset:
-            settings = settings.model_copy(update={"dataset": (recipe.parent / settings.dataset).resolve()})
-        return TrainSettings.model_validate(settings.model_dump() | changed)
+        values = json.loads(recipe.read_bytes()) if recipe else {}
+        if not isinstance(values, dict):
+            raise SettingsError(f"{recipe} must hold one JSON object")
+        if recipe and values.get("dataset"):
+            values["dataset"] = str((recipe.parent / values["dataset"]).resolve())
+        values |= {name: value for name, value in given.items() if value is not None}
+        return TrainSettings.model_validate_json(json.dumps(values, default=str))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SettingsError(f"{recipe} is not JSON: {error}") from error
     except OSError as error:
         raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
@@ -62,9 +65,10 @@ def train_model(settings: TrainSettings, output: Path, unlabelled: Path | None =
     """
     if settings.dataset is None:
         raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
-    console = Console(quiet=rank_zero_only.rank > 0)
+    console = Console(quiet=settings.devices > 1 and rank_zero_only.rank > 0)
     model = show(run_steps(settings, settings.dataset, output, unlabelled), console)
-    show_model(model, console)
+    if model is not None:
+        show_trained(model, console)
 
 
 def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
@@ -117,14 +121,21 @@ def _ctrl_c_waits() -> Iterator[Event]:
 
 
 def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:
-    """Return the settings with these teachers; what else the settings say of teaching stays."""
+    """Return the settings with these teachers; what else the settings say of teaching stays.
+
+    Raises
+    ------
+    SettingsError : they cannot teach together.
+    """
     distill = {} if settings.distill is None else settings.distill.model_dump()
-    return settings.model_copy(
-        update={"distill": DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})}
-    )
+    try:
+        changed = DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})
+    except ValidationError as error:
+        raise SettingsError(f"--teacher: {error.errors()[0]['msg']}") from error
+    return settings.model_copy(update={"distill": changed})
 
 
-def show_model(model: Model, console: Console) -> None:
+def show_trained(model: Model, console: Console) -> None:
     """Print how good a trained model is and where it lies."""
     if model.spec.metrics:
         console.print(metrics_table(model.spec.metrics))

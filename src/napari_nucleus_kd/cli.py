@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
             Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILED) from error
         except KeyboardInterrupt as error:
-            Console(stderr=True).print("Stopped. Give the same command again to go on.")
+            Console(stderr=True).print("Stopped. segment, train and distill go on when given again.")
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -191,7 +191,7 @@ def models_join(
     from napari_nucleus_kd.join import join_models
     from napari_nucleus_kd.package import load_model
 
-    model = join_models([load_model(m) for m in members], name or output.name, output, flips=flips)
+    model = join_models([load_model(m) for m in members], name or output.resolve().name, output, flips=flips)
     Console().print(f"model: {model.folder}", soft_wrap=True)
 
 
@@ -240,7 +240,8 @@ def train(
     """
     from napari_nucleus_kd._cli_train import read_settings, train_model
 
-    settings = read_settings(recipe, dataset=data, student=student, name=name, steps=steps, device=device)
+    place = data and data.resolve()
+    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
     train_model(settings, output)
 
 
@@ -265,7 +266,8 @@ def distill(
     """Train a student on annotated images and on what teachers say of these and of others."""
     from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
 
-    settings = read_settings(recipe, dataset=data, student=student, name=name, steps=steps, device=device)
+    place = data and data.resolve()
+    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
     train_model(taught_by(settings, teacher), output, unlabelled)
 
 

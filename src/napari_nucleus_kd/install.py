@@ -116,6 +116,8 @@ def _find_files(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipIn
 
 
 def _check_entry(entry: zipfile.ZipInfo, limit: int, path: Path) -> None:
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelError(f"{path}: {entry.filename} is packed in an unusual way; pack it as an ordinary zip")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise ModelError(f"{path}: {entry.filename} is a link or device, not a file; pack it again")

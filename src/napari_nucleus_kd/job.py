@@ -16,7 +16,7 @@ from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Sequence
 
     import numpy.typing as npt
 
@@ -139,7 +139,8 @@ def measure_diameter(job: Job) -> Job:
     """Return the job with a diameter: the recipe's, else estimated on patches of the region."""
     if job.recipe.diameter_px is not None:
         return job
-    return settle_diameter(job, job.segmenter.estimate_diameter(_patches(job)))
+    patches = richest_patches(job.pixels.shape[1:], lambda yx: job.tile(np.asarray(job.pixels[:, *yx])))
+    return settle_diameter(job, job.segmenter.estimate_diameter(patches))
 
 
 def used_channels(image: Image, recipe: Recipe) -> tuple[Array, list[str]]:
@@ -173,11 +174,18 @@ def _input(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[
     return given_input(image, recipe.channels, modality, recipe.scaling_low, recipe.scaling_high)
 
 
-def _patches(job: Job) -> list[FloatArray]:
-    """Return the patches of the region with most signal, the first of the grid winning ties."""
-    _, height, width = job.pixels.shape
+def richest_patches(
+    shape_yx: Sequence[int], cut: Callable[[tuple[slice, slice]], FloatArray]
+) -> list[FloatArray]:
+    """Return the patches of a picture with most signal, the first of the grid winning ties.
+
+    Parameters
+    ----------
+    cut : returns the patch (3, Y, X) at a place.
+    """
+    height, width = shape_yx
     grid = [
-        job.tile(np.asarray(job.pixels[:, y : y + _PATCH_PX, x : x + _PATCH_PX]))
+        cut((slice(y, y + _PATCH_PX), slice(x, x + _PATCH_PX)))
         for y in _starts(height)
         for x in _starts(width)
     ]

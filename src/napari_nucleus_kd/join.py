@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from napari_nucleus_kd.errors import ModelError
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.package import NAME_PATTERN, ModelSpec, load_model, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool
 
     Raises
     ------
-    ModelError : they do not fit each other. WriteError : the folder exists, or the disk refuses.
+    SettingsError : no name for a model. ModelError : they do not fit each other.
+    WriteError : the folder exists, or the disk refuses.
     """
     from napari_nucleus_kd.networks.ensemble import EnsembleConfig, build_ensemble
 
@@ -40,6 +42,8 @@ def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool
         differing = [field for field in _SHARED if getattr(model.spec, field) != getattr(first, field)]
         if differing:
             raise ModelError(f"{model.spec.name} and {first.name} differ in {', '.join(differing)}")
+    if not re.match(NAME_PATTERN, name):
+        raise SettingsError(f"{name!r} cannot be a model's name: letters, digits and . _ - only")
     config = EnsembleConfig.model_validate(
         {"members": [model.spec.options for model in models], "flips": flips}
     )

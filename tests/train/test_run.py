@@ -4,12 +4,13 @@ import shutil
 import signal
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from skimage.io import imsave
+from skimage.io import imread, imsave
 
 from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
@@ -93,7 +94,7 @@ def test_killed_and_stopped_runs_go_on_to_the_same_weights(index, tmp_path, fini
     for folder, left in ("killed", [4, 5, 6]), ("stopped", [5, 6]):
         resumed, seen = finish(train_steps(TINY, index, tmp_path / folder))
         assert [p.done for p in seen] == left
-        same(whole, resumed)
+        same(whole.network, resumed.network)
         assert (tmp_path / folder / "log.csv").read_text() == (tmp_path / "whole/log.csv").read_text()
 
 
@@ -105,7 +106,10 @@ def test_a_stopped_run_can_be_ended_with_the_best_so_far(index, tmp_path, finish
     steps.close()
     ended, seen = finish(train_steps(settings.model_copy(update={"steps": 1}), index, tmp_path / "run"))
     assert seen == []
-    same(ended, finish(train_steps(settings.model_copy(update={"steps": 3}), index, tmp_path / "short"))[0])
+    assert (ended.steps, ended.best_step) == (4, 3)
+    short, _ = finish(train_steps(settings.model_copy(update={"steps": 3}), index, tmp_path / "short"))
+    same(ended.network, short.network)
+    assert json.loads((tmp_path / "run/recipe.json").read_text())["steps"] == 4
 
 
 def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, finish):
@@ -114,19 +118,20 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
         update={"learning_rate": 30.0, "average": 0.01, "steps": 90, "schedule": "plateau"}
         | {"patience": 1, "early_stop": 2}
     )
-    network, seen = finish(train_steps(settings, index, tmp_path / "run"))
+    trained, seen = finish(train_steps(settings, index, tmp_path / "run"))
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
     names = [name for name in log[0] if name.startswith("tune ")]
     weights = settings.loss.model_dump()
     objective = [sum(float(row[n]) * weights[n.removeprefix("tune ")] for n in names) for row in log]
     worse = [i > 0 and value > min(objective[:i]) for i, value in enumerate(objective)]
     assert worse[-2:] == [True, True] and (True, True) not in pairwise(worse[:-1])
-    assert seen[-1].done == 3 * len(log) < 90
+    assert seen[-1].done == trained.steps == 3 * len(log) < 90
+    assert trained.best_step == 3 * (int(np.argmin(objective)) + 1)
     rates = [float(row["learning_rate"]) for row in log]
     assert rates == pytest.approx([30 / 2 ** sum(worse[: i + 1]) for i in range(len(log))])
     tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)[0]
     with torch.no_grad():
-        parts = losses.terms(network.logits(tune.x), tune.maps, tune.valid, MAP_NAMES)
+        parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid, MAP_NAMES)
     assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
 
 
@@ -169,9 +174,79 @@ def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, monkeypatch):
     true_terms = losses.terms
-    monkeypatch.setattr(losses, "terms", lambda *a: true_terms(*a) | {"dice": torch.tensor(float("nan"))})
+    spoilt = {"dice": torch.tensor(float("nan"), requires_grad=True)}
+    monkeypatch.setattr(losses, "terms", lambda *a: true_terms(*a) | spoilt)
     with pytest.raises(SettingsError, match=r"astray at step 1: dice is no number.*lower learning_rate"):
         next(train_steps(TINY, index, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"device": "cuda"}, "is not to be had"),
+        ({"encoder_weights": "none.bin"}, r"none\.bin cannot be read"),
+        ({"student": StudentConfig(widths=(8, 8), decoder_widths=(8, 8))}, "these widths make no network"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_read(index, tmp_path, update, said):
+    if update.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    update = {k: Path(v) if k == "encoder_weights" else v for k, v in update.items()}
+    with pytest.raises(SettingsError, match=said):
+        next(train_steps(TINY.model_copy(update=update), index, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("update", "said"),
+    [
+        ({"crops": {"size_range": [40, 16]}}, "in order, not 40 to 16"),
+        ({"student": {"maps": ["foreground", "distance"]}}, "needs all of them, in order: foreground"),
+        ({"precision": "16-mixed"}, "bf16-mixed"),
+        ({"device": "abacus"}, "cuda"),
+    ],
+)
+def test_settings_that_would_fail_later_are_refused(update, said):
+    with pytest.raises(ValueError, match=said):
+        TrainSettings.model_validate(update)
+
+
+def test_nothing_annotated_and_nobody_to_teach(index, tmp_path):
+    imsave(index.with_name("valid.png"), np.zeros((96, 112), np.uint8), check_contrast=False)
+    lines = index.read_text().splitlines()
+    lines = [lines[0] + ",valid", *(line + ",valid.png" * line.endswith("train") for line in lines[1:])]
+    index.write_text("\n".join(line if line.count(",") == 5 else line + "," for line in lines) + "\n")
+    with pytest.raises(ReadError, match="nothing is annotated in the images to train on"):
+        next(train_steps(TINY, index, tmp_path / "run"))
+
+
+def test_a_folder_that_is_no_model_is_never_replaced(index, tmp_path):
+    mine = tmp_path / "run/tiny/my_only_copy.tif"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"data")
+    with pytest.raises(WriteError, match="tiny is there and no model"):
+        next(run_steps(TINY, index, tmp_path / "run"))
+    assert mine.read_bytes() == b"data"
+
+
+def test_a_refused_run_leaves_the_index_of_the_other(index, tmp_path, finish):
+    folder = index.parent
+    index.unlink()
+    for i in range(5, 9):
+        for name in (f"{i}.png", f"{i}_labels.png"):
+            shutil.copy(folder / name.replace(str(i), str(i - 5), 1), folder / name)
+            picture = imread(folder / name)
+            imsave(folder / name, np.roll(picture, 11 * i, 0), check_contrast=False)
+    steps = run_steps(TINY, folder, tmp_path / "run")
+    while next(steps).message != "training":
+        pass
+    steps.close()
+    before = (tmp_path / "run/index.csv").read_bytes()
+    (folder / "8.png").unlink()
+    (folder / "8_labels.png").unlink()
+    with pytest.raises(SettingsError, match=r"index\.csv would change; choose another output"):
+        finish(run_steps(TINY, folder, tmp_path / "run"))
+    assert (tmp_path / "run/index.csv").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
 
 
 def test_events_are_written_for_tensorboard(index, tmp_path, finish):

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from skimage.io import imsave
+from skimage.segmentation import clear_border
 from typer.testing import CliRunner
 
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.errors import ModelError, ReadError, UnknownSegmenterError
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, UnknownSegmenterError
 from napari_nucleus_kd.folders import unlabelled_steps
 from napari_nucleus_kd.index import read_index, true_labels
 from napari_nucleus_kd.instances import MAP_NAMES, encode
+from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
-from napari_nucleus_kd.package import ModelSpec, save_model
+from napari_nucleus_kd.package import ModelSpec, load_model, save_model
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batch, load_index
 from napari_nucleus_kd.train.loop import train_steps
@@ -89,7 +91,7 @@ def batch(x, told=0.0):
 
 
 def test_a_network_says_of_mirror_pictures_what_it_says_of_the_picture(model):
-    teacher = load_teacher(distill(model), MAP_NAMES, CPU)
+    teacher = load_teacher(distill(model), CPU)
     x = torch.rand(2, 3, 64, 96)
     lesson = teacher(batch(x))
     assert lesson.maps.shape == (2, 6, 64, 96) and lesson.sure.shape == (2, 1, 64, 96)
@@ -97,26 +99,58 @@ def test_a_network_says_of_mirror_pictures_what_it_says_of_the_picture(model):
     mirrored = teacher(batch(x.flip(3))).maps.flip(3)
     mirrored[:, MAP_NAMES.index("offset_x")] *= -1
     torch.testing.assert_close(mirrored, lesson.maps, atol=1e-5, rtol=0)
-    once = load_teacher(distill(model, flips=False), MAP_NAMES, CPU)(batch(x)).maps
+    once = load_teacher(distill(model, flips=False), CPU)(batch(x)).maps
     assert (once - lesson.maps).abs().max() > 1e-3
+
+
+INSIDE = [name in ("offset_y", "offset_x", "log_diameter") for name in MAP_NAMES]
+PROBABLE = [name in ("foreground", "border") for name in MAP_NAMES]
 
 
 def test_several_teachers_are_averaged_and_sure_where_they_agree(model):
     x = torch.rand(1, 3, 64, 64)
-    both = load_teacher(distill(model, "segmenter:classical", sure=0.7), MAP_NAMES, CPU)(batch(x))
-    one, other = (
-        load_teacher(distill(n, sure=0.7), MAP_NAMES, CPU)(batch(x)) for n in (model, "segmenter:classical")
-    )
-    torch.testing.assert_close(both.maps, (one.maps + other.maps) / 2)
+    both = load_teacher(distill(model, "segmenter:classical", sure=0.7), CPU)(batch(x))
+    one, other = (load_teacher(distill(n, sure=0.7), CPU)(batch(x)) for n in (model, "segmenter:classical"))
+    weights = [lesson.said.expand(-1, len(MAP_NAMES), -1, -1).clone() for lesson in (one, other)]
+    for weight, lesson in zip(weights, (one, other), strict=True):
+        weight[:, INSIDE] *= lesson.maps[:, :1]  # where it sees no nucleus, it knows nothing of offsets
+    mean = (weights[0] * one.maps + weights[1] * other.maps) / (weights[0] + weights[1])
+    torch.testing.assert_close(both.maps, mean, atol=1e-5, rtol=1e-4)
     nucleus = both.maps[:, :1]
     assert torch.equal(both.sure > 0, torch.maximum(nucleus, 1 - nucleus) >= 0.7)
+
+
+def test_labels_are_nowhere_quite_certain_and_cut_nuclei_are_left_out(draw):
+    pixels, _ = draw(128, 128)
+    x = torch.from_numpy(np.repeat(pixels[None, None].astype(np.float32) / 255, 3, 1))
+    lesson = load_teacher(distill("segmenter:classical"), CPU)(batch(x))
+    for probable in lesson.maps[0, PROBABLE][:, lesson.said[0, 0] > 0]:
+        assert 0.0199 < probable.min() and probable.max() < 0.9801
+    silent = lesson.said[0, 0].numpy() == 0
+    assert silent.any() and not clear_border(silent).any()
+    assert (lesson.maps[0, 0].numpy()[~silent] > 0.5).any(), "whole nuclei are taught"
+
+
+def test_a_joined_model_is_not_mirrored_twice(model, tmp_path):
+    joined = join_models([load_model(model)], "joined", tmp_path / "joined")
+    x = torch.rand(1, 3, 64, 64)
+    calls = []
+    teacher = load_teacher(distill(joined.folder), CPU)
+    member = teacher._members[0].network.members[0]
+    member.register_forward_hook(lambda *_: calls.append(1))
+    lesson = teacher(batch(x))
+    assert len(calls) == 4
+    torch.testing.assert_close(
+        lesson.maps, load_teacher(distill(model), CPU)(batch(x)).maps, atol=5e-3, rtol=0
+    )
 
 
 def test_a_segmenter_teaches_its_labels(draw):
     pixels, labels = draw(128, 128)
     x = torch.from_numpy(np.repeat(pixels[None, None].astype(np.float32) / 255, 3, 1))
-    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(batch(x))
-    said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
+    lesson = load_teacher(distill("segmenter:classical"), CPU)(batch(x))
+    heard = lesson.said[0, 0] > 0
+    said, true = lesson.maps[0, 0][heard] > 0.5, torch.from_numpy(labels > 0)[heard]
     assert (said & true).sum() / (said | true).sum() > 0.8
     assert lesson.maps.shape == encode(labels)[None].shape
 
@@ -127,18 +161,19 @@ def test_a_segmenter_teaches_stained_tissue_as_such(draw):
         1 - 0.8 * pixels[None].astype(np.float32) / 255 * np.array([0.6, 1, 0.4], np.float32)[:, None, None]
     )
     x = torch.from_numpy(light[None])
-    lesson = load_teacher(distill("segmenter:classical"), MAP_NAMES, CPU)(batch(x))
-    said, true = lesson.maps[0, 0] > 0.5, torch.from_numpy(labels > 0)
+    lesson = load_teacher(distill("segmenter:classical"), CPU)(batch(x))
+    heard = lesson.said[0, 0] > 0
+    said, true = lesson.maps[0, 0][heard] > 0.5, torch.from_numpy(labels > 0)[heard]
     assert (said & true).sum() / (said | true).sum() > 0.6
 
 
 def test_teachers_that_are_not_there_are_named(model, make_model):
     with pytest.raises(ModelError, match="no map border"):
-        load_teacher(distill(make_model("bare")), MAP_NAMES, CPU)
+        load_teacher(distill(make_model("bare")), CPU)
     with pytest.raises(ModelError, match="nowhere"):
-        load_teacher(distill("nowhere"), MAP_NAMES, CPU)
+        load_teacher(distill("nowhere"), CPU)
     with pytest.raises(UnknownSegmenterError, match="cellsomething"):
-        load_teacher(distill("segmenter:cellsomething"), MAP_NAMES, CPU)
+        load_teacher(distill("segmenter:cellsomething"), CPU)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 14.0])
@@ -207,14 +242,17 @@ def test_a_folder_of_labels_is_one_more_teacher(model):
     x = torch.rand(1, 3, 64, 64)
     for told, others in ((1.0, []), (0.0, []), (1.0, [model]), (0.0, [model])):
         given = batch(x, told)
-        lesson = load_teacher(distill("labels:somewhere", *others), MAP_NAMES, CPU)(given)
+        lesson = load_teacher(distill("labels:somewhere", *others), CPU)(given)
         assert (lesson.said == (told > 0 or bool(others))).all()
-        network = load_teacher(distill(model), MAP_NAMES, CPU)(batch(x)).maps
+        network = load_teacher(distill(model), CPU)(batch(x)).maps
         labels = given.maps.clone()
-        labels[:, 0] = labels[:, 0].clamp(0.02, 0.98)
+        labels[:, PROBABLE] = labels[:, PROBABLE].clamp(0.02, 0.98)
         said = [labels] * (told > 0) + [network] * bool(others)
-        if said:
-            torch.testing.assert_close(lesson.maps, torch.stack(said).mean(0))
+        if len(said) == 1:
+            torch.testing.assert_close(lesson.maps, said[0])
+        elif said:
+            outside = [not inside for inside in INSIDE]
+            torch.testing.assert_close(lesson.maps[:, outside], torch.stack(said).mean(0)[:, outside])
 
 
 def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, finish):
@@ -231,6 +269,8 @@ def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, f
     taught = [sample for sample in load_index(tmp_path / "run/combined.csv", "train") if sample.taught]
     assert [sample.name for sample in taught] == ["2.png"]
     assert taught[0].labels.any() and not taught[0].valid.any()
+    with pytest.raises(SettingsError, match="name the images that these labels belong to"):
+        finish(run_steps(settings, index, tmp_path / "forgotten"))
     (labels / "2_masks.png").rename(labels / "other.png")
     with pytest.raises(ReadError, match="no label image in it has the name of an image"):
         finish(run_steps(settings, index, tmp_path / "other", folder))
@@ -255,7 +295,8 @@ def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path
     steps.close()
     resumed, seen = finish(train_steps(settings, index, tmp_path / "cut"))
     assert [p.done for p in seen] == [4]
-    for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+    states = (trained.network.state_dict().values() for trained in (whole, resumed))
+    for a, b in zip(*states, strict=True):
         torch.testing.assert_close(a, b)
 
 

@@ -57,7 +57,7 @@ STUDENTS = {
     "vit": StudentConfig(
         encoder="vit_tiny_patch16_224",
         widths=(64, 128, 384, 512),
-        decoder_widths=(128, 320, 704),
+        decoder_widths=(128, 320, 736),
         head_width=32,
     ),
     # a teacher

@@ -89,9 +89,7 @@ class VitEncoder(nn.Module):
                 f"a transformer encoder has {_LEVELS} widths, not {len(widths)}: {tuple(widths)}"
             )
         self.name, self.widths = name, tuple(widths)
-        self.transformer = _build(name)
-        depth = len(self.transformer.blocks)
-        self.taken = [int(i) for i in np.ceil(np.linspace(1, depth - 2, _LEVELS))]
+        self.transformer, self.taken = _cut(_build(name))
         self.patch_px = int(self.transformer.patch_embed.patch_size[0])
         tokens = int(self.transformer.embed_dim)
         self.ways_up = nn.ModuleList(
@@ -129,13 +127,24 @@ class VitEncoder(nn.Module):
         ------
         ModelError : they cannot be had, or are those of another network; says what to do.
         """
-        state = _fetch(self.name) if file is None else _read(file, self.transformer)
-        try:
-            self.transformer.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise ModelError(
-                f"{file or self.name}: not the weights of {self.name}: {str(error).splitlines()[1].strip()}"
-            ) from error
+        if file is None:
+            whole = _fetch(self.name)
+        else:
+            whole = _build(self.name)
+            try:
+                whole.load_state_dict(_read(file, whole), strict=True)
+            except RuntimeError as error:
+                raise ModelError(
+                    f"{file}: not the weights of {self.name}: {str(error).splitlines()[1].strip()}"
+                ) from error
+        self.transformer, _ = _cut(whole)
+
+
+def _cut(transformer: Any) -> tuple[Any, list[int]]:
+    """Return a transformer without what follows the last block that is taken, and the blocks that are."""
+    taken = [int(i) for i in np.ceil(np.linspace(1, len(transformer.blocks) - 2, _LEVELS))]
+    transformer.prune_intermediate_layers(taken, prune_norm=True, prune_head=True)
+    return transformer, taken
 
 
 def _way_up(c_in: int, c_out: int, doublings: int) -> nn.Sequential:
@@ -200,11 +209,11 @@ def _read(file: Path, transformer: Any) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in fitted.items() if not name.startswith(("head.", "fc_norm."))}
 
 
-def _fetch(name: str) -> dict[str, torch.Tensor]:
-    """Return the weights from the hub."""
+def _fetch(name: str) -> Any:
+    """Return the transformer with the weights of the hub."""
     known = FOUNDATIONS.get(name)
     try:
-        state: dict[str, torch.Tensor] = _build(name, fetch=True).state_dict()
+        return _build(name, fetch=True)
     except Exception as error:  # the hub's own errors, and whatever a broken connection raises
         where, remedy = "the Hugging Face hub", "Go online, or fetch the file elsewhere"
         if known is not None:
@@ -214,4 +223,3 @@ def _fetch(name: str) -> dict[str, torch.Tensor]:
             f"the weights of {name} cannot be fetched from {where}: {type(error).__name__}. {remedy} "
             "and give its path as encoder_weights."
         ) from error
-    return state

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucleus_kd.package import ModelSpec
+    from napari_nucleus_kd.train.loop import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
 
 HEADS = {
@@ -24,7 +25,7 @@ HEADS = {
 }
 
 
-def write_card(spec: ModelSpec, settings: TrainSettings, notes: Sequence[str] = ()) -> str:
+def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes: Sequence[str] = ()) -> str:
     """Return the card as Markdown: purpose, data, recipe, metrics with intervals, limits, reproduction.
 
     Parameters
@@ -32,6 +33,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, notes: Sequence[str] = 
     notes : what is to be known of the data, in sentences; see index.check_rows.
     """
     smallest, largest = spec.size_range
+    recipe = settings.model_copy(update={"steps": max(settings.steps, trained.steps)})
     return "\n".join(
         [
             f"# {spec.name} {spec.version}",
@@ -55,8 +57,9 @@ def write_card(spec: ModelSpec, settings: TrainSettings, notes: Sequence[str] = 
             "",
             "## Recipe",
             "",
-            f"{settings.steps} steps of {settings.crops.batch} crops of {settings.crops.crop_px} px;",
-            f"AdamW at {settings.learning_rate:g}, cosine; encoder {settings.student.encoder}, "
+            f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
+            f"{trained.best_step}, the best on the tuning images.",
+            f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
             f"from {_origin(settings)}; seed {settings.seed}.",
             *_teachers(settings),
             "",
@@ -67,7 +70,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, notes: Sequence[str] = 
             "with recipe.json:",
             "",
             "```json",
-            settings.model_dump_json(indent=2, exclude={"dataset"}),  # a place on one computer
+            recipe.model_dump_json(indent=2, exclude={"dataset"}),  # a place on one computer
             "```",
             "",
         ]
@@ -101,7 +104,16 @@ def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
 def _origin(settings: TrainSettings) -> str:
     if settings.start is not None:
         return f"the model {settings.start}"
-    return "ImageNet weights" if settings.pretrained else "random weights"
+    if not settings.pretrained:
+        return "random weights"
+    frozen = ", which stayed as they were" if settings.frozen_encoder else ""
+    return f"its pretrained weights{frozen}"
+
+
+def _batch(settings: TrainSettings) -> str:
+    crops = settings.crops
+    times = settings.accumulate * settings.devices
+    return f"{crops.batch * times} crops of {crops.crop_px} px"
 
 
 def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import ValidationError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.io.atomic import beside, write_text
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError
+from napari_nucleus_kd.io.atomic import beside, make_folder, write_text
 from napari_nucleus_kd.networks.blocks import PlainEncoder
 from napari_nucleus_kd.networks.student import Student, StudentConfig
 from napari_nucleus_kd.package import load_model
@@ -35,11 +36,28 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.settings import TrainSettings
 
 
+class Trained(NamedTuple):
+    """What a run has made.
+
+    Attributes
+    ----------
+    network : with the averaged weights that were best on the "tune" rows; float32, on the CPU.
+    steps : that were done, and `best_step` the one that the weights are of.
+    """
+
+    network: Student
+    steps: int
+    best_step: int
+
+
+CHECKPOINT = "checkpoint.pt"
 # What a checkpoint holds of a run beside its weights.
-_KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best", "records", "sums")
+_KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step", "best", "records", "sums")
 
 
-def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator[Progress, None, Student]:
+def train_steps(
+    settings: TrainSettings, index: Path, output: Path
+) -> Generator[Progress, None, Trained | None]:
     """Train a student on the "train" rows of an index, checking it on the "tune" rows.
 
     Run again with the same output folder, it goes on from its last checkpoint; the number of steps may
@@ -57,30 +75,27 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
 
     Returns
     -------
-    The student with the averaged weights that were best on the "tune" rows, in float32 on the CPU.
+    What was made; None in all processes but the first, if there are several.
 
     Raises
     ------
-    SettingsError : the folder holds a run with other settings or data.
+    SettingsError : the folder holds a run with other settings or data, the settings make no network or name
+        a device that is not there, nothing is annotated, or the numbers went astray.
     ReadError, ModelError : the images, or the model to start from, cannot be read.
     WriteError : the disk refuses; the checkpoint before stays.
 
     Notes
     -----
     Closing the generator keeps the step that was done last. With several devices, Lightning Fabric starts
-    this program again for each further one.
+    this program again for each further one; stopped, such a run goes on from its last check.
     """
-    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)
-    distill = settings.distill
-    estimate = None if distill is None else diameter_estimate(distill)
-    train = Batches(load_index(index, "train", estimate), settings.crops, settings.seed)
-    output.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says is in recipe.json
-    fabric = Fabric(accelerator=settings.device, devices=settings.devices, precision=settings.precision)
-    fabric.launch()
-    fabric.seed_everything(settings.seed, verbose=False)
-    run = _Run(fabric, settings, index, output)
-    write_text(output / "recipe.json", settings.model_dump_json(indent=2))
+    made_from = settings.learned_from(index)
+    tune, train = _data(settings, index)
+    make_folder(output)
+    fabric = _fabric(settings)
+    run = _Run(fabric, settings, made_from, output)
+    done = settings.model_copy(update={"steps": max(settings.steps, run.step)})
+    write_text(output / "recipe.json", done.model_dump_json(indent=2))
     checks = [tune[i] for i in range(settings.check_batches)]
     batches = _stream(train, run.step, fabric, settings)
     try:
@@ -91,11 +106,38 @@ def train_steps(settings: TrainSettings, index: Path, output: Path) -> Generator
                 run.save()
             yield Progress(run.step, settings.steps, "training", parts)
     except GeneratorExit:  # stopped by a person
-        run.save()
+        if fabric.world_size == 1:  # the others may be a step ahead
+            run.save()
         raise
+    finally:
+        run.close()
     if not run.records:  # stopped before the first check, and to be packaged all the same
         run.check(checks)
-    return run.result()
+    return run.result() if run.first else None
+
+
+def _data(settings: TrainSettings, index: Path) -> tuple[Batches, Batches]:
+    """Return what is tuned on and what is trained on."""
+    distill = settings.distill
+    estimate = None if distill is None else diameter_estimate(distill, settings.device)
+    tune, train = load_index(index, "tune"), load_index(index, "train", estimate)
+    if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
+        raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
+    return Batches(tune, settings.crops, settings.seed + 1), Batches(train, settings.crops, settings.seed)
+
+
+def _fabric(settings: TrainSettings) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says is in recipe.json
+    try:
+        fabric = Fabric(accelerator=settings.device, devices=settings.devices, precision=settings.precision)
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise SettingsError(
+            f"{settings.devices} x {settings.device} with {settings.precision} is not to be had: {error}; "
+            "nucleus-kd info says what this computer has"
+        ) from error
+    fabric.launch()
+    fabric.seed_everything(settings.seed, verbose=False)
+    return fabric
 
 
 def _stream(data: Batches, step: int, fabric: Fabric, settings: TrainSettings) -> Iterator[Any]:
@@ -127,7 +169,10 @@ def _same_network(options: dict[str, Any], student: StudentConfig) -> bool:
 
 
 def _first_network(settings: TrainSettings) -> Student:
-    network = Student(settings.student)
+    try:
+        network = Student(settings.student)
+    except (ValueError, RuntimeError) as error:
+        raise SettingsError(f"student: these widths make no network: {error}") from error
     if settings.start is not None:
         model = load_model(settings.start)
         if not _same_network(model.spec.options, settings.student):
@@ -165,9 +210,8 @@ def _other_view(x: torch.Tensor) -> torch.Tensor:
 class _Run:
     """Network, optimiser and average of one run, and where they are kept."""
 
-    def __init__(self, fabric: Fabric, settings: TrainSettings, index: Path, output: Path):
-        self.fabric, self.settings, self.output = fabric, settings, output
-        self.made_from = settings.learned_from(index)
+    def __init__(self, fabric: Fabric, settings: TrainSettings, made_from: dict[str, str], output: Path):
+        self.fabric, self.settings, self.made_from, self.output = fabric, settings, made_from, output
         network = _first_network(settings)
         self.frozen = _frozen(network) if settings.frozen_encoder else set()
         if fabric.world_size == 1:  # torch 2.13 cannot send 1x1 weights in this format to another process
@@ -178,12 +222,12 @@ class _Run:
         self.network.mark_forward_method("logits")
         average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.network.module, multi_avg_fn=average, use_buffers=True)
-        self.teacher = (
-            None
-            if settings.distill is None
-            else load_teacher(settings.distill, settings.student.maps, fabric.device)
-        )
-        self.step, self.halvings, self.checks_since_best = 0, 0, 0
+        kept = self.average.module.state_dict(keep_vars=True)
+        for name, tensor in self.network.module.state_dict(keep_vars=True).items():
+            if name in self.frozen:  # one copy is enough
+                kept[name].data = tensor.data
+        self.teacher = None if settings.distill is None else load_teacher(settings.distill, fabric.device)
+        self.step, self.best_step, self.halvings, self.checks_since_best = 0, 0, 0, 0
         self.best_objective, self.best = math.inf, self._weights()
         self.records: list[Record] = []
         self.sums: dict[str, float] = {}  # of the terms since the last check
@@ -200,7 +244,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.output / "checkpoint.pt"
+        return self.output / CHECKPOINT
 
     @property
     def levelled_off(self) -> bool:
@@ -223,13 +267,16 @@ class _Run:
                 self.fabric.backward(loss / len(batches))
             for name, part in parts.items():
                 means[name] = means.get(name, 0.0) + float(part.detach()) / len(batches)
-        if not all(math.isfinite(value) for value in means.values()):
+        norm = self.fabric.clip_gradients(
+            self.network, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+        )
+        total = float("nan") if norm is None else float(norm)  # of all devices together, so all stop
+        astray = [n for n, v in {**means, "the gradient": total}.items() if not math.isfinite(v)]
+        if astray:
             raise SettingsError(
-                f"training went astray at step {self.step + 1}: "
-                f"{', '.join(n for n, v in means.items() if not math.isfinite(v))} is no number any more; "
+                f"training went astray at step {self.step + 1}: {', '.join(astray)} is no number any more; "
                 "lower learning_rate, or set precision to 32-true, and start anew in another folder"
             )
-        self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.settings.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.network.module)
@@ -292,11 +339,13 @@ class _Run:
         if self.tensorboard is not None:
             for name, value in self.records[-1].items():
                 self.tensorboard.add_scalar(name.replace(" ", "/", 1), value, self.step)
+            self.tensorboard.flush()
 
     def _weigh(self, objective: float) -> None:
         """Keep the weights if they are the best so far; else come nearer to halving the rate, or stopping."""
         if objective <= self.best_objective:
             self.best_objective, self.best, self.checks_since_best = objective, self._weights(), 0
+            self.best_step = self.step
             return
         self.checks_since_best += 1
         if self.checks_since_best % self.settings.patience == 0:
@@ -347,8 +396,13 @@ class _Run:
         self.average.load_state_dict(state["average"], strict=not self.frozen)
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def result(self) -> Student:
-        """Return the best averaged network, float32, on the CPU."""
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self.tensorboard is not None:
+            self.tensorboard.close()
+
+    def result(self) -> Trained:
+        """Return the best averaged network, and how it came about."""
         network = cast("Student", self.average.module).cpu().float()
         network.load_state_dict(self.best, strict=not self.frozen)
-        return network.eval()
+        return Trained(network.eval(), self.step, self.best_step)

@@ -49,7 +49,7 @@ def terms(
     inside = true["foreground"] * known
     pixels, known_pixels = inside.sum().clamp(min=1), known.sum().clamp(min=1)
     nucleus = torch.sigmoid(said["foreground"]) * known
-    soft = soften(true["foreground"], smoothing) if smoothing else true["foreground"]
+    soft = soften(true["foreground"], smoothing, known) if smoothing else true["foreground"]
     cross = F.binary_cross_entropy_with_logits(said["foreground"], soft, reduction="none")
     focal = sigmoid_focal_loss(said["foreground"], soft)
     out = {
@@ -77,13 +77,14 @@ def terms(
     return out
 
 
-def soften(target: torch.Tensor, sigma: float) -> torch.Tensor:
+def soften(target: torch.Tensor, sigma: float, known: torch.Tensor) -> torch.Tensor:
     """Return labels that are soft where classes meet: each pixel half itself, half its eight neighbours.
 
     Parameters
     ----------
     target : (B, H, W) float32 in [0, 1]
     sigma : standard deviation, px, of the Gaussian that weighs the neighbours.
+    known : (B, H, W) float32, 1 where the labels are known; other neighbours do not count.
 
     Returns
     -------
@@ -93,11 +94,12 @@ def soften(target: torch.Tensor, sigma: float) -> torch.Tensor:
     section 3.
     """
     near, far = math.exp(-0.5 / sigma**2), math.exp(-1.0 / sigma**2)
-    kernel = target.new_tensor([[far, near, far], [near, 0.0, near], [far, near, far]])
-    around = F.conv2d(
-        F.pad(target[:, None], (1, 1, 1, 1), mode="replicate"), (kernel / kernel.sum())[None, None]
-    )
-    return (target + around[:, 0]) / 2
+    kernel = target.new_tensor([[[[far, near, far], [near, 0.0, near], [far, near, far]]]])
+    seen = torch.stack([target * known, known], 1)  # (B, 2, H, W)
+    seen = F.conv2d(F.pad(seen, (1, 1, 1, 1), mode="replicate"), kernel.expand(2, 1, 3, 3), groups=2)
+    sums, weights = seen.unbind(1)
+    around = torch.where(weights > 0, sums / weights.clamp(min=1e-9), target)
+    return (target + around) / 2
 
 
 def soft_terms(

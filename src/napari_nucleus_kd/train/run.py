@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
 from napari_nucleus_kd.index import check_rows, read_splits
@@ -20,9 +20,9 @@ from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
 from napari_nucleus_kd.train.card import write_card
-from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.train.loop import CHECKPOINT, train_steps
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _TEST_PX = 128
 
 def run_steps(
     settings: TrainSettings, index: Path, output: Path, unlabelled: Path | None = None
-) -> Generator[Progress, None, Model]:
+) -> Generator[Progress, None, Model | None]:
     """Train a student and write it as a model package with card and metrics.
 
     Parameters
@@ -56,41 +56,69 @@ def run_steps(
 
     Returns
     -------
-    The finished package.
+    The finished package; None in all processes but the first, if there are several devices.
 
     Raises
     ------
     ReadError : data that cannot be learnt from; nothing but the index is written then.
+    SettingsError : see train_steps; also a folder of labels that nothing is to be learnt from.
     ModelError, WriteError
     """
+    spec, place = _spec(settings), output / settings.name
+    if place.exists() and not is_package(place):
+        raise WriteError(f"{place} is there and no model; choose another name or output folder")
     if index.is_dir():
-        index = yield from index_steps(index, output / "index.csv", seed=settings.seed)
+        new = _beside(output / "index.csv")
+        yield from index_steps(index, new, seed=settings.seed)
+        index = _settled(new, output / "index.csv")
     taught = None if settings.distill is None else settings.distill.label_folder
     if unlabelled is not None:
-        index = yield from unlabelled_steps(index, unlabelled, output / "combined.csv", taught)
+        new = _beside(output / "combined.csv")
+        yield from unlabelled_steps(index, unlabelled, new, taught)
+        index = _settled(new, output / "combined.csv")
     splits = read_splits(index)
     val = splits.pop("val", [])
     notes = check_rows([row for rows in splits.values() for row in rows], judged=val)
+    if taught is not None and not any(row.taught for rows in splits.values() for row in rows):
+        raise SettingsError(
+            f"labels:{taught} teaches nothing; name the images that these labels belong to with --unlabelled"
+        )
     make_folder(output)
-    network = yield from train_steps(settings, index, output)
-    if rank_zero_only.rank:
-        sys.exit()  # of several processes, the first goes on alone
-    spec = _spec(settings)
+    trained = yield from train_steps(settings, index, output)
+    if trained is None:
+        return None
     if val:
-        metrics = yield from _judge(spec, network, index, output)
+        metrics = yield from _judge(spec, trained.network, index, output, settings.device)
         spec = spec.model_copy(update={"metrics": metrics})
-    _save(output / settings.name, network, spec, write_card(spec, settings, notes))
-    return load_model(str(output / settings.name))
+    _save(place, trained.network, spec, write_card(spec, settings, trained, notes))
+    return load_model(str(place))
+
+
+def _beside(index: Path) -> Path:
+    """Return a name for an index in the making; each process has its own."""
+    return index.with_name(f".{index.stem}-{os.getpid()}.csv")
+
+
+def _settled(new: Path, index: Path) -> Path:
+    """Give an index its name, unless a run that is there learns from another one."""
+    if index.exists() and (index.parent / CHECKPOINT).exists() and index.read_bytes() != new.read_bytes():
+        new.unlink()
+        raise SettingsError(
+            f"{index.parent} holds a run with other data or another seed: {index.name} would change; "
+            "choose another output folder"
+        )
+    new.replace(index)
+    return index
 
 
 def _judge(
-    spec: ModelSpec, network: Student, index: Path, output: Path
+    spec: ModelSpec, network: Student, index: Path, output: Path, device: str
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
     with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
         judged = Path(scratch) / spec.name
         _save(judged, network, spec, "")
-        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device="cpu"))
+        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device=device))
     return summary(scores)
 
 

@@ -10,19 +10,23 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
+from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.index import read_splits
+from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
-from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.package import NAME_PATTERN, load_model
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
     "student pretrained frozen_encoder start crops loss label_smoothing distill accumulate devices "
-    "schedule patience learning_rate warmup_steps weight_decay clip_norm average seed"
+    "schedule patience learning_rate warmup_steps weight_decay clip_norm average seed "
+    "check_every check_batches precision"
 ).split()
 
 
 # What the name of a teacher begins with that is none of the models.
 _SEGMENTER, _LABELS = "segmenter:", "labels:"
+CERTAIN = 0.98  # probability that labels stand for: they say 0 or 1, but nobody is that certain
 
 
 class CropSettings(Settings):
@@ -64,7 +68,9 @@ class DistillSettings(Settings):
     truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
     taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
     flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
-    sure: float = Field(0.9, gt=0.5, le=1, description="Where nothing is annotated: probability believed")
+    sure: float = Field(
+        0.9, gt=0.5, le=CERTAIN, description="Where nothing is annotated: probability believed"
+    )
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -92,7 +98,7 @@ class DistillSettings(Settings):
 class TrainSettings(Settings):
     """Every setting of a training run."""
 
-    name: str = Field("my-student", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Of the model")
+    name: str = Field("my-student", pattern=NAME_PATTERN, description="Of the model")
     purpose: str = Field("Finds nuclei in microscope images.", description="First words of the model's card")
     licence: str = Field("", description="Licence of the weights")
     data: tuple[str, ...] = Field((), description="What it is trained on, with licences; for the card")
@@ -138,8 +144,8 @@ class TrainSettings(Settings):
         500, ge=1, description="Steps between checks on the tuning split and checkpoints"
     )
     check_batches: int = Field(8, ge=1, description="Batches of a check")
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
-    precision: str = Field("bf16-mixed", description="A precision of Lightning Fabric")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="What it is trained on")
+    precision: Literal["bf16-mixed", "32-true"] = Field("bf16-mixed", description="Of Lightning Fabric")
     tensorboard: bool = Field(False, description="Log for TensorBoard, too")
 
     @field_validator("student", mode="before")
@@ -155,9 +161,13 @@ class TrainSettings(Settings):
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no such weights; take efficientnet_lite0")
+        if self.student.maps != MAP_NAMES:
+            raise ValueError(f"student.maps: training needs all of them, in order: {', '.join(MAP_NAMES)}")
         if self.frozen_encoder and not (self.pretrained or self.start):
             raise ValueError("frozen_encoder: a random encoder would stay random; set pretrained or start")
         low, high = self.crops.size_range
+        if not 1 < low <= high:
+            raise ValueError(f"crops.size_range: must be above 1 px and in order, not {low:g} to {high:g}")
         if self.enlarge_to_px is not None and not low <= self.enlarge_to_px <= high:
             raise ValueError(f"enlarge_to_px: must be within size_range, {low:g} to {high:g}")
         return self
@@ -165,13 +175,23 @@ class TrainSettings(Settings):
     def learned_from(self, index: Path) -> dict[str, str]:
         """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""
         settings = self.model_dump(mode="json", include=set(_SHAPING))
+        if self.start is not None:
+            settings["start"] = load_model(self.start).hash
         if self.encoder_weights is not None:
-            settings["encoder_weights"] = hashlib.sha256(self.encoder_weights.read_bytes()).hexdigest()
+            settings["encoder_weights"] = _hash(self.encoder_weights)
         models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
             "data": _fingerprint(index),
             "teachers": json.dumps([load_model(name).hash for name in models]),
         }
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SettingsError(f"encoder_weights: {path} cannot be read: {error.strerror or error}") from error
 
 
 def _fingerprint(index: Path) -> str:
