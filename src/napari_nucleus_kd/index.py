@@ -145,8 +145,9 @@ def read_valid(path: Path) -> npt.NDArray[np.bool_]:
 
     Raises
     ------
-    ReadError : it cannot be read. LabelsError : it has several channels.
+    ReadError : it cannot be read. LabelsError : it has several channels, or is a JPEG.
     """
+    _refuse_jpeg(path)
     valid: npt.NDArray[np.bool_] = np.asarray(_plane(path) != 0)
     return valid
 
@@ -160,8 +161,7 @@ def read_labels(path: Path) -> LabelArray:
     LabelsError : it is not one plane of whole numbers from 0 on, a JPEG, or a mask or map of classes: one
         number for three separate pieces, or more than a tenth of the numbers for several that are no crumbs.
     """
-    if path.suffix.lower() in _JPEG:
-        raise LabelsError(f"{path}: JPEG does not keep the numbers of labels; export them as PNG or TIFF")
+    _refuse_jpeg(path)
     plane = _plane(path)
     whole = plane.dtype.kind in "uib" or (plane.dtype.kind == "f" and bool((plane == np.rint(plane)).all()))
     if not whole or (plane.size and plane.min() < 0):
@@ -177,6 +177,11 @@ def read_labels(path: Path) -> LabelArray:
     found: LabelArray = whole_numbers.astype(np.int32)
     _check_pieces(path, found)
     return found
+
+
+def _refuse_jpeg(path: Path) -> None:
+    if path.suffix.lower() in _JPEG:
+        raise LabelsError(f"{path}: JPEG does not keep the numbers of labels; export them as PNG or TIFF")
 
 
 def _check_pieces(path: Path, labels: LabelArray) -> None:
