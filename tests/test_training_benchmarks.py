@@ -63,7 +63,7 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path)
     first, _ = run("ablation", index, *options, "--variants", "annotation alone")
     assert "1/1 0.5-0-0: drawn" in first.stderr
     annotated = (tmp_path / "runs/annotated-0.5.csv").read_text()
-    assert annotated.count("train") == 1 and "val" not in annotated
+    assert annotated.count("train") == 1 and ",val," not in annotated
     before = (tmp_path / "runs/0.5-0-0/pq.json").stat().st_mtime_ns
     both = ("--variants", "annotation alone", "+ distillation", "--report", tmp_path / "report.md")
     _, found = run("ablation", index, *options, *both)
