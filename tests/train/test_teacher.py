@@ -227,7 +227,7 @@ def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_
     combined, _ = finish(unlabelled_steps(index, folder, index.with_name("run.csv")))
     settings = SETTINGS.model_copy(
         update={
-            "steps": 40,
+            "steps": 60,
             "check_every": 20,
             "learning_rate": 1e-2,
             "distill": distill("segmenter:classical", temperature=1.0),
