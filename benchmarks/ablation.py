@@ -13,8 +13,6 @@ A stopped run goes on where it was when it is started again. Prints one table an
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from napari_nucleus_kd._cli_train import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, Row, read_splits
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import write_csv, write_text
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import STUDENTS
 from napari_nucleus_kd.train.run import run_steps
@@ -91,9 +89,7 @@ def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"annotated-{share:g}.csv", folder / f"all-{share:g}.csv"
     for path, lines in zip(paths, (known, known + unknown), strict=True):
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([[*COLUMNS, "valid"], *lines])
-        write_text(path, text.getvalue())
+        write_csv(path, [[*COLUMNS, "valid"], *lines])
     return paths
 
 

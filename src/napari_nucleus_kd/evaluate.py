@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from dataclasses import dataclass
-from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +15,7 @@ from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows, true_labels
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.io.atomic import make_folder, write_text
+from napari_nucleus_kd.io.atomic import make_folder, write_csv, write_text
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress
 
@@ -125,7 +123,7 @@ def report_steps(
     WriteError : the disk refuses.
     """
     make_folder(output / "pictures")
-    write_text(output / "images.csv", _table(scores))
+    write_csv(output / "images.csv", _table(scores))
     write_text(output / "summary.json", json.dumps(summary(scores), indent=2) + "\n")
     rows, cases = read_rows(index, split), _cases(scores)
     for done, (name, i) in enumerate(cases.items(), 1):
@@ -133,15 +131,13 @@ def report_steps(
         yield Progress(done, len(cases), name)
 
 
-def _table(scores: Sequence[Score]) -> str:
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+def _table(scores: Sequence[Score]) -> list[list[str]]:
     names = list(scores[0].values)
-    writer.writerow(["image", "source", "diameter_px", "true_diameter_px", "seconds", *names])
+    lines = [["image", "source", "diameter_px", "true_diameter_px", "seconds", *names]]
     for s in scores:
         numbers = (s.diameter_px, s.true_diameter_px, s.seconds, *(s.values[name] for name in names))
-        writer.writerow([s.name, s.source, *("" if n is None else f"{n:.6g}" for n in numbers)])
-    return text.getvalue()
+        lines.append([s.name, s.source, *("" if n is None else f"{n:.6g}" for n in numbers)])
+    return lines
 
 
 def _cases(scores: Sequence[Score]) -> dict[str, int]:

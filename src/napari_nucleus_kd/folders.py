@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +12,7 @@ from scipy import sparse
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.index import COLUMNS, MORE_COLUMNS, Row, read_index, read_splits
 from napari_nucleus_kd.io import image_suffix, label_groups, read
-from napari_nucleus_kd.io.atomic import make_folder, write_text
+from napari_nucleus_kd.io.atomic import make_folder, write_csv
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.types import Progress
 
@@ -127,15 +125,13 @@ def index_steps(folder: Path, index: Path, *, seed: int = 0) -> Generator[Progre
         thumbs.append(_thumbnail(image))
         yield Progress(done, len(pairs), f"looking at {path.name}")
     splits = _splits(_groups([_stem(path) for path, _ in pairs], np.stack(thumbs)), seed)
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[tuple[str, ...]] = [COLUMNS]
     for (picture, labels), modality, split in zip(pairs, modalities, splits, strict=True):
         places = (_place(path, index.parent) for path in (picture, labels))
         start = (*places, modality, folder.resolve().name)
-        writer.writerows([(*start, name) for name in split])
+        lines += [(*start, name) for name in split]
     make_folder(index.parent)
-    write_text(index, text.getvalue())
+    write_csv(index, lines)
     return index
 
 
@@ -175,16 +171,14 @@ def unlabelled_steps(
         modality, source = suggest_modality(read(path))[0], folder.resolve().name
         splits["train"].append(Row(path, None, modality, source, taught=told.get(_stem(path))))
         yield Progress(done, len(found), f"looking at {path.name}")
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*COLUMNS, *MORE_COLUMNS))
+    lines: list[tuple[str, ...]] = [(*COLUMNS, *MORE_COLUMNS)]
     for split, rows in splits.items():
         for row in rows:
             files = (row.image, row.labels, row.valid, row.taught)
             image, labels, *more = ("" if file is None else _place(file, combined.parent) for file in files)
-            writer.writerow((image, labels, row.modality.value, row.source, split, *more))
+            lines.append((image, labels, row.modality.value, row.source, split, *more))
     make_folder(combined.parent)
-    write_text(combined, text.getvalue())
+    write_csv(combined, lines)
     return combined
 
 

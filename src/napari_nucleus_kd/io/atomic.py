@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import uuid
 from contextlib import contextmanager
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import WriteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -84,3 +86,15 @@ def write_text(path: Path, text: str) -> None:
     """
     with beside(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows, the first of them the names of the columns, as a CSV file, beside its name first.
+
+    Raises
+    ------
+    WriteError : the disk refuses; what was there stays.
+    """
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())

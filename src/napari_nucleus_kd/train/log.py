@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.io.atomic import beside, write_text
+from napari_nucleus_kd.io.atomic import beside, write_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,14 +21,9 @@ def write_log(folder: Path, records: Sequence[Record]) -> None:
     ------
     WriteError : the disk refuses.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.6g}" if name != "step" else value for name, value in record.items()}
-        for record in records
-    )
-    write_text(folder / "log.csv", text.getvalue())
+    names = list(records[0])
+    lines = [[r[name] if name == "step" else f"{r[name]:.6g}" for name in names] for r in records]
+    write_csv(folder / "log.csv", [names, *lines])
     with beside(folder / "curves.png") as partial:
         draw_curves(records, partial)
 
