@@ -41,9 +41,9 @@ def settings(request, tmp_path, timm):
 
 
 def test_a_frozen_encoder_stays_and_the_rest_learns(settings, index, tmp_path, finish):
-    from napari_nucleus_kd.train.loop import _first_network
+    from napari_nucleus_kd.train.begin import first_network
 
-    start = _first_network(settings)
+    start = first_network(settings)
     network = finish(train_steps(settings, index, tmp_path / "run"))[0].network
     part = network.encoder.pretrained_part
     frozen = {id(t) for t in part.state_dict(keep_vars=True).values()}

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import ValidationError
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError
+from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_text
-from napari_nucleus_kd.networks.blocks import PlainEncoder
-from napari_nucleus_kd.networks.student import Student, StudentConfig
-from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
+from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrained_part
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
@@ -29,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-    from torch import nn
-
+    from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.train.data import Batch
     from napari_nucleus_kd.train.log import Record
     from napari_nucleus_kd.train.settings import TrainSettings
@@ -159,47 +155,6 @@ def _leave_ctrl_c_to_the_parent(_worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _same_network(options: dict[str, Any], student: StudentConfig) -> bool:
-    """Tell whether weights of a network with these options fit the student; dropout has none."""
-    try:
-        found = StudentConfig.model_validate(options)
-    except ValidationError:
-        return False
-    return found == student.model_copy(update={"dropout": found.dropout})
-
-
-def _first_network(settings: TrainSettings) -> Student:
-    try:
-        network = Student(settings.student)
-    except (ValueError, RuntimeError) as error:
-        raise SettingsError(f"student: these widths make no network: {error}") from error
-    if settings.start is not None:
-        model = load_model(settings.start)
-        if not _same_network(model.spec.options, settings.student):
-            raise ModelError(
-                f"{settings.start}: is another network than 'student' of the settings; copy the options "
-                f"of its model.json, {model.spec.options}"
-            )
-        network.load_state_dict(model.network().state_dict())
-        network.requires_grad_(True)
-    elif settings.pretrained and not isinstance(network.encoder, PlainEncoder):
-        network.encoder.load_pretrained(settings.encoder_weights)
-    if settings.frozen_encoder:
-        _pretrained_part(network).requires_grad_(False)
-    return network
-
-
-def _pretrained_part(network: Student) -> nn.Module:
-    encoder = network.encoder
-    return encoder if isinstance(encoder, PlainEncoder) else encoder.pretrained_part
-
-
-def _frozen(network: Student) -> set[str]:
-    """Return the names of the tensors of the part that came with weights."""
-    part = {id(tensor) for tensor in _pretrained_part(network).state_dict(keep_vars=True).values()}
-    return {name for name, t in network.state_dict(keep_vars=True).items() if id(t) in part}
-
-
 def _other_view(x: torch.Tensor) -> torch.Tensor:
     """Return the same pictures in another light and with other noise; foreground is to be the same."""
     gain = torch.exp(0.2 * torch.randn(len(x), 1, 1, 1, device=x.device))
@@ -212,8 +167,8 @@ class _Run:
 
     def __init__(self, fabric: Fabric, settings: TrainSettings, made_from: dict[str, str], output: Path):
         self.fabric, self.settings, self.made_from, self.output = fabric, settings, made_from, output
-        network = _first_network(settings)
-        self.frozen = _frozen(network) if settings.frozen_encoder else set()
+        network = first_network(settings)
+        self.frozen = frozen_tensors(network) if settings.frozen_encoder else set()
         if fabric.world_size == 1:  # torch 2.13 cannot send 1x1 weights in this format to another process
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         learning = [p for p in network.parameters() if p.requires_grad]
@@ -257,7 +212,7 @@ class _Run:
             group["lr"] = self._rate()
         self.network.train()
         if self.settings.frozen_encoder:
-            _pretrained_part(self.network.module).eval()  # its batch norms stay, too
+            pretrained_part(self.network.module).eval()  # its batch norms stay, too
         # Dropout and the second view are drawn anew at each step, the same ones after a stop.
         torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 101 + self.fabric.global_rank)
         means: dict[str, float] = {}

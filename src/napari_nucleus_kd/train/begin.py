@@ -1,0 +1,67 @@
+"""What a run begins with: a new network, weights from elsewhere, and which of them stay as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.networks.blocks import PlainEncoder
+from napari_nucleus_kd.networks.student import Student, StudentConfig
+from napari_nucleus_kd.package import load_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from napari_nucleus_kd.train.settings import TrainSettings
+
+
+def first_network(settings: TrainSettings) -> Student:
+    """Return the network of the settings as it is before the first step; float32, on the CPU.
+
+    Raises
+    ------
+    SettingsError : the settings make no network.
+    ModelError : the model to start from is another network, or its weights, or those of the encoder, cannot
+        be read.
+    """
+    try:
+        network = Student(settings.student)
+    except (ValueError, RuntimeError) as error:
+        raise SettingsError(f"student: these widths make no network: {error}") from error
+    if settings.start is not None:
+        model = load_model(settings.start)
+        if not _same_network(model.spec.options, settings.student):
+            raise ModelError(
+                f"{settings.start}: is another network than 'student' of the settings; copy the options "
+                f"of its model.json, {model.spec.options}"
+            )
+        network.load_state_dict(model.network().state_dict())
+        network.requires_grad_(True)
+    elif settings.pretrained and not isinstance(network.encoder, PlainEncoder):
+        network.encoder.load_pretrained(settings.encoder_weights)
+    if settings.frozen_encoder:
+        pretrained_part(network).requires_grad_(False)
+    return network
+
+
+def pretrained_part(network: Student) -> nn.Module:
+    """Return the part that has weights trained on other pictures; of a plain encoder, all of it."""
+    encoder = network.encoder
+    return encoder if isinstance(encoder, PlainEncoder) else encoder.pretrained_part
+
+
+def frozen_tensors(network: Student) -> set[str]:
+    """Return the names of the tensors of the part that came with weights."""
+    part = {id(tensor) for tensor in pretrained_part(network).state_dict(keep_vars=True).values()}
+    return {name for name, t in network.state_dict(keep_vars=True).items() if id(t) in part}
+
+
+def _same_network(options: dict[str, Any], student: StudentConfig) -> bool:
+    """Tell whether weights of a network with these options fit the student; dropout has none."""
+    try:
+        found = StudentConfig.model_validate(options)
+    except ValidationError:
+        return False
+    return found == student.model_copy(update={"dropout": found.dropout})
