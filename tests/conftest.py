@@ -87,26 +87,41 @@ def spots_architecture():
 
 
 @pytest.fixture(scope="session")
-def make_model(spots_architecture, tmp_path_factory):
-    """Return a function that writes a package of the spots network and returns its folder."""
+def save_network():
+    """Return a function that writes a network and its settings as a package and returns its folder."""
+    import torch
+
     from napari_nucleus_kd.package import ModelSpec, save_model
 
+    def save(folder, network, config, picture=None, *, card="", half=False, **spec):
+        spec = {"architecture": "student", "diameter_px": 20, "size_range": (10, 40), **spec}
+        spec.setdefault("maps", getattr(config, "maps", None))
+        spec = ModelSpec(name=folder.name, version="1", options=config.model_dump(mode="json"), **spec)
+        picture = torch.rand(3, 64, 64).numpy() if picture is None else picture
+        return save_model(folder, network.eval(), spec, card, picture, half=half)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def make_model(spots_architecture, save_network, tmp_path_factory):
+    """Return a function that writes a package of the spots network and returns its folder."""
     network, config = spots_architecture
 
     def make(name="spots", size_range=(10.0, 40.0), half=False, enlarge_to_px=None, **options):
-        spec = ModelSpec(
-            name=name,
-            version="1",
+        return save_network(
+            tmp_path_factory.mktemp("models") / name,
+            network(config(**options)),
+            config(**options),
+            np.random.default_rng(0).random((3, 64, 64), np.float32),
+            card="# Spots",
+            half=half,
             architecture="spots",
-            options=options,
             maps=("foreground", "distance", "offset_y", "offset_x", "log_diameter"),
             diameter_px=18.0,
             size_range=size_range,
             enlarge_to_px=enlarge_to_px,
         )
-        test_input = np.random.default_rng(0).random((3, 64, 64), np.float32)
-        folder = tmp_path_factory.mktemp("models") / name
-        return save_model(folder, network(config(**options)), spec, "# Spots", test_input, half=half)
 
     return make
 

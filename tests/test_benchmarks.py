@@ -67,15 +67,14 @@ def modules(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory):
+def student(save_network, tmp_path_factory):
     """Folder of a student that finds what is bright, by its full-resolution path alone."""
     import torch
 
     from napari_nucleus_kd.networks.student import StudentConfig, build_student
-    from napari_nucleus_kd.package import ModelSpec, save_model
 
     config = StudentConfig(widths=(8, 8, 8, 8, 8), decoder_widths=(8, 8, 8, 8), head_width=4)
-    network = build_student(config).eval()
+    network = build_student(config)
     with torch.no_grad():
         for parameter in (network.fine[0].weight, network.head[0][0].weight, network.head[1].weight):
             parameter.zero_()
@@ -84,17 +83,8 @@ def student(tmp_path_factory):
         network.head[0][0].weight[0, 8 // 4, 1, 1] = 1.0
         network.head[1].weight[:2, 0, 0, 0] = 5.0
         network.head[1].bias[:] = torch.tensor([-8.0, -8.0, 0.0, 0.0, -9.0, 0.0])
-    spec = ModelSpec(
-        name="bright",
-        version="1",
-        architecture="student",
-        options=config.model_dump(mode="json"),
-        maps=config.maps,
-        diameter_px=20.0,
-        size_range=(10.0, 40.0),
-    )
     test_input = np.random.default_rng(0).random((3, 64, 64), np.float32)
-    return save_model(tmp_path_factory.mktemp("models") / "bright", network, spec, "", test_input)
+    return save_network(tmp_path_factory.mktemp("models") / "bright", network, config, test_input)
 
 
 def start(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -50,10 +50,8 @@ def test_any_size_can_follow_any_other(model, device):
         assert engine.run(np.zeros((3, height, width), np.float32)).shape == (5, height, width)
 
 
-def test_the_student_keeps_its_maps_on_every_device(tmp_path):
-    from napari_nucleus_kd.instances import MAP_NAMES
+def test_the_student_keeps_its_maps_on_every_device(save_network, tmp_path):
     from napari_nucleus_kd.networks.student import StudentConfig, build_student
-    from napari_nucleus_kd.package import ModelSpec, save_model
 
     torch.manual_seed(0)
     config = StudentConfig(widths=(4, 6, 8), decoder_widths=(4, 6), head_width=4)
@@ -61,17 +59,7 @@ def test_the_student_keeps_its_maps_on_every_device(tmp_path):
     network.train()
     with torch.no_grad():
         network(torch.rand(4, 3, 64, 64))  # gives the batch norms statistics that matter
-    network.eval()
-    spec = ModelSpec(
-        name="tiny",
-        version="1",
-        architecture="student",
-        options=config.model_dump(mode="json"),
-        maps=MAP_NAMES,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
-    model = load_model(save_model(tmp_path / "tiny", network, spec, "", PICTURE))
+    model = load_model(save_network(tmp_path / "tiny", network, config, PICTURE))
     for device in available_devices():
         assert np.abs(open_engine(model, device).run(PICTURE) - reference(model)).max() < 0.05
 

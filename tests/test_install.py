@@ -157,24 +157,13 @@ def test_a_damaged_package_is_refused_by_file_and_rule(copy, roots, tmp_path, da
     assert left(roots[1]) == []
 
 
-def test_a_network_that_cannot_take_its_test_input_is_refused(tmp_path, roots):
+def test_a_network_that_cannot_take_its_test_input_is_refused(save_network, tmp_path, roots):
     """multiple_px of the file says 1, the network needs 2."""
     from napari_nucleus_kd.networks.student import StudentConfig, build_student
-    from napari_nucleus_kd.package import ModelSpec, save_model
 
     config = StudentConfig(widths=(4, 6), decoder_widths=(4,), head_width=4, maps=("foreground",))
-    spec = ModelSpec(
-        name="odd",
-        version="1",
-        architecture="student",
-        options=config.model_dump(mode="json"),
-        maps=("foreground",),
-        multiple_px=1,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
     picture = np.zeros((3, 32, 32), np.float32)
-    folder = save_model(tmp_path / "odd", build_student(config), spec, "", picture)
+    folder = save_network(tmp_path / "odd", build_student(config), config, picture, multiple_px=1)
     save_file(
         {"input": np.zeros((1, 3, 33, 33), np.float32), "output": np.zeros((1, 1, 33, 33), np.float32)},
         folder / "test.safetensors",

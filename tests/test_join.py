@@ -9,29 +9,27 @@ from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import ModelError, WriteError
 from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import load_model
 
 
 @pytest.fixture
-def students(tmp_path):
+def students(save_network, tmp_path):
     """Return two students of different shape, and one for other nuclei."""
     found = []
     for i, widths in enumerate([(8, 8, 8), (8, 16, 8), (8, 8, 8)]):
         options = StudentConfig(widths=widths, decoder_widths=(8, 8), head_width=8)
-        spec = ModelSpec(
-            name=f"s{i}",
-            version="1",
-            architecture="student",
-            options=options.model_dump(mode="json"),
-            maps=options.maps,
+        torch.manual_seed(i)
+        picture = np.random.default_rng(i).random((3, 64, 64), np.float32)
+        folder = save_network(
+            tmp_path / f"s{i}",
+            build_student(options),
+            options,
+            picture,
+            card=f"# s{i}",
             diameter_px=20 + 4 * (i == 2),
-            size_range=(10, 40),
             licence="BSD-3-Clause",
             data=("shared", f"own {i}"),
         )
-        torch.manual_seed(i)
-        picture = np.random.default_rng(i).random((3, 64, 64), np.float32)
-        folder = save_model(tmp_path / f"s{i}", build_student(options).eval(), spec, f"# s{i}", picture)
         found.append(load_model(folder))
     return found
 

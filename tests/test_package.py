@@ -47,26 +47,18 @@ def test_the_same_network_has_the_same_hash(make_model, spots):
     assert load_model(make_model()).hash == load_model(spots).hash
 
 
-def test_the_students_package_round_trips(tmp_path):
+def test_the_students_package_round_trips(save_network, tmp_path):
     import torch
 
     from napari_nucleus_kd.instances import MAP_NAMES
     from napari_nucleus_kd.networks.student import StudentConfig, build_student
 
     config = StudentConfig(widths=(4, 6, 8), decoder_widths=(4, 6), head_width=4)
-    spec = package.ModelSpec(
-        name="tiny",
-        version="1",
-        architecture="student",
-        options=config.model_dump(mode="json"),
-        maps=MAP_NAMES,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
     network = build_student(config).eval()
     image = np.random.default_rng(0).random((3, 64, 96), np.float32)
-    model = load_model(save_model(tmp_path / "tiny", network, spec, "", image))
-    assert model.spec == spec
+    model = load_model(save_network(tmp_path / "tiny", network, config, image, data=("some",)))
+    assert (model.spec.name, model.spec.maps, model.spec.data) == ("tiny", MAP_NAMES, ("some",))
+    assert StudentConfig.model_validate(model.spec.options) == config
     with torch.inference_mode():
         batch = torch.from_numpy(image[None])
         torch.testing.assert_close(model.network()(batch), network(batch))

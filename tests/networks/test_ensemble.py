@@ -5,7 +5,7 @@ import torch
 
 from napari_nucleus_kd.networks.ensemble import EnsembleConfig, build_ensemble, mirrored_mean
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import load_model
 
 SMALL = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
 OTHER = StudentConfig(widths=(8, 8), decoder_widths=(8,), head_width=8)
@@ -44,18 +44,9 @@ def test_the_mean_of_the_members():
         torch.testing.assert_close(network(x), expected)
 
 
-def test_a_package_holds_an_ensemble(tmp_path):
+def test_a_package_holds_an_ensemble(save_network, tmp_path):
     config = EnsembleConfig(members=(SMALL, OTHER))
-    spec = ModelSpec(
-        name="both",
-        version="1",
-        architecture="ensemble",
-        options=config.model_dump(mode="json"),
-        maps=NAMES,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
-    save_model(tmp_path / "both", build_ensemble(config).eval(), spec, "", torch.rand(3, 64, 64).numpy())
+    save_network(tmp_path / "both", build_ensemble(config), config, architecture="ensemble", maps=NAMES)
     assert load_model(tmp_path / "both").verify() < 1e-3
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig, build_student
 from napari_nucleus_kd.networks.vit import FOUNDATIONS, VitEncoder, _build
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import load_model
 
 WIDTHS = (4, 8, 8, 16)
 TINY = StudentConfig(encoder="test_vit", widths=WIDTHS, decoder_widths=(4, 8, 8), head_width=4)
@@ -129,15 +129,6 @@ def test_missing_timm_is_named(monkeypatch):
         build_student(TINY)
 
 
-def test_a_package_holds_a_transformer(tmp_path):
-    spec = ModelSpec(
-        name="vit",
-        version="1",
-        architecture="student",
-        options=TINY.model_dump(mode="json"),
-        maps=TINY.maps,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
-    save_model(tmp_path / "vit", build_student(TINY).eval(), spec, "", torch.rand(3, 64, 64).numpy())
+def test_a_package_holds_a_transformer(save_network, tmp_path):
+    save_network(tmp_path / "vit", build_student(TINY), TINY)
     assert load_model(tmp_path / "vit").verify() < 1e-3

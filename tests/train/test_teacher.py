@@ -17,7 +17,7 @@ from napari_nucleus_kd.index import read_index, true_labels
 from napari_nucleus_kd.instances import MAP_NAMES, encode
 from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
-from napari_nucleus_kd.package import ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batch, load_index
 from napari_nucleus_kd.train.loop import train_steps
@@ -42,23 +42,14 @@ SETTINGS = TrainSettings(
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
+def model(save_network, tmp_path_factory):
     """A package of a student with random weights."""
     torch.manual_seed(0)
     network = build_student(TINY)
     with torch.no_grad():
         network.train()(torch.rand(4, 3, 64, 64))
-    spec = ModelSpec(
-        name="teacher",
-        version="1",
-        architecture="student",
-        options=TINY.model_dump(mode="json"),
-        maps=MAP_NAMES,
-        diameter_px=20,
-        size_range=(10, 40),
-    )
     folder = tmp_path_factory.mktemp("models") / "teacher"
-    return save_model(folder, network.eval(), spec, "", np.zeros((3, 64, 64), np.float32))
+    return save_network(folder, network, TINY)
 
 
 @pytest.fixture
