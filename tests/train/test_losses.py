@@ -21,7 +21,7 @@ def batch():
 
 def test_focal_and_spectral_terms(batch):
     logits, target, valid = batch
-    parts = losses.terms(*batch, MAP_NAMES)
+    parts = losses.terms(*batch)
     z, y, known = (a.double().numpy() for a in (logits[:, 0], target[:, 0], valid[:, 0]))
     p = 1 / (1 + np.exp(-z))
     right = np.where(y == 1, p, 1 - p)
@@ -51,9 +51,9 @@ def test_soft_labels_ask_only_neighbours_that_are_known():
 
 def test_smoothing_changes_the_cross_entropies_at_borders_only(batch):
     logits, target, valid = batch
-    plain, soft = (losses.terms(*batch, MAP_NAMES, smoothing) for smoothing in (0.0, 1.0))
+    plain, soft = (losses.terms(*batch, smoothing) for smoothing in (0.0, 1.0))
     assert {name for name in plain if not torch.equal(plain[name], soft[name])} == {"foreground", "focal"}
     target = target.clone()
     target[:, 0] = 1  # no border anywhere
-    plain, soft = (losses.terms(logits, target, valid, MAP_NAMES, smoothing) for smoothing in (0.0, 1.0))
+    plain, soft = (losses.terms(logits, target, valid, smoothing) for smoothing in (0.0, 1.0))
     torch.testing.assert_close(plain["foreground"], soft["foreground"])

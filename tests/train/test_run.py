@@ -15,7 +15,6 @@ from skimage.io import imread, imsave
 from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
-from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
@@ -62,12 +61,12 @@ def test_what_is_not_annotated_teaches_nothing(index):
     x, maps, valid, _ = Batches(samples, crops, 0)[3]
     assert 0 < valid.mean() < 1
     logits = build_student(TINY.student).logits(x).detach().requires_grad_()
-    parts = losses.terms(logits, maps, valid, MAP_NAMES)
+    parts = losses.terms(logits, maps, valid)
     losses.total(parts, TINY.loss).backward()
     assert (logits.grad * (1 - valid)).abs().max() == 0
     assert (logits.grad * valid).abs().max() > 0
     lying = torch.where(valid > 0, maps, torch.rand_like(maps))
-    for name, value in losses.terms(logits, lying, valid, MAP_NAMES).items():
+    for name, value in losses.terms(logits, lying, valid).items():
         torch.testing.assert_close(value, parts[name], msg=name)
 
 
@@ -131,7 +130,7 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
     assert rates == pytest.approx([30 / 2 ** sum(worse[: i + 1]) for i in range(len(log))])
     tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)[0]
     with torch.no_grad():
-        parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid, MAP_NAMES)
+        parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid)
     assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
 
 
@@ -145,7 +144,7 @@ def test_accumulated_batches_count_as_one_step(index, tmp_path, finish):
         network = Student(settings.student).train()
     with torch.no_grad():
         values = [
-            losses.terms(network.logits(b.x), b.maps, b.valid, MAP_NAMES)["dice"].item()
+            losses.terms(network.logits(b.x), b.maps, b.valid)["dice"].item()
             for b in (batches[i] for i in range(3))
         ]
     assert seen[0].values["dice"] == pytest.approx(np.mean(values), abs=1e-4)

@@ -175,10 +175,10 @@ def test_who_says_the_same_as_the_teacher_has_nothing_to_learn(temperature):
     maps = torch.where(squashed.view(1, -1, 1, 1), torch.sigmoid(logits), logits)
     everywhere = torch.ones(2, 1, 32, 32)
     lesson, valid = Lesson(maps, everywhere, everywhere), torch.zeros(2, 1, 32, 32)
-    same = losses.soft_terms(logits, lesson, valid, MAP_NAMES, temperature)
+    same = losses.soft_terms(logits, lesson, valid, temperature)
     assert set(same) == {"foreground", "border", "distance", "offset", "diameter"}
     assert all(abs(float(value)) < 1e-4 for value in same.values())
-    other = losses.soft_terms(logits + 1, lesson, valid, MAP_NAMES, temperature)
+    other = losses.soft_terms(logits + 1, lesson, valid, temperature)
     assert all(float(value) > 0.05 for value in other.values())
 
 
@@ -187,7 +187,7 @@ def test_a_teacher_that_is_not_sure_teaches_only_where_people_annotated():
     sure, valid = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
     sure[..., :8], valid[..., 24:] = 1, 1
     lesson = Lesson(torch.full((1, 6, 32, 32), 0.8), sure, torch.ones_like(sure))
-    parts = losses.soft_terms(logits, lesson, valid, MAP_NAMES, 2.0)
+    parts = losses.soft_terms(logits, lesson, valid, 2.0)
     losses.total(parts, LossWeights()).backward()
     assert (logits.grad[..., 8:24] == 0).all()
     assert (logits.grad[..., :8] != 0).any() and (logits.grad[..., 24:] != 0).any()

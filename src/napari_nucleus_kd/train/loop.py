@@ -242,14 +242,14 @@ class _Run:
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the objective of one batch and the value of each of its terms."""
-        weights, names, distill = self.settings.loss, self.settings.student.maps, self.settings.distill
+        weights, distill = self.settings.loss, self.settings.distill
         logits = self.network.logits(batch.x).float()
-        parts = losses.terms(logits, batch.maps, batch.valid, names, self.settings.label_smoothing)
+        parts = losses.terms(logits, batch.maps, batch.valid, self.settings.label_smoothing)
         loss = losses.total(parts, weights)
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
                 lesson = self.teacher(batch)
-            soft = losses.soft_terms(logits, lesson, batch.valid, names, distill.temperature)
+            soft = losses.soft_terms(logits, lesson, batch.valid, distill.temperature)
             loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
             parts |= {f"soft {name}": value for name, value in soft.items()}
         if weights.consistency:
@@ -277,7 +277,7 @@ class _Run:
             x, maps, valid, _ = self.fabric.to_device(batch)
             with self.fabric.autocast():
                 logits = cast("Student", self.average.module).logits(x).float()
-            parts = losses.terms(logits, maps, valid, self.settings.student.maps)
+            parts = losses.terms(logits, maps, valid)
             objective += float(losses.total(parts, self.settings.loss)) / len(batches)
             for name, part in parts.items():
                 tuned[name] = tuned.get(name, 0.0) + float(part) / len(batches)

@@ -10,9 +10,9 @@ from monai.losses import DiceLoss, TverskyLoss
 from monai.losses.focal_loss import sigmoid_focal_loss
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from napari_nucleus_kd.instances import MAP_NAMES
 
+if TYPE_CHECKING:
     from napari_nucleus_kd.train.settings import LossWeights
     from napari_nucleus_kd.train.teacher import Lesson
 
@@ -25,26 +25,24 @@ def terms(
     logits: torch.Tensor,
     target: torch.Tensor,
     valid: torch.Tensor,
-    names: Sequence[str],
     smoothing: float = 0.0,
 ) -> dict[str, torch.Tensor]:
     """Compare maps with their targets where the targets are known.
 
     Parameters
     ----------
-    logits, target : (B, M, H, W) float32; logits before any sigmoid.
+    logits, target : (B, M, H, W) float32, in the order of instances.MAP_NAMES; logits before any sigmoid.
     valid : (B, 1, H, W) float32, 1 where the annotation is complete, 0 where nobody has said anything:
         there nothing is learnt.
-    names : what each of the M maps is; see instances.encode.
     smoothing : standard deviation, px, of the neighbourhood over which the cross-entropies take the
         foreground softly; 0 takes it as it is. See soften.
 
     Returns
     -------
-    Scalars by term name. Maps that `names` lacks have no term.
+    Scalars by term name.
     """
-    said = dict(zip(names, logits.unbind(1), strict=True))
-    true = dict(zip(names, target.unbind(1), strict=True))
+    said = dict(zip(MAP_NAMES, logits.unbind(1), strict=True))
+    true = dict(zip(MAP_NAMES, target.unbind(1), strict=True))
     known = valid[:, 0]
     inside = true["foreground"] * known
     pixels, known_pixels = inside.sum().clamp(min=1), known.sum().clamp(min=1)
@@ -60,20 +58,13 @@ def terms(
         # Keeps one easy feature from starving the others (Pezeshki et al., 2021).
         "spectral": (said["foreground"].square() * known).sum() / known_pixels,
     }
-    if "distance" in said:
-        error = (torch.sigmoid(said["distance"]) - true["distance"]).abs()
-        out["distance"] = (error * known).sum() / known_pixels
-    if "border" in said:
-        weight = known * (1 + 9 * true["border"])  # touching edges are rare
-        wrong = F.binary_cross_entropy_with_logits(said["border"], true["border"], weight, reduction="sum")
-        out["border"] = wrong / known_pixels
-    if "offset_y" in said:
-        miss = sum(
-            F.smooth_l1_loss(said[n], true[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x")
-        )
-        out["offset"] = (miss * inside).sum() / pixels
-    if "log_diameter" in said:
-        out["diameter"] = ((said["log_diameter"] - true["log_diameter"]).abs() * inside).sum() / pixels
+    error = (torch.sigmoid(said["distance"]) - true["distance"]).abs()
+    out["distance"] = (error * known).sum() / known_pixels
+    weight = known * (1 + 9 * true["border"])  # touching edges are rare
+    wrong = F.binary_cross_entropy_with_logits(said["border"], true["border"], weight, reduction="sum")
+    out["border"] = wrong / known_pixels
+    out["offset"] = (_offset_error(said, true) * inside).sum() / pixels
+    out["diameter"] = ((said["log_diameter"] - true["log_diameter"]).abs() * inside).sum() / pixels
     return out
 
 
@@ -106,7 +97,6 @@ def soft_terms(
     logits: torch.Tensor,
     lesson: Lesson,
     valid: torch.Tensor,
-    names: Sequence[str],
     temperature: float,
 ) -> dict[str, torch.Tensor]:
     """Compare maps with what a teacher says, where that is annotated or the teacher is sure.
@@ -119,37 +109,37 @@ def soft_terms(
     ----------
     logits : (B, M, H, W) float32 of the student.
     valid : (B, 1, H, W) float32, 1 where the annotation is complete.
-    names : what each of the M maps is; see instances.encode.
 
     Returns
     -------
     Scalars by term name; there is no "dice".
     """
-    said = dict(zip(names, logits.unbind(1), strict=True))
-    taught = dict(zip(names, lesson.maps.unbind(1), strict=True))
+    said = dict(zip(MAP_NAMES, logits.unbind(1), strict=True))
+    taught = dict(zip(MAP_NAMES, lesson.maps.unbind(1), strict=True))
     heard = (torch.maximum(valid, lesson.sure) * lesson.said)[:, 0]
     pixels = heard.sum().clamp(min=1)
     nucleus = taught["foreground"] * heard
     nucleus_pixels = nucleus.sum().clamp(min=1)
     out: dict[str, torch.Tensor] = {}
     for name in ("foreground", "border"):
-        if name in said:
-            soft = torch.sigmoid(torch.logit(taught[name], eps=1e-4) / temperature)
-            cross = F.binary_cross_entropy_with_logits(said[name] / temperature, soft, reduction="none")
-            own = F.binary_cross_entropy(soft, soft, reduction="none")  # what even the teacher would get
-            out[name] = temperature**2 * ((cross - own) * heard).sum() / pixels
-    if "distance" in said:
-        error = (torch.sigmoid(said["distance"]) - taught["distance"]).abs()
-        out["distance"] = (error * heard).sum() / pixels
-    if "offset_y" in said:
-        miss = sum(
-            F.smooth_l1_loss(said[n], taught[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x")
-        )
-        out["offset"] = (miss * nucleus).sum() / nucleus_pixels
-    if "log_diameter" in said:
-        error = (said["log_diameter"] - taught["log_diameter"]).abs()
-        out["diameter"] = (error * nucleus).sum() / nucleus_pixels
+        soft = torch.sigmoid(torch.logit(taught[name], eps=1e-4) / temperature)
+        cross = F.binary_cross_entropy_with_logits(said[name] / temperature, soft, reduction="none")
+        own = F.binary_cross_entropy(soft, soft, reduction="none")  # what even the teacher would get
+        out[name] = temperature**2 * ((cross - own) * heard).sum() / pixels
+    error = (torch.sigmoid(said["distance"]) - taught["distance"]).abs()
+    out["distance"] = (error * heard).sum() / pixels
+    out["offset"] = (_offset_error(said, taught) * nucleus).sum() / nucleus_pixels
+    error = (said["log_diameter"] - taught["log_diameter"]).abs()
+    out["diameter"] = (error * nucleus).sum() / nucleus_pixels
     return out
+
+
+def _offset_error(said: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return how far the offsets are off, (B, H, W)."""
+    down, right = (
+        F.smooth_l1_loss(said[n], true[n], reduction="none", beta=0.1) for n in ("offset_y", "offset_x")
+    )
+    return down + right
 
 
 def total(parts: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
