@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from napari_nucleus_kd import instances
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import LabelsError
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, MAP_NAMES, _tidy, decode, encode
@@ -139,3 +140,10 @@ def test_tidy_takes_labels_with_gaps():
     labels = np.zeros((32, 32), np.int32)
     labels[4:12, 4:12] = 40  # a higher number than there are pieces
     assert _tidy(labels, 0, fill=True).max() == 1
+
+
+def test_peaks_at_the_right_border_have_nothing_to_do_with_the_left():
+    """cc3d 4.1.1 puts a pixel of the left into a piece at the right, if bool and of odd width."""
+    cells = [*[(6, 16)] * 40, *[(4, 1)] * 40, *[(2, 1)] * 5]  # the last five lead up to those before
+    basins = instances._basins(tuple(np.transpose(cells)), np.ones(85, np.float32), (16, 34), 0.5)
+    assert basins[6, 16] != basins[4, 1] == basins[2, 1] > 0
