@@ -21,6 +21,10 @@ class LabelsError(NucleusKDError, ValueError):
     """A label image is not a 2-D integer array."""
 
 
+class EditError(NucleusKDError):
+    """A correction cannot be made there."""
+
+
 class ModelError(NucleusKDError):
     """A model package is missing, damaged or does not do what its card says."""
 
