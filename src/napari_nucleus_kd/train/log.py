@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd.errors import SettingsError
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Record = dict[str, float]  # step, learning_rate, and "train TERM" and "tune TERM"
+Record = dict[
+    str, float
+]  # step, learning_rate, and "train TERM", "tune TERM" and what is watched, "val METRIC"
 
 
 def write_log(folder: Path, records: Sequence[Record]) -> None:
@@ -21,11 +24,16 @@ def write_log(folder: Path, records: Sequence[Record]) -> None:
     ------
     WriteError : the disk refuses.
     """
-    names = list(records[0])
-    lines = [[r[name] if name == "step" else f"{r[name]:.6g}" for name in names] for r in records]
+    names = _names(records)
+    lines = [[r["step"], *(f"{r[n]:.6g}" if n in r else "" for n in names[1:])] for r in records]
     write_csv(folder / "log.csv", [names, *lines])
     with beside(folder / "curves.png") as partial:
         draw_curves(records, partial)
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """Return the names of all values, step first; what is watched may have begun or ended in between."""
+    return list(dict.fromkeys(name for record in records for name in record))
 
 
 def draw_curves(records: Sequence[Record], path: Path) -> None:
@@ -33,16 +41,17 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    terms = list(dict.fromkeys(name.split(" ", 1)[1] for name in records[0] if " " in name))
+    terms = list(dict.fromkeys(name.split(" ", 1)[1] for name in _names(records) if " " in name))
     steps = [record["step"] for record in records]
     columns = 4
     rows = -(-len(terms) // columns)
     figure = Figure(figsize=(3 * columns, 2.3 * rows), layout="constrained")
     for place, term in enumerate(terms):
         axes = figure.add_subplot(rows, columns, place + 1, title=term)
-        for kind, style in (("train", "o-"), ("tune", "s--")):
-            if f"{kind} {term}" in records[0]:
-                axes.plot(steps, [r[f"{kind} {term}"] for r in records], style, ms=3, label=kind)
+        for kind, style in (("train", "o-"), ("tune", "s--"), ("val", "d:")):
+            values = [r.get(f"{kind} {term}", math.nan) for r in records]
+            if not all(map(math.isnan, values)):
+                axes.plot(steps, values, style, ms=3, label=kind)
         axes.set_ylim(bottom=0)
         axes.legend(fontsize="small")
     figure.supxlabel("step")

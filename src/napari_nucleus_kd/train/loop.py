@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import signal
@@ -23,7 +24,7 @@ from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from napari_nucleus_kd.networks.student import Student
@@ -52,7 +53,10 @@ _KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step",
 
 
 def train_steps(
-    settings: TrainSettings, index: Path, output: Path
+    settings: TrainSettings,
+    index: Path,
+    output: Path,
+    watch: Callable[[Student], Mapping[str, float]] | None = None,
 ) -> Generator[Progress, None, Trained | None]:
     """Train a student on the "train" rows of an index, checking it on the "tune" rows.
 
@@ -64,6 +68,8 @@ def train_steps(
     settings : what to train and how.
     index : CSV of images and labels; see train.data.load_index.
     output : folder for recipe.json, log.csv, curves.png and checkpoint.pt; made if need be.
+    watch : called at each check with the averaged network, on the CPU; what it returns is logged, and
+        changes nothing.
 
     Yields
     ------
@@ -98,7 +104,7 @@ def train_steps(
         while run.step < settings.steps and not run.levelled_off:
             parts = run.learn([next(batches) for _ in range(settings.accumulate)])
             if run.step % settings.check_every == 0 or run.step == settings.steps:
-                run.check(checks)
+                run.check(checks, watch)
                 run.save()
             yield Progress(run.step, settings.steps, "training", parts)
     except GeneratorExit:  # stopped by a person
@@ -108,7 +114,7 @@ def train_steps(
     finally:
         run.close()
     if not run.records:  # stopped before the first check, and to be packaged all the same
-        run.check(checks)
+        run.check(checks, watch)
     return run.result() if run.first else None
 
 
@@ -249,6 +255,8 @@ class _Run:
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
                 lesson = self.teacher(batch)
+            if distill.elsewhere:
+                lesson = lesson._replace(said=lesson.said * (1 - batch.valid))
             soft = losses.soft_terms(logits, lesson, batch.valid, distill.temperature)
             loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
             parts |= {f"soft {name}": value for name, value in soft.items()}
@@ -268,7 +276,9 @@ class _Run:
         return s.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
     @torch.no_grad()
-    def check(self, batches: list[Any]) -> None:
+    def check(
+        self, batches: list[Any], watch: Callable[[Student], Mapping[str, float]] | None = None
+    ) -> None:
         """Judge the averaged network on the tuning batches: logs its terms, and keeps the best."""
         self.average.eval()
         tuned: dict[str, float] = {}
@@ -288,6 +298,9 @@ class _Run:
             | {f"train {name}": value / max(1, since) for name, value in self.sums.items()}
             | {f"tune {name}": value for name, value in tuned.items()}
         )
+        if watch is not None and self.first:
+            network = copy.deepcopy(cast("Student", self.average.module)).cpu().float()
+            self.records[-1] |= watch(network.eval())
         self.sums = {}
         if self.first:
             write_log(self.output, self.records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from napari_nucleus_kd.train.loop import CHECKPOINT, train_steps
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
@@ -37,7 +38,11 @@ _TEST_PX = 128
 
 
 def run_steps(
-    settings: TrainSettings, index: Path, output: Path, unlabelled: Path | None = None
+    settings: TrainSettings,
+    index: Path,
+    output: Path,
+    unlabelled: Path | None = None,
+    watch: Callable[[Model], Mapping[str, float]] | None = None,
 ) -> Generator[Progress, None, Model | None]:
     """Train a student and write it as a model package with card and metrics.
 
@@ -49,6 +54,8 @@ def run_steps(
         label images, see folders.index_steps, of which `output/index.csv` is made.
     unlabelled : folder of images that nobody annotated; the teachers of the settings say what is in them.
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
+    watch : called at each check with the model as it is then, which is gone afterwards; what it returns is
+        logged, and changes nothing.
 
     Yields
     ------
@@ -84,7 +91,13 @@ def run_steps(
             f"labels:{taught} teaches nothing; name the images that these labels belong to with --unlabelled"
         )
     make_folder(output)
-    trained = yield from train_steps(settings, index, output)
+
+    def shown(network: Student) -> Mapping[str, float]:
+        assert watch is not None
+        with _for_now(spec, network, output) as model:
+            return watch(model)
+
+    trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
     if val:
@@ -115,11 +128,18 @@ def _judge(
     spec: ModelSpec, network: Student, index: Path, output: Path, device: str
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
-    with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
-        judged = Path(scratch) / spec.name
-        _save(judged, network, spec, "")
-        scores = yield from evaluate_steps(index, "val", Recipe(model=str(judged), device=device))
+    with _for_now(spec, network, output) as model:
+        scores = yield from evaluate_steps(index, "val", Recipe(model=str(model.folder), device=device))
     return summary(scores)
+
+
+@contextmanager
+def _for_now(spec: ModelSpec, network: Student, output: Path) -> Iterator[Model]:
+    """Make a model of a network, to be used while the block lasts."""
+    with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
+        folder = Path(scratch) / spec.name
+        _save(folder, network, spec, "")
+        yield load_model(str(folder))
 
 
 def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:

@@ -68,6 +68,9 @@ class DistillSettings(Settings):
     truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
     taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
     flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
+    elsewhere: bool = Field(
+        False, description="Teach only where nothing is annotated: the annotation corrects the teacher"
+    )
     sure: float = Field(
         0.9, gt=0.5, le=CERTAIN, description="Where nothing is annotated: probability believed"
     )
