@@ -25,6 +25,7 @@ GROUPS = {
         "samples",
         "index",
         "folders",
+        "project",
     },
     2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
     3: {"segmenters"},
