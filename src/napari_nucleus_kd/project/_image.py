@@ -246,6 +246,7 @@ class ProjectImage:
         ------
         ProjectError : it is of another size than the labels; see save. ReadError, WriteError
         """
+        self._project.require_writable()
         z, t, series = (getattr(self.record.reference, name) for name in ("z", "t", "series"))
         self._fitting(read(path, z=z, t=t, series=series))
         self._put(reference=refer_to(path, self._project.folder, z=z, t=t, series=series))
