@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class Crop:
     labels : (Y, X) int32, each connected piece has a number of its own.
     valid : (Y, X) bool, what teaches; None: everything.
     numbers : of the nuclei that teach, or judge; as counted in the whole image.
-    loose : pieces that share the number of another one.
+    loose : pieces that share the number of another one, of nuclei that lie in the region as a whole.
     """
 
     region: Region
@@ -113,7 +114,7 @@ class Verified:
         labels = self._labels[tile.region.slices]
         if not self._verified[tile.region.slices].all() or not labels.any():
             return None
-        return _crop(tile.region, labels, None)
+        return self._crop(tile.region, labels, None)
 
     def teaching(self, tile: Tile) -> Crop | None:
         """Return a tile to learn from, with context around it that does not teach; None if nothing does.
@@ -133,7 +134,7 @@ class Verified:
         valid[core] = self._verified[tile.region.slices] & (teaching[core] | (inside == 0))
         if not valid.any():
             return None
-        return _crop(region, np.where(teaching, around, 0), None if valid.all() else valid)
+        return self._crop(region, np.where(teaching, around, 0), None if valid.all() else valid)
 
     def _with_context(self, tile: Region, numbers: list[int]) -> Region:
         sides = []
@@ -146,13 +147,16 @@ class Verified:
         (y0, y1), (x0, x1) = sides
         return Region(y0, x0, y1, x1)
 
+    def _crop(self, region: Region, labels: LabelArray, valid: BoolArray | None) -> Crop:
+        numbers = frozenset(int(n) for n in fastremap.unique(labels) if n)
+        pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=8).astype(np.int32)
+        owner = np.zeros(int(pieces.max(initial=0)) + 1, np.int32)
+        owner[pieces.ravel()] = labels.ravel()
+        counts = Counter(owner[1:].tolist())
+        loose = sum(counts[n] - 1 for n in numbers if _holds(region, self._boxes[n - 1]))
+        return Crop(region, pieces, valid, numbers, loose)
+
 
 def _holds(region: Region, box: tuple[slice, slice]) -> bool:
     y, x = box
     return bool(region.y0 <= y.start and y.stop <= region.y1 and region.x0 <= x.start and x.stop <= region.x1)
-
-
-def _crop(region: Region, labels: LabelArray, valid: BoolArray | None) -> Crop:
-    numbers = frozenset(int(n) for n in fastremap.unique(labels) if n)
-    pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=8).astype(np.int32)
-    return Crop(region, pieces, valid, numbers, int(pieces.max(initial=0)) - len(numbers))
