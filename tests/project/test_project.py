@@ -264,6 +264,21 @@ def test_a_second_window_only_looks(project, arrays):
     Project(project.folder, write=True).close()
 
 
+def test_a_base_that_is_replaced_while_a_window_opens_is_no_damage(project, arrays, monkeypatch):
+    from napari_nucleus_kd.project import _project
+
+    old = _project.read_file(project.folder)
+    paint(project, arrays, Region(0, 0, 300, 9), 5)
+    project.images[0].save(*arrays)
+    finish(project.images[0].compact_steps())
+    told = iter([old, old])
+    true = _project.read_file
+    monkeypatch.setattr(_project, "read_file", lambda folder: next(told, None) or true(folder))
+    with Project(project.folder, write=False) as other:
+        assert other.notices == ("it was opened for looking only",)
+        check(other, *arrays)
+
+
 def test_a_closed_project_is_not_written(project, arrays):
     project.close()
     paint(project, arrays, Region(0, 0, 9, 9), 5)
@@ -536,6 +551,15 @@ def test_a_shape_from_elsewhere_is_not_believed(project):
         pytest.raises(ProjectError, match=r"nuclei is \(540, 600\) int32"),
     ):
         load(damaged)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes there")
+def test_an_image_that_is_no_file_is_missing(project, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reference = dict(json.loads((project.folder / "project.json").read_text())["images"][0]["reference"])
+    change(project, reference=reference | {"relative": "../../pipe", "absolute": "/dev/zero"})
+    with Project(project.folder) as other:
+        assert "is not there any more" in other.notices[0]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"\\ud800"', "null"])

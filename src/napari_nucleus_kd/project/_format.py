@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationError, field_validator
@@ -10,6 +11,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator
 from napari_nucleus_kd.config import Recipe, Settings, complaint
 from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.io.atomic import beside, settle
+from napari_nucleus_kd.project._lock import HOLDER
 from napari_nucleus_kd.project._reference import ImageReference
 from napari_nucleus_kd.types import Modality
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 FILE = "project.json"
 _MAX_BYTES = 256 * 1024**2  # a larger one is no project
+_SHOWN = 500  # characters of what is wrong with it
 _Pixels = Annotated[int, Field(ge=1)]
 
 
@@ -90,7 +93,7 @@ def read_file(folder: Path) -> ProjectFile:
             f"{path} cannot be read: {error.strerror or error}; check its permissions"
         ) from error
     except ValidationError as error:
-        raise ProjectError(f"{path} is damaged: {complaint(error)}; {remedy}") from error
+        raise ProjectError(f"{path} is damaged: {complaint(error)[:_SHOWN]}; {remedy}") from error
     except ValueError as error:
         raise ProjectError(f"{path} is damaged: {error}; {remedy}") from error
 
@@ -106,3 +109,11 @@ def write_file(folder: Path, content: ProjectFile) -> None:
         partial.write_text(content.model_dump_json(indent=1), encoding="utf-8")
         settle(partial)
     settle(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a killed program left of files beside project.json."""
+    for name in (FILE, HOLDER):
+        for path in folder.glob(f".{name}.*.partial"):
+            with suppress(OSError):
+                path.unlink()

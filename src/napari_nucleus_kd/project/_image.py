@@ -269,9 +269,15 @@ class ProjectImage:
         return self._store.set_damaged_aside()
 
     def _open(self, record: ImageRecord) -> None:
-        self.record = record
         self._digests: dict[Block, bytes] = {}  # of what is saved, as far as it is known
-        self._store = Store(self.folder, record.shape_yx, Start(record.base, record.first_entry))
+        for _ in range(_TRIES):
+            self.record = record
+            self._store = Store(self.folder, record.shape_yx, Start(record.base, record.first_entry))
+            if not self.damage or self._project.writable:
+                break
+            record = self._project.current(record.id)
+            if record.base == self.record.base:
+                break  # else another window made a new base meanwhile
         if self._project.writable:
             self._store.tidy()
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from filelock import BaseFileLock
 
-_LOCK, _HOLDER = "project.lock", "holder.json"
+HOLDER = "holder.json"
+_LOCK = "project.lock"
 
 
 class _Holder(Settings):
@@ -47,7 +48,7 @@ class ProjectLock:
         """Let others write."""
         if self._lock is not None:
             with suppress(OSError):
-                (self._folder / _HOLDER).unlink(missing_ok=True)
+                (self._folder / HOLDER).unlink(missing_ok=True)
             self._lock.release()
             self._lock = None
 
@@ -73,7 +74,7 @@ class ProjectLock:
             since=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         )
         with suppress(WriteError):  # a full disk shows when something is saved; this note can be missed
-            write_text(folder / _HOLDER, holder.model_dump_json())
+            write_text(folder / HOLDER, holder.model_dump_json())
         return ""
 
 
@@ -83,7 +84,7 @@ def _not_writable(folder: Path, why: str) -> str:
 
 def _holder(folder: Path) -> str:
     try:
-        holder = _Holder.model_validate_json((folder / _HOLDER).read_text(encoding="utf-8"))
+        holder = _Holder.model_validate_json((folder / HOLDER).read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError):
         return "another program that has not said which"
     return f"process {holder.process} on {holder.host} since {holder.since}"

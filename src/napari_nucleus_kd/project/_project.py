@@ -14,7 +14,14 @@ from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.project._arrays import as_labels, as_mask, check_shapes, digests
 from napari_nucleus_kd.project._base import base_path, write_base_steps
-from napari_nucleus_kd.project._format import FILE, ImageRecord, ProjectFile, read_file, write_file
+from napari_nucleus_kd.project._format import (
+    FILE,
+    ImageRecord,
+    ProjectFile,
+    read_file,
+    remove_unfinished,
+    write_file,
+)
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._lock import ProjectLock
 from napari_nucleus_kd.project._reference import ImageReference, refer_to
@@ -76,6 +83,8 @@ class Project:
         self._putting = threading.Lock()
         try:
             self._file = read_file(self.folder)  # it may have changed until the lock was had
+            if self.writable:
+                remove_unfinished(self.folder)
             self.images = tuple(ProjectImage(self, record) for record in self._file.images)
         except BaseException:
             self.close()

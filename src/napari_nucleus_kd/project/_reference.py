@@ -49,7 +49,7 @@ class ImageReference(Settings):
         places = [Path(self.absolute)]
         if self.relative is not None:
             places.insert(0, Path(os.path.normpath(folder / self.relative)))
-        there = [place for place in places if place.exists()]
+        there = [place for place in places if place.is_file() or place.is_dir()]
         for place in there:
             if self._is_same(place):
                 return place, ImageState.THERE
