@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import filelock
 import numpy as np
@@ -284,6 +285,34 @@ def test_a_closed_project_is_not_written(project, arrays):
     paint(project, arrays, Region(0, 0, 9, 9), 5)
     with pytest.raises(ProjectError, match="was closed; open it again"):
         project.images[0].save(*arrays)
+
+
+def test_closing_waits_for_a_save_in_another_thread(project, arrays):
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        shape = arrays[0].shape
+
+        def __getitem__(self, part):
+            reached.set()
+            assert go_on.wait(20)
+            return arrays[0][part]
+
+    paint(project, arrays, Region(0, 0, 9, 9), 5)
+    saving = threading.Thread(target=project.images[0].save, args=(Slow(), arrays[1]))
+    closing = threading.Thread(target=project.close)
+    saving.start()
+    assert reached.wait(20)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    with pytest.raises(ProjectError, match="is being changed by process"):
+        Project(project.folder, write=True)
+    go_on.set()
+    saving.join(20)
+    closing.join(20)
+    with Project(project.folder, write=True) as again:
+        check(again, *arrays)
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(project):
@@ -568,6 +597,19 @@ def test_a_damaged_file_is_named(project, text):
     (project.folder / "project.json").write_text(text)
     with pytest.raises(ProjectError, match=r"project\.json is damaged.*backup"):
         Project(project.folder)
+
+
+def test_what_a_killed_program_was_adding_is_removed_if_it_is_not_complete(project, arrays):
+    project.close()
+    begun = project.folder / "image-0002" / ".base-000001.ome.zarr.0123abcd.partial"
+    begun.mkdir(parents=True)
+    (begun / "zarr.json").write_text("{}")
+    complete = project.folder / "image-0003" / "base-000001.ome.zarr"
+    complete.mkdir(parents=True)
+    with Project(project.folder) as again:
+        assert not begun.exists() and complete.exists()
+        assert len(again.images) == 1 and again.notices == ()
+        check(again, *arrays)
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="links need permission there")

@@ -10,8 +10,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, SettingsError, WriteError
 from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.project import Project, training_steps
-from napari_nucleus_kd.project._tiles import Role, tiles_of
+from napari_nucleus_kd.project import Project, Role, tiles_of, training_steps
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish

@@ -15,9 +15,10 @@ moment leaves all that was saved before.
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._project import SUFFIX, Project, is_project, project_folder
 from napari_nucleus_kd.project._reference import ImageReference, ImageState
+from napari_nucleus_kd.project._tiles import Role, Tile, tiles_of
 from napari_nucleus_kd.project._training import TrainingData, training_steps
 
 __all__ = [
-    "SUFFIX", "ImageReference", "ImageState", "Project", "ProjectImage", "TrainingData",
-    "is_project", "project_folder", "training_steps",
+    "SUFFIX", "ImageReference", "ImageState", "Project", "ProjectImage", "Role", "Tile", "TrainingData",
+    "is_project", "project_folder", "tiles_of", "training_steps",
 ]  # fmt: skip

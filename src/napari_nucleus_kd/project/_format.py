@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -93,7 +94,10 @@ def read_file(folder: Path) -> ProjectFile:
             f"{path} cannot be read: {error.strerror or error}; check its permissions"
         ) from error
     except ValidationError as error:
-        raise ProjectError(f"{path} is damaged: {complaint(error)[:_SHOWN]}; {remedy}") from error
+        raise ProjectError(
+            f"{path} is damaged: {complaint(error)[:_SHOWN]}; if a newer version of the program wrote it, "
+            f"update; else {remedy}"
+        ) from error
     except ValueError as error:
         raise ProjectError(f"{path} is damaged: {error}; {remedy}") from error
 
@@ -112,8 +116,11 @@ def write_file(folder: Path, content: ProjectFile) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a killed program left of files beside project.json."""
+    """Remove what a killed program left beside project.json, and of images that it was adding."""
     for name in (FILE, HOLDER):
         for path in folder.glob(f".{name}.*.partial"):
             with suppress(OSError):
                 path.unlink()
+    for path in folder.glob("image-*/.base-*.partial"):
+        if not path.parent.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)

@@ -20,6 +20,7 @@ from napari_nucleus_kd.types import Progress, Region
 if TYPE_CHECKING:
     import os
     from collections.abc import Generator, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pydantic import JsonValue
@@ -45,6 +46,10 @@ class Owner(Protocol):
     def writable(self) -> bool:
         """Whether it was opened for writing."""
 
+    @property
+    def busy(self) -> AbstractContextManager[bool]:
+        """Held while something is saved; the thread that has it may take it again."""
+
     def require_writable(self) -> None:
         """Raise ProjectError unless it was opened for writing."""
 
@@ -69,7 +74,7 @@ class ProjectImage:
     def __init__(self, project: Owner, record: ImageRecord, known: dict[Block, bytes] | None = None):
         self._project = project
         self._touched: set[Block] = set()
-        self._marking, self._saving = threading.Lock(), threading.RLock()
+        self._marking = threading.Lock()
         self._open(record)
         self._digests |= known or {}  # of what was just written
 
@@ -119,7 +124,7 @@ class ProjectImage:
         ProjectError : the project is open for looking only, or damaged. LabelsError : the arrays do not fit.
         WriteError : the disk refuses. What was touched stays so; saving can be tried again.
         """
-        with self._saving:
+        with self._project.busy:
             self._require_sound()
             check_shapes(self.record.shape_yx, labels, verified)
             with self._marking:
@@ -173,13 +178,13 @@ class ProjectImage:
         ------
         ProjectError, WriteError
         """
-        with self._saving:
+        with self._project.busy:
             self._require_sound()
             newest, last = dict(self._store.newest), self._store.last
         if not newest:
             return False
         number = yield from self._store.new_base_steps(newest, self.record.pixel_size_um)
-        with self._saving:
+        with self._project.busy:
             self._put(base=number, first_entry=last + 1)
             self._store.adopt(Start(number, last + 1))
         return True
@@ -314,7 +319,7 @@ class ProjectImage:
 
     def _put(self, **changes: Any) -> None:
         self._project.require_writable()
-        with self._saving:
+        with self._project.busy:
             record = self.record.model_copy(update=changes)
             self._project.put(record)
             self.record = record

@@ -80,7 +80,7 @@ class Project:
         self.refusal = "it was opened for looking only" if self._lock is None else self._lock.refusal
         if write and self.refusal:
             raise ProjectError(self.refusal)
-        self._putting = threading.Lock()
+        self.busy = threading.RLock()  # held while something is saved
         try:
             self._file = read_file(self.folder)  # it may have changed until the lock was had
             if self.writable:
@@ -116,10 +116,11 @@ class Project:
         self.close()
 
     def close(self) -> None:
-        """Let others write the project; what was touched and not saved is not in it."""
-        if self._lock is not None:
-            self._lock.release()
-        self.refusal = self.refusal or f"{self.folder.name} was closed; open it again to change it"
+        """Let others write the project, once a save in another thread is done; what is not saved is lost."""
+        with self.busy:
+            self.refusal = self.refusal or f"{self.folder.name} was closed; open it again to change it"
+            if self._lock is not None:
+                self._lock.release()
 
     @property
     def writable(self) -> bool:
@@ -164,7 +165,7 @@ class Project:
         Returns
         -------
         The image, which is in `images` now. If this is stopped before, nothing of it is left; if it is
-        killed, a folder that the project does not name.
+        killed, or the project cannot name it, a folder that does not count.
 
         Raises
         ------
@@ -199,12 +200,14 @@ class Project:
         try:
             make_folder(folder / "journal")
             yield from write_base_steps(base_path(folder, 1), shape, record.pixel_size_um, content)
-            self.put(record)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        added = ProjectImage(self, record, known)
-        self.images = (*self.images, added)
+        with self.busy:
+            self.require_writable()
+            self.put(record)
+            added = ProjectImage(self, record, known)
+            self.images = (*self.images, added)
         return added
 
     def require_writable(self) -> None:
@@ -232,7 +235,7 @@ class Project:
         ------
         WriteError : the disk refuses; what was there stays.
         """
-        with self._putting:
+        with self.busy:
             file = self._file.updated(record)
             write_file(self.folder, file)
             self._file = file

@@ -123,6 +123,7 @@ class Store:
         path = base_path(self._folder, number)
         shutil.rmtree(path, ignore_errors=True)  # of a run that was killed before it was adopted
         yield from write_base_steps(path, self._shape, pixel_size_um, lambda r: self.read(r, newest))
+        Base(path, self._shape)  # complete, or what it replaces would be taken away for nothing
         return number
 
     def adopt(self, start: Start) -> None:
