@@ -26,6 +26,7 @@ GROUPS = {
         "index",
         "folders",
         "review",
+        "project",
     },
     2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
     3: {"segmenters"},

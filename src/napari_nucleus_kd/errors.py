@@ -25,6 +25,10 @@ class EditError(NucleusKDError):
     """A correction cannot be made there."""
 
 
+class ProjectError(NucleusKDError):
+    """A project is missing, damaged, held by another window, or does not fit its image."""
+
+
 class ModelError(NucleusKDError):
     """A model package is missing, damaged or does not do what its card says."""
 

@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.io.atomic import put_in_place, write_text
+from napari_nucleus_kd.io.atomic import put_in_place, settle, write_text
 
 
 @pytest.mark.parametrize("there", [None, "file", "folder"])
@@ -52,3 +53,16 @@ def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch
         write_text(path, "second")
     assert path.read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["notes.json"]
+
+
+def test_settling_waits_for_the_disk_and_says_if_it_fails(tmp_path, monkeypatch):
+    waited = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: waited.append(os.fstat(descriptor).st_ino))
+    (tmp_path / "file").write_text("content")
+    settle(tmp_path / "file")
+    settle(tmp_path)
+    assert waited[0] == (tmp_path / "file").stat().st_ino
+    assert os.name == "nt" or waited[1:] == [tmp_path.stat().st_ino]
+    assert (tmp_path / "file").read_text() == "content"
+    with pytest.raises(FileNotFoundError):
+        settle(tmp_path / "none")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -98,3 +99,22 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     text = StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(path, text.getvalue())
+
+
+def settle(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself, so that a power cut keeps them.
+
+    Raises
+    ------
+    OSError : the disk refuses a file. Folders that cannot be waited for, as on Windows, are let pass.
+    """
+    if not path.is_dir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        return
+    with suppress(OSError):
+        names = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(names)
+        finally:
+            os.close(names)

@@ -1,0 +1,251 @@
+"""A project: a folder with the labels of some images and what a person verified of them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from napari_nucleus_kd.errors import ProjectError, WriteError
+from napari_nucleus_kd.io import image_suffix, read
+from napari_nucleus_kd.io.atomic import make_folder
+from napari_nucleus_kd.project._arrays import as_labels, as_mask, check_shapes, digests
+from napari_nucleus_kd.project._base import base_path, write_base_steps
+from napari_nucleus_kd.project._format import (
+    FILE,
+    ImageRecord,
+    ProjectFile,
+    read_file,
+    remove_unfinished,
+    write_file,
+)
+from napari_nucleus_kd.project._image import ProjectImage
+from napari_nucleus_kd.project._lock import ProjectLock
+from napari_nucleus_kd.project._reference import ImageReference, refer_to
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.project._arrays import Plane
+    from napari_nucleus_kd.project._base import Pair
+    from napari_nucleus_kd.project._journal import Block
+    from napari_nucleus_kd.types import Modality, Progress, Region
+
+SUFFIX = ".nucleus-kd"
+
+
+def project_folder(image: Path) -> Path:
+    """Return the usual place of an image's project: beside it.
+
+    >>> project_folder(Path("slides/tonsil.ome.tif")).as_posix()
+    'slides/tonsil.nucleus-kd'
+    """
+    return image.with_name(image.name[: -len(image_suffix(image)) or None] + SUFFIX)
+
+
+def is_project(folder: Path) -> bool:
+    """Tell whether a folder holds a project."""
+    return (folder / FILE).is_file()
+
+
+class Project:
+    """An open project; close it, or use it with `with`, so that others may write it.
+
+    Parameters
+    ----------
+    folder : of a project that is there; see create.
+    write : True demands that it can be changed, False only looks; None changes it if that is possible.
+
+    Attributes
+    ----------
+    images : in the order in which they were added.
+    refusal : why it is open for looking only and what to do, for a person; "" if it is open for writing.
+
+    Raises
+    ------
+    ProjectError : there is no project, it is damaged or of a newer version, or writing was demanded and
+        another window writes it, or the disk allows none.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, write: bool | None = None):
+        self.folder = Path(folder).expanduser().absolute()
+        self._file = read_file(self.folder)
+        self._lock = ProjectLock(self.folder) if write is not False else None
+        self.refusal = "it was opened for looking only" if self._lock is None else self._lock.refusal
+        if write and self.refusal:
+            raise ProjectError(self.refusal)
+        self.busy = threading.RLock()  # held while something is saved
+        try:
+            self._file = read_file(self.folder)  # it may have changed until the lock was had
+            if self.writable:
+                remove_unfinished(self.folder)
+            self.images = tuple(ProjectImage(self, record) for record in self._file.images)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str]) -> Self:
+        """Make an empty project and open it for writing.
+
+        Raises
+        ------
+        WriteError : the folder is there and not empty, or cannot be made. ProjectError : see the class.
+        """
+        place = Path(folder).expanduser().absolute()
+        make_folder(place)
+        if any(place.iterdir()):
+            raise WriteError(f"{place} is there and not empty; open it, or choose another name")
+        write_file(place, ProjectFile())
+        return cls(place, write=True)
+
+    def __enter__(self) -> Self:
+        """Return the project itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let others write the project, once a save in another thread is done; what is not saved is lost."""
+        with self.busy:
+            self.refusal = self.refusal or f"{self.folder.name} was closed; open it again to change it"
+            if self._lock is not None:
+                self._lock.release()
+
+    @property
+    def writable(self) -> bool:
+        """Whether it is open for writing."""
+        return not self.refusal
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a person should know: why it cannot be changed, damage, images that are gone or changed."""
+        found = (self.refusal, *(image.notice() for image in self.images))
+        return tuple(text for text in found if text)
+
+    def refer_to(
+        self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
+    ) -> ImageReference:
+        """Return a reference to an image, for add_steps; z, t and series as in io.read.
+
+        Raises
+        ------
+        ProjectError : it cannot be read.
+        """
+        return refer_to(path, self.folder, z=z, t=t, series=series)
+
+    def add_steps(
+        self,
+        reference: ImageReference,
+        labels: Plane,
+        verified: Plane | None = None,
+        *,
+        modality: Modality,
+        recipe: Recipe | None = None,
+    ) -> Generator[Progress, None, ProjectImage]:
+        """Add an image with its labels.
+
+        Parameters
+        ----------
+        reference : see refer_to.
+        labels : (Y, X) whole numbers, 0 is background; NumPy, zarr or dask. Not changed.
+        verified : (Y, X) bool, where a person has checked the pixels; None: nowhere.
+        recipe : of the segmentation that the labels came from.
+
+        Returns
+        -------
+        The image, which is in `images` now. If this is stopped before, nothing of it is left; if it is
+        killed, or the project cannot name it, a folder that does not count.
+
+        Raises
+        ------
+        ProjectError : it is open for looking only, or has this image. LabelsError : the arrays do not fit.
+        ReadError, WriteError
+        """
+        self.require_writable()
+        path, _ = reference.find(self.folder)
+        if any(image.find()[0] == path and _same_plane(image, reference) for image in self.images):
+            raise ProjectError(f"{path.name} is in the project already; correct it there")
+        image = read(path, z=reference.z, t=reference.t, series=reference.series)
+        shape = image.shape_yx
+        check_shapes(shape, labels, labels if verified is None else verified)
+        record = ImageRecord(
+            id=f"image-{self._free_number():04d}",
+            reference=reference,
+            shape_yx=shape,
+            pixel_size_um=image.pixel_size_um,
+            modality=modality,
+            recipe=recipe,
+        )
+
+        known: dict[Block, bytes] = {}
+
+        def content(region: Region) -> Pair:
+            numbers = as_labels(labels[region.slices])
+            checked = np.zeros(numbers.shape, bool) if verified is None else as_mask(verified[region.slices])
+            known.update(digests(region, numbers, checked))
+            return numbers, checked
+
+        folder = self.folder / record.id
+        try:
+            make_folder(folder / "journal")
+            yield from write_base_steps(base_path(folder, 1), shape, record.pixel_size_um, content)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with self.busy:
+            self.require_writable()
+            self.put(record)
+            added = ProjectImage(self, record, known)
+            self.images = (*self.images, added)
+        return added
+
+    def require_writable(self) -> None:
+        """Raise ProjectError unless it is open for writing."""
+        if self.refusal:
+            raise ProjectError(f"{self.folder.name} cannot be changed: {self.refusal}")
+
+    def current(self, image_id: str) -> ImageRecord:
+        """Return what project.json says of an image now.
+
+        Raises
+        ------
+        ProjectError : it cannot be read, or the image is not there any more.
+        """
+        file = self._file if self.writable else read_file(self.folder)
+        record = file.record(image_id)
+        if record is None:
+            raise ProjectError(f"{self.folder} has no {image_id} any more; open it again")
+        return record
+
+    def put(self, record: ImageRecord) -> None:
+        """Write what project.json says of an image.
+
+        Raises
+        ------
+        WriteError : the disk refuses; what was there stays.
+        """
+        with self.busy:
+            file = self._file.updated(record)
+            write_file(self.folder, file)
+            self._file = file
+
+    def _free_number(self) -> int:
+        """Return a number that no image has, listed or not: a folder that is there is never reused."""
+        names = [*(image.record.id for image in self.images), *(p.name for p in self.folder.glob("image-*"))]
+        digits = [name.removeprefix("image-") for name in names]
+        return max((int(text) for text in digits if text.isdigit()), default=0) + 1
+
+
+def _same_plane(image: ProjectImage, reference: ImageReference) -> bool:
+    return all(getattr(image.record.reference, n) == getattr(reference, n) for n in ("z", "t", "series"))

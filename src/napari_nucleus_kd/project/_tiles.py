@@ -1,0 +1,162 @@
+"""Which tiles of an image are learnt from, and which are kept to judge by; and what in them teaches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import cc3d
+import fastremap
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_nucleus_kd.types import LabelArray, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TILE_PX = 256  # edge of a tile, about: an image is cut into equal ones
+MARGIN_PX, MAX_MARGIN_PX = 32, 128  # of context around a tile that is learnt from
+_EACH, _TUNE_EACH, _TUNE = 5, 10, 3  # one tile in five judges, one in ten watches training
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Role(StrEnum):
+    """What a tile is for: the splits of an index."""
+
+    TRAIN = "train"
+    TUNE = "tune"
+    VAL = "val"
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A part of an image's grid."""
+
+    region: Region
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """What is written of a tile.
+
+    Attributes
+    ----------
+    region : of the image; larger than the tile if it is learnt from.
+    labels : (Y, X) int32, each connected piece has a number of its own.
+    valid : (Y, X) bool, what teaches; None: everything.
+    numbers : of the nuclei that teach, or judge; as counted in the whole image.
+    loose : pieces that share the number of another one, of nuclei that lie in the region as a whole.
+    """
+
+    region: Region
+    labels: LabelArray
+    valid: BoolArray | None
+    numbers: frozenset[int]
+    loose: int
+
+
+def tiles_of(shape_yx: tuple[int, int], offset: int) -> Iterator[Tile]:
+    """Return the grid of an image with the role of each tile.
+
+    The roles follow from the place alone, so that what was once kept to judge by is never learnt from, also
+    after more was verified. They are spread like a knight's moves: any 2 x 3 or 1 x 5 tiles hold one that
+    judges.
+
+    Parameters
+    ----------
+    offset : of the roles; images of one tile take turns.
+    """
+    rows, columns = (_edges(length) for length in shape_yx)
+    for i in range(len(rows) - 1):
+        for j in range(len(columns) - 1):
+            place = i + 2 * j - offset
+            role = Role.TUNE if place % _TUNE_EACH == _TUNE else Role.TRAIN
+            role = Role.VAL if place % _EACH == 0 else role
+            yield Tile(Region(rows[i], columns[j], rows[i + 1], columns[j + 1]), role)
+
+
+def _edges(length: int) -> list[int]:
+    count = max(1, round(length / TILE_PX))
+    return [length * i // count for i in range(count + 1)]
+
+
+class Verified:
+    """The labels of an image, and which of them are verified well enough to teach.
+
+    A nucleus teaches only if all its pixels are verified, or the edge of what is verified would teach a wrong
+    shape; and only if it does not reach into a tile that judges.
+
+    Parameters
+    ----------
+    labels : (Y, X) int32. Not changed.
+    verified : (Y, X) bool. Not changed.
+    """
+
+    def __init__(self, labels: LabelArray, verified: BoolArray, tiles: list[Tile]):
+        self._labels: LabelArray = fastremap.renumber(labels)[0].astype(np.int32, copy=False)
+        self._verified = verified
+        self._boxes = ndimage.find_objects(self._labels)
+        count = len(self._boxes) + 1
+        area = np.bincount(self._labels.ravel(), minlength=count)
+        self._teaches = np.bincount(self._labels[verified], minlength=count) == area
+        for tile in tiles:
+            if tile.role is Role.VAL:
+                self._teaches[fastremap.unique(self._labels[tile.region.slices])] = False
+        self._teaches[0] = True
+
+    def judging(self, tile: Tile) -> Crop | None:
+        """Return a tile to judge by: it is verified completely and has nuclei; None otherwise."""
+        labels = self._labels[tile.region.slices]
+        if not self._verified[tile.region.slices].all() or not labels.any():
+            return None
+        return self._crop(tile.region, labels, None)
+
+    def teaching(self, tile: Tile) -> Crop | None:
+        """Return a tile to learn from, with context around it that does not teach; None if nothing does.
+
+        The context goes as far as the nuclei of the tile reach, within limits; one that reaches further
+        does not teach. Labels of nuclei that do not teach are left out.
+        """
+        inside = self._labels[tile.region.slices]
+        numbers = fastremap.unique(inside[self._verified[tile.region.slices]])
+        numbers = [int(n) for n in numbers if n and self._teaches[n]]
+        region = self._with_context(tile.region, numbers)
+        numbers = [n for n in numbers if _holds(region, self._boxes[n - 1])]
+        around = self._labels[region.slices]
+        teaching = np.isin(around, numbers)
+        valid = np.zeros(around.shape, bool)
+        core = tile.region.within(region).slices
+        valid[core] = self._verified[tile.region.slices] & (teaching[core] | (inside == 0))
+        if not valid.any():
+            return None
+        return self._crop(region, np.where(teaching, around, 0), None if valid.all() else valid)
+
+    def _with_context(self, tile: Region, numbers: list[int]) -> Region:
+        sides = []
+        for axis, (start, stop) in enumerate(((tile.y0, tile.y1), (tile.x0, tile.x1))):
+            boxes = [self._boxes[n - 1][axis] for n in numbers]
+            low = min([start - MARGIN_PX, *(box.start for box in boxes)])
+            high = max([stop + MARGIN_PX, *(box.stop for box in boxes)])
+            length = self._labels.shape[axis]
+            sides.append((max(0, low, start - MAX_MARGIN_PX), min(length, high, stop + MAX_MARGIN_PX)))
+        (y0, y1), (x0, x1) = sides
+        return Region(y0, x0, y1, x1)
+
+    def _crop(self, region: Region, labels: LabelArray, valid: BoolArray | None) -> Crop:
+        numbers = frozenset(int(n) for n in fastremap.unique(labels) if n)
+        pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=8).astype(np.int32)
+        owner = np.zeros(int(pieces.max(initial=0)) + 1, np.int32)
+        owner[pieces.ravel()] = labels.ravel()
+        counts = Counter(owner[1:].tolist())
+        loose = sum(counts[n] - 1 for n in numbers if _holds(region, self._boxes[n - 1]))
+        return Crop(region, pieces, valid, numbers, loose)
+
+
+def _holds(region: Region, box: tuple[slice, slice]) -> bool:
+    y, x = box
+    return bool(region.y0 <= y.start and y.stop <= region.y1 and region.x0 <= x.start and x.stop <= region.x1)

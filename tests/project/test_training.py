@@ -1,0 +1,257 @@
+"""What a person verified becomes training data: exactly that, and nothing that judges is learnt from."""
+
+import csv
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import ProjectError, SettingsError, WriteError
+from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_valid, true_labels
+from napari_nucleus_kd.io import read
+from napari_nucleus_kd.project import Project, Role, tiles_of, training_steps
+from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.settings import CropSettings
+from napari_nucleus_kd.types import Modality, finish
+
+SHAPE = (780, 1030)  # 3 x 4 tiles
+
+
+@pytest.fixture(scope="module")
+def labels(draw):
+    """Nuclei all over the image; one reaches across the margin of its tile."""
+    drawn = draw(*SHAPE)[1]
+    bar = np.s_[300:306, 60:500]
+    drawn[np.isin(drawn, np.unique(drawn[bar]))] = 0
+    drawn[bar] = drawn.max() + 1
+    return drawn
+
+
+def make(folder, labels, verified, modality=Modality.FLUORESCENCE, pixels=None, recipe=None, **how):
+    """Return the open project of an image whose pixels tell where they are."""
+    if pixels is None:
+        pixels = np.arange(labels.size, dtype=np.uint32).reshape(labels.shape)
+    tifffile.imwrite(folder / "i.ome.tif", pixels, ome=True, **{"photometric": "minisblack", **how})
+    project = Project.create(folder / "i.nucleus-kd")
+    reference = project.refer_to(folder / "i.ome.tif")
+    finish(project.add_steps(reference, labels, verified, modality=modality, recipe=recipe))
+    return project
+
+
+def export(folder, labels, verified, **options):
+    with make(folder, labels, verified, **options) as project:
+        return finish(training_steps(project, folder / "data"))
+
+
+def crops(data, split):
+    """Yield labels, valid pixels and their places in the image, for each row."""
+    for row in read_splits(data.index).get(split, []):
+        place = np.unravel_index(np.asarray(read(row.image).pixels[0]), SHAPE)
+        found = read_labels(row.labels)
+        yield found, np.ones(found.shape, bool) if row.valid is None else read_valid(row.valid), place
+
+
+def judged_tiles(shape=SHAPE):
+    mask = np.zeros(shape, bool)
+    for tile in tiles_of(shape, 1):
+        mask[tile.region.slices] |= tile.role is Role.VAL
+    return mask
+
+
+def test_exactly_what_is_verified_teaches(tmp_path, labels):
+    verified = np.zeros(SHAPE, bool)
+    verified[100:690, 40:1000] = True
+    data = export(tmp_path, labels, verified)
+    area, seen = np.bincount(labels.ravel()), np.bincount(labels[verified], minlength=labels.max() + 1)
+    whole = area == seen
+    whole[np.unique(labels[judged_tiles()])] = False
+    whole[[0, labels.max()]] = True, False  # the long one
+    wanted = verified & whole[labels] & ~judged_tiles()
+    taught = np.zeros(SHAPE, int)
+    for split in ("train", "tune"):
+        for found, valid, place in crops(data, split):
+            taught[place] += valid
+            assert max(found.shape) <= 512
+            mine = np.unique(labels[place][found > 0])
+            for number in mine:  # whole, and apart from the others
+                inside = labels[place] == number
+                assert inside.sum() == area[number]
+                assert len(np.unique(found[inside])) == 1
+            assert ((found > 0) == np.isin(labels[place], mine)).all()
+            assert not (found[valid] > 0)[labels[place][valid] == 0].any()
+            assert ((found > 0) == (labels[place] > 0))[valid].all()
+    np.testing.assert_array_equal(taught, wanted)
+    assert data.taught == len(np.unique(labels[wanted])) - 1
+
+
+def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):
+    verified = np.ones(SHAPE, bool)
+    verified[-1, -1] = False
+    data = export(tmp_path, labels, verified)
+    judged = np.zeros(SHAPE, bool)
+    for found, _, place in crops(data, "val"):
+        judged[place] = True
+        np.testing.assert_array_equal(found > 0, labels[place] > 0)
+    assert judged.any() and not judged[-1, -1]
+    assert (judged <= judged_tiles()).all()
+    rows = read_splits(data.index)
+    for row in rows["val"]:
+        assert row.valid is None and true_labels(row).max() > 5
+    assert data.judged == len(np.unique(labels[judged])) - 1
+    assert check_rows([*rows["train"], *rows["tune"]], rows["val"]) == []
+    assert data.notes == ()
+    shared = {row.image for row in rows["train"]} & {row.image for row in rows["tune"]}
+    assert not shared
+
+
+def test_it_can_be_trained_on(tmp_path, labels):
+    verified = np.ones(SHAPE, bool)
+    pixels = (100 + 50 * (labels > 0)).astype(np.uint8)
+    data = export(tmp_path, labels, verified, pixels=pixels)
+    for split in ("train", "tune", "val"):
+        samples = load_index(data.index, split)
+        assert samples and all(sample.source == "i" for sample in samples)
+    batches = Batches(load_index(data.index, "train"), CropSettings(crop_px=64, batch=4), seed=0)
+    valid = sum(batches[step].valid.sum() for step in range(4))
+    foreground = sum((batches[step].maps[:, :1] * batches[step].valid).sum() for step in range(4))
+    assert 0 < foreground < valid
+
+
+def test_more_verified_never_teaches_what_judged(tmp_path, labels):
+    verified = np.zeros(SHAPE, bool)
+    judged = []
+    for i, right in enumerate((400, 800, SHAPE[1])):
+        verified[:, :right] = True
+        (tmp_path / f"{i}").mkdir()
+        data = export(tmp_path / f"{i}", labels, verified)
+        taught = np.zeros(SHAPE, bool)
+        for split in ("train", "tune"):
+            for _, valid, place in crops(data, split):
+                taught[place] |= valid
+        mask = np.zeros(SHAPE, bool)
+        for _, _, place in crops(data, "val"):
+            mask[place] = True
+        judged.append(mask)
+        assert not (taught & np.logical_or.reduce(judged)).any()
+    assert (judged[0] <= judged[1]).all() and (judged[1] <= judged[2]).all() and judged[2].any()
+
+
+def test_too_little_to_judge_by_is_said(tmp_path, labels):
+    verified = np.zeros(SHAPE, bool)
+    verified[520:700, 300:500] = True
+    data = export(tmp_path, labels, verified)
+    rows = read_splits(data.index)
+    assert data.judged == 0 and "val" not in rows
+    assert "nothing can be judged: 0 verified nuclei" in data.notes[0]
+    assert "watched on what it learns from" in data.notes[1]
+    assert [row.image for row in rows["train"]] == [row.image for row in rows["tune"]]
+    assert check_rows(rows["train"], []) == [] and data.taught > 10
+
+
+def test_any_two_by_three_tiles_hold_one_that_judges():
+    for offset in range(1, 6):
+        roles = [tile.role for tile in tiles_of((256 * 10, 256 * 10), offset)]
+        judges = np.array([role is Role.VAL for role in roles]).reshape(10, 10)
+        for y in range(9):
+            for x in range(8):
+                assert judges[y : y + 2, x : x + 3].any()
+        assert judges.mean() == 0.2
+    single = [next(tiles_of((200, 300), offset)).role for offset in range(1, 11)]
+    assert single.count(Role.VAL) == 2 and single.count(Role.TUNE) == 1
+
+
+@pytest.mark.parametrize("area", [np.s_[0:0, 0:0], np.s_[200:203, 200:203], np.s_[260:520, 0:257]])
+def test_nothing_to_learn_from_is_an_error_and_leaves_nothing(tmp_path, labels, area):
+    """The last area is a tile that judges."""
+    verified = np.zeros(SHAPE, bool)
+    verified[area] = True
+    assert area[0].stop != 520 or verified[judged_tiles()].any()
+    with pytest.raises(ProjectError, match="no nucleus is completely verified"):
+        export(tmp_path, labels, verified)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["i.nucleus-kd", "i.ome.tif"]
+
+
+def test_loose_pieces_are_told_and_can_be_read(tmp_path, labels):
+    spoilt = labels.copy()
+    number = spoilt[600:640, 600:640].max()
+    spoilt[520:522, 560:562], spoilt[640:642, 700:702] = number, number
+    data = export(tmp_path, spoilt, np.ones(SHAPE, bool))
+    assert "2 pieces share the number of another one" in data.notes[0]
+    rows = read_splits(data.index)
+    assert check_rows([*rows["train"], *rows["tune"]], rows["val"]) == []
+
+
+@pytest.mark.parametrize("channels", [None, (2, 0), ("CD3",)])
+def test_channels_are_those_of_the_recipe(tmp_path, labels, channels):
+    names = ["DAPI", "CD3", "Histone H3"]
+    pixels = np.stack([(labels > 0) * np.uint16(1000 * i) + 7 for i in (1, 2, 3)]).astype(np.uint16)
+    recipe = None if channels is None else Recipe(channels=channels)
+    data = export(
+        tmp_path, labels, np.ones(SHAPE, bool), pixels=pixels, recipe=recipe,
+        metadata={"axes": "CYX", "Channel": {"Name": names}, "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm",
+                  "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"},
+    )  # fmt: skip
+    wanted = {None: [1007, 3007], (2, 0): [3007, 1007], ("CD3",): [2007]}[channels]
+    for row in read_splits(data.index)["train"]:
+        image = read(row.image)
+        assert [int(plane.max().compute()) for plane in image.pixels] == wanted
+        assert image.pixel_size_um == pytest.approx(0.5) and not image.rgb
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colour_pictures_stay_so(tmp_path, labels, dtype):
+    pixels = np.stack([200 - (labels > 0) * np.int64(100 + i) for i in (1, 2, 3)], -1).astype(dtype)
+    data = export(
+        tmp_path, labels, np.ones(SHAPE, bool), pixels=pixels, modality=Modality.HE, photometric="rgb"
+    )
+    (row, *_) = read_splits(data.index)["train"]
+    assert row.modality is Modality.HE
+    image = read(row.image)
+    assert image.rgb and image.pixels.dtype == dtype
+    assert [int(plane.min().compute()) for plane in image.pixels] == [99, 98, 97]
+
+
+def test_a_nuclear_channel_that_nobody_named_is_asked_for(tmp_path, labels):
+    pixels = np.zeros((2, *SHAPE), np.uint8)
+    with pytest.raises(SettingsError, match="no channel is named like a nuclear stain"):
+        export(tmp_path, labels, np.ones(SHAPE, bool), pixels=pixels, metadata={"axes": "CYX"})
+
+
+def test_several_images_share_an_index(tmp_path, draw):
+    with Project.create(tmp_path / "p.nucleus-kd") as project:
+        for i in range(6):
+            pixels, labels = draw(200, 220, seed=i)
+            tifffile.imwrite(tmp_path / f"{i}.tif", pixels, photometric="minisblack")
+            reference = project.refer_to(tmp_path / f"{i}.tif")
+            verified = np.full(labels.shape, i != 1)
+            finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
+        data = finish(training_steps(project, tmp_path / "data"))
+    with data.index.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = {split: sorted({r["image"] for r in rows if r["split"] == split}) for split in ("train", "val")}
+    assert names["val"] == ["images/image-0005_y0_x0.ome.tif"]
+    assert names["train"] == [f"images/image-000{i}_y0_x0.ome.tif" for i in (1, 3, 4, 6)]
+    assert all(row["valid"] == "" for row in rows)  # they are verified to their borders
+
+
+def test_a_missing_image_or_a_used_folder_stops_it(tmp_path, labels):
+    with make(tmp_path, labels, np.ones(SHAPE, bool)) as project:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "mine.txt").write_text("mine")
+        with pytest.raises(WriteError, match="data is there and not empty"):
+            finish(training_steps(project, tmp_path / "data"))
+        assert (tmp_path / "data" / "mine.txt").read_text() == "mine"
+        (tmp_path / "i.ome.tif").unlink()
+        with pytest.raises(ProjectError, match=r"i\.ome\.tif is not there any more"):
+            finish(training_steps(project, tmp_path / "other"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "i.nucleus-kd"]
+
+
+def test_stopping_leaves_nothing(tmp_path, labels):
+    with make(tmp_path, labels, np.ones(SHAPE, bool)) as project:
+        steps = training_steps(project, tmp_path / "data")
+        for _ in range(4):
+            next(steps)
+        steps.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["i.nucleus-kd", "i.ome.tif"]
