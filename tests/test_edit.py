@@ -149,6 +149,12 @@ def test_small_and_border_nuclei_are_found_and_removed():
     assert np.array_equal(after, np.where(labels == 1, 1, 0))
 
 
+def test_the_extent_of_a_nucleus_is_tight():
+    assert edit.extent(TWO, (40, 61)) == Region(28, 53, 53, 74)
+    with pytest.raises(EditError, match="no nucleus"):
+        edit.extent(TWO, (0, 0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -79,8 +79,8 @@ class Adder:
         across = _diameter(mask)
         if across > _LARGEST * typical:
             raise EditError(
-                f"what the model sees at this point is {across:.0f} px across, a typical nucleus {typical:.0f}; "
-                "draw its outline instead"
+                f"what the model sees at this point is {across:.0f} px across, a typical nucleus "
+                f"{typical:.0f}; draw its outline instead"
             )
         free = mask & ~taken(window)
         if free.sum() < _FREE * mask.sum():

@@ -120,8 +120,10 @@ def target_of(viewer: ViewerModel) -> Target:
         raise EditError("Select the Labels layer with the nuclei to correct in the list of layers.")
     if type(layer).__name__ != "Labels":
         raise EditError(_other_kind(layer))
-    if reason := unchangeable(layer):
+    if reason := in_file(layer):
         raise EditError(reason)
+    if not layer.editable:
+        raise EditError(f"“{layer.name}” is locked against changes; set its editable to True.")
     if not layer.visible:
         raise EditError(f"“{layer.name}” is hidden; show it with the eye in the list of layers.")
     if viewer.dims.ndisplay != 2:
@@ -143,8 +145,8 @@ def _other_kind(layer: Layer) -> str:
     return f"“{layer.name}” is a layer of kind {kind}, which has no nuclei to correct; {remedy}."
 
 
-def unchangeable(layer: Labels) -> str:
-    """Say why the pixels of a Labels layer cannot be changed; "" if they can."""
+def in_file(layer: Labels) -> str:
+    """Say why the pixels of a Labels layer cannot be changed unless they are copied; "" if they can."""
     words = f"“{layer.name}” cannot be changed: "
     remedy = "; copy it to memory and correct the copy."
     if layer.multiscale:
@@ -156,13 +158,26 @@ def unchangeable(layer: Labels) -> str:
     writeable = data.flags.writeable if isinstance(data, np.ndarray) else not data.read_only
     if not writeable:
         return f"{words}its file was opened for reading only{remedy}"
-    if not layer.editable:
-        return f"“{layer.name}” is locked against changes; set its editable to True."
     return ""
 
 
-def image_under(target: Target, session: Session) -> tuple[Image, tuple[int, int]]:
-    """Return the image that labels belong to, and where their first pixel lies in it.
+@dataclass(frozen=True, eq=False, slots=True)
+class Under:
+    """The image that labels belong to.
+
+    Attributes
+    ----------
+    corner : where the first pixel of the labels lies in it.
+    key : tells images and planes of them apart.
+    """
+
+    image: Image
+    corner: tuple[int, int]
+    key: tuple[Any, ...]
+
+
+def image_under(target: Target, session: Session) -> Under:
+    """Return the image that labels belong to.
 
     Raises
     ------
@@ -174,7 +189,8 @@ def image_under(target: Target, session: Session) -> tuple[Image, tuple[int, int
             "there is no image to look at under these nuclei; open it, or draw the outline of the nucleus"
         )
     image = source.opened or to_image(source, session.viewer)
-    axes, _ = shown_index(source.layers[0], session.viewer)
+    layer = source.layers[0]
+    axes, point = shown_index(layer, session.viewer)
     placed = None if axes is None else [_image_pixel(target, source, axes, at) for at in _CORNER]
     if placed is None or not np.allclose(np.subtract(placed, placed[0]), _CORNER, atol=_SAME_GRID):
         raise EditError(
@@ -182,7 +198,8 @@ def image_under(target: Target, session: Session) -> tuple[Image, tuple[int, int
             "draw the outline of the nucleus"
         )
     y, x = placed[0]
-    return image, (round(y), round(x))
+    hidden = tuple(at for axis, at in enumerate(point) if axes is None or axis not in axes)
+    return Under(image, (round(y), round(x)), (source.key, id(layer.data), hidden))
 
 
 _CORNER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))

@@ -1,0 +1,313 @@
+"""Correcting labels in the window: tools on the selected layer, each correction one step to undo."""
+
+from __future__ import annotations
+
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets._asking import Asking
+from napari_nucleus_kd.widgets._bindings import Bindings
+from napari_nucleus_kd.widgets._numbers import Numbers
+from napari_nucleus_kd.widgets._removal import Removal
+from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Gesture, Tool
+from napari_nucleus_kd.widgets._visits import Visits
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.edit import Edit
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._target import Target
+    from napari_nucleus_kd.widgets._tools import Path
+
+STEP = "correct"
+_LEFT = 1  # button of the mouse
+_ARMED_MODE, _MOVING_MODE = "pick", "pan_zoom"  # in napari's pick mode a drag does not move the view
+
+
+class Corrections:
+    """The tools of one session; keys and mouse are bound while a widget of them is shown.
+
+    Signals
+    -------
+    changed : what the widgets show: the layer, the tool in hand, what was done last.
+    drawn : the stroke so far in pixels of the canvas (x, y), and whether it is closed; empty at its end.
+    """
+
+    changed = Signal()
+    drawn = Signal(tuple, bool)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.layer: Labels | None = None
+        self.refusal = ""
+        self.armed: Tool | None = None
+        self.said = ""
+        self.asking = Asking(self)
+        self.removal = Removal(self)
+        self.visits = Visits(self)
+        self._views = 0
+        self._numbers: Numbers | None = None
+        self._bindings: Bindings | None = None
+        self._mode = _MOVING_MODE
+        self._selected = 0
+        self._moving = False
+
+    # Widgets come and go
+
+    def attach(self) -> None:
+        """Count a widget in that is shown; with the first one keys and mouse are bound."""
+        self._views += 1
+        if self._views == 1:
+            viewer = self.session.viewer
+            viewer.layers.selection.events.active.connect(self._follow)
+            viewer.dims.events.connect(self._follow)
+            self._follow()
+
+    def detach(self) -> None:
+        """Count a widget out; with the last one nothing is bound any more."""
+        self._views -= 1
+        if self._views:
+            return
+        self._let_go()
+        viewer = self.session.viewer_if_there
+        if viewer is not None:
+            viewer.layers.selection.events.active.disconnect(self._follow)
+            viewer.dims.events.disconnect(self._follow)
+
+    def _follow(self, event: Any = None) -> None:
+        """Turn to the layer that is selected now."""
+        active = self.session.viewer.layers.selection.active
+        if active is not None and PASSING_KEY in active.metadata:
+            return
+        try:
+            layer, refusal = target_of(self.session.viewer).layer, ""
+        except EditError as error:
+            layer, refusal = None, str(error)
+        if layer is self.layer and refusal == self.refusal:
+            return
+        if layer is not self.layer:
+            self._let_go()
+            if layer is not None:
+                self._take(layer)
+            self.said = ""
+            self._forgive()
+        self.refusal = refusal
+        self.changed.emit()
+
+    def _take(self, layer: Labels) -> None:
+        self.layer = layer
+        if self._numbers is None or self._numbers.layer is not layer:
+            self._drop_numbers()
+            self._numbers = Numbers(layer, self.session)
+        self._bindings = Bindings(layer)
+        for tool in TOOLS:
+            for key in filter(None, (tool.key, tool.also)):
+                self._bindings.bind(key, partial(_pressed, self, tool))
+        self._bindings.listen(self._on_drag, self._on_double_click)
+        layer.events.mode.connect(self._on_mode)
+        for emitter in (layer.events.visible, layer.events.editable, layer.events.data):
+            emitter.connect(self._follow)
+        layer.events.data.connect(self.visits.forget)
+        layer.events.paint.connect(self.visits.on_paint)
+
+    def _let_go(self) -> None:
+        """Leave the layer as it was found."""
+        self.disarm()
+        self.removal.cancel()
+        self.visits.forget()
+        layer, self.layer = self.layer, None
+        if layer is not None:
+            layer.events.mode.disconnect(self._on_mode)
+            for emitter in (layer.events.visible, layer.events.editable, layer.events.data):
+                emitter.disconnect(self._follow)
+            layer.events.data.disconnect(self.visits.forget)
+            layer.events.paint.disconnect(self.visits.on_paint)
+        if self._bindings is not None:
+            self._bindings.release()
+            self._bindings = None
+        viewer = self.session.viewer_if_there
+        if not self._views or viewer is None or layer not in viewer.layers:
+            self._drop_numbers()
+
+    def _drop_numbers(self) -> None:
+        if self._numbers is not None:
+            self._numbers.close()
+            self._numbers = None
+
+    # The tool in hand
+
+    def press(self, tool: Tool) -> None:
+        """Do what the key of a tool does: act where the cursor is, or take the tool in hand."""
+        if tool.at_once:
+            self.act(tool, [self.visits.cursor()])
+        else:
+            self.choose(tool)
+
+    def choose(self, tool: Tool) -> None:
+        """Do what the button of a tool does: take it in hand, or put it away."""
+        if self.layer is None:
+            self.changed.emit()  # the button springs back
+        elif tool in (PREVIOUS, NEXT):
+            self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
+        elif self.armed is tool:
+            self.disarm()
+        else:
+            self._arm(tool)
+
+    def _arm(self, tool: Tool) -> None:
+        layer, bindings = self.layer, self._bindings
+        if layer is None or bindings is None:
+            return
+        self.disarm()
+        self._mode, self._selected = str(layer.mode), layer.selected_label
+        layer.mode = _ARMED_MODE
+        self.armed = tool
+        bindings.bind("Escape", lambda _: self.disarm())
+        bindings.bind("Space", self._move_view)
+        self.changed.emit()
+
+    def disarm(self) -> None:
+        """Put the tool away; the layer goes back to the mode that it had."""
+        layer, tool, self.armed = self.layer, self.armed, None
+        if layer is None or tool is None or self._bindings is None:
+            return
+        self._bindings.free("Escape")
+        self._bindings.free("Space")
+        if str(layer.mode) == _ARMED_MODE:
+            layer.mode = self._mode
+        self.drawn.emit((), False)
+        self.changed.emit()
+
+    def _on_mode(self, event: Any) -> None:
+        if self.armed is not None and not self._moving:
+            self.disarm()  # the person took one of napari's tools
+
+    def _move_view(self, layer: Labels) -> Generator[None, None, None]:
+        """Let drags move the view while the key is held."""
+        self._moving = True
+        layer.mode = _MOVING_MODE
+        yield
+        if self.armed is not None:
+            layer.mode = _ARMED_MODE
+        self._moving = False
+
+    # The mouse
+
+    def _on_drag(self, layer: Labels, event: Any) -> Generator[None, None, None]:
+        tool = self.armed
+        if tool is None or self._moving or event.button != _LEFT:
+            return
+        world, canvas = [tuple(event.position)], [tuple(event.pos)]
+        yield
+        while event.type == "mouse_move":
+            world.append(tuple(event.position))
+            canvas.append(tuple(event.pos))
+            if self.armed is tool and not tool.at_once:
+                self.drawn.emit(*_shape(tool, canvas))
+            yield
+        world.append(tuple(event.position))
+        self.drawn.emit((), False)
+        if not layer.selected_label:  # napari picked the background; painting would then erase
+            layer.selected_label = self._selected
+        if self.armed is tool:  # not put away meanwhile
+            self.act(tool, world)
+
+    def _on_double_click(self, layer: Labels, event: Any) -> None:
+        # The second of two quick clicks comes as this alone.
+        if self.armed is not None and self.armed.at_once and not self._moving and event.button == _LEFT:
+            self.act(self.armed, [tuple(event.position)])
+
+    # Corrections
+
+    def act(self, tool: Tool, path: list[tuple[float, ...]]) -> None:
+        """Use a tool along a path in the world; a problem stands in the widget."""
+
+        def use(target: Target) -> None:
+            points: Path = [target.at(position) for position in path]
+            if tool in (ADD, BOX):
+                self.asking.ask(target, points, in_box=tool is BOX)
+            elif tool.change is not None:
+                self.apply(target, tool.change(target.labels, points, self.fresh), tool.word)
+
+        self._guarded(use)
+
+    def fresh(self) -> int:
+        """Return a number that no nucleus has.
+
+        Raises
+        ------
+        EditError : it is not known yet, or no layer is in hand.
+        """
+        if self._numbers is None:
+            raise EditError("no layer is in hand; select a Labels layer")
+        return self._numbers.fresh()
+
+    def apply(self, target: Target, change: Edit, word: str) -> None:
+        """Make a correction in the layer, and select the nucleus that it was about."""
+        if len(change.rows):
+            target.apply(change)
+        if change.number:
+            target.layer.selected_label = self._selected = change.number
+        self.say(f"{word}: {_outcome(change)}")
+
+    def say(self, text: str) -> None:
+        """Tell what was done."""
+        self._forgive()
+        self.said = text
+        self.changed.emit()
+
+    def undo(self) -> None:
+        """Take back the newest step of the layer in hand, painting included."""
+        if self.layer is not None:
+            self.layer.undo()
+
+    def _guarded(self, work: Any) -> None:
+        try:
+            work(target_of(self.session.viewer))
+        except EditError as error:
+            self.complain(str(error))
+        except Exception as error:  # a fault of ours or of the layer's data: no traceback over the canvas
+            self.said = ""
+            details = "".join(traceback.format_exception(error))
+            self.session.workspace.problem = Problem.from_error(STEP, error, details)
+            self.changed.emit()
+
+    def complain(self, text: str) -> None:
+        """Say in the widget why something cannot be done."""
+        self.said = ""
+        self.session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
+        self.changed.emit()
+
+    def _forgive(self) -> None:
+        problem = self.session.workspace.problem
+        if problem is not None and problem.step == STEP:
+            self.session.workspace.problem = None
+
+
+def _pressed(corrections: Corrections, tool: Tool, _: Labels) -> None:
+    corrections.press(tool)
+
+
+def _shape(tool: Tool, canvas: list[tuple[float, ...]]) -> tuple[tuple[tuple[float, ...], ...], bool]:
+    """Return what a gesture draws: corners, and whether the last is joined to the first."""
+    if tool.gesture is Gesture.BOX:
+        (x0, y0), (x1, y1) = canvas[0][:2], canvas[-1][:2]
+        return ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), True
+    return tuple(canvas), tool.gesture is Gesture.OUTLINE
+
+
+def _outcome(change: Edit) -> str:
+    if not len(change.rows):
+        return "nothing to change there."
+    parts = len(set(change.after.tolist()) - set(change.before.tolist()) - {0})
+    split = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
+    return f"{split}{len(change.rows)} px changed."
