@@ -81,10 +81,16 @@ class Asking:
             self._next()
         self._corrections.say("Looking for the nucleus…")
 
+    def forget(self) -> None:
+        """Let go of what was asked; the question under way is answered to nobody."""
+        del self.waiting[1:], self._questions[1:]
+
     def _recipe(self, target: Target) -> Recipe:
         """Return the recipe that the labels were made with, of other labels that of the next run."""
         recipe: Recipe | None = target.layer.metadata.get(RECIPE_KEY)
-        return self._corrections.session.runs.settled_recipe() if recipe is None else recipe
+        if recipe is None:
+            recipe = self._corrections.session.runs.settled_recipe()
+        return recipe.model_copy(update={"region": None})  # which changes with the view, and does not matter
 
     def _opened(self, under: Under, recipe: Recipe) -> Adder:
         """Return what asks the model; in the thread. The last one is kept, with the model open."""

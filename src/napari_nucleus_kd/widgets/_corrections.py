@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from functools import partial
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -19,16 +19,18 @@ from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
     from napari_nucleus_kd.edit import Edit
+    from napari_nucleus_kd.widgets._bindings import KeySlot
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._target import Target
     from napari_nucleus_kd.widgets._tools import Path
 
 STEP = "correct"
+_TELLING = ("visible", "editable", "data")  # events after which a layer may be another case
 _LEFT = 1  # button of the mouse
 _ARMED_MODE, _MOVING_MODE = "pick", "pan_zoom"  # in napari's pick mode a drag does not move the view
 
@@ -60,6 +62,8 @@ class Corrections:
         self._mode = _MOVING_MODE
         self._selected = 0
         self._moving = False
+        self._steady = False
+        self._watched: Layer | None = None
 
     # Widgets come and go
 
@@ -77,7 +81,9 @@ class Corrections:
         self._views -= 1
         if self._views:
             return
+        self.asking.forget()
         self._let_go()
+        self._watch(None)
         viewer = self.session.viewer_if_there
         if viewer is not None:
             viewer.layers.selection.events.active.disconnect(self._follow)
@@ -86,8 +92,9 @@ class Corrections:
     def _follow(self, event: Any = None) -> None:
         """Turn to the layer that is selected now."""
         active = self.session.viewer.layers.selection.active
-        if active is not None and PASSING_KEY in active.metadata:
+        if self._steady or (active is not None and PASSING_KEY in active.metadata):
             return
+        self._watch(active)
         try:
             layer, refusal = target_of(self.session.viewer).layer, ""
         except EditError as error:
@@ -103,6 +110,26 @@ class Corrections:
         self.refusal = refusal
         self.changed.emit()
 
+    def _watch(self, layer: Layer | None) -> None:
+        """Hear when the selected layer becomes one that can be corrected, or none."""
+        former, self._watched = self._watched, layer
+        if layer is former:
+            return
+        for name in _TELLING:
+            if former is not None:
+                getattr(former.events, name).disconnect(self._follow)
+            if layer is not None:
+                getattr(layer.events, name).connect(self._follow)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Stay with the layer in hand while others are added and selected."""
+        self._steady = True
+        try:
+            yield
+        finally:
+            self._steady = False
+
     def _take(self, layer: Labels) -> None:
         self.layer = layer
         if self._numbers is None or self._numbers.layer is not layer:
@@ -111,11 +138,9 @@ class Corrections:
         self._bindings = Bindings(layer)
         for tool in TOOLS:
             for key in filter(None, (tool.key, tool.also)):
-                self._bindings.bind(key, partial(_pressed, self, tool))
+                self._bindings.bind(key, self._slot(tool))
         self._bindings.listen(self._on_drag, self._on_double_click)
         layer.events.mode.connect(self._on_mode)
-        for emitter in (layer.events.visible, layer.events.editable, layer.events.data):
-            emitter.connect(self._follow)
         layer.events.data.connect(self.visits.forget)
         layer.events.paint.connect(self.visits.on_paint)
 
@@ -127,8 +152,6 @@ class Corrections:
         layer, self.layer = self.layer, None
         if layer is not None:
             layer.events.mode.disconnect(self._on_mode)
-            for emitter in (layer.events.visible, layer.events.editable, layer.events.data):
-                emitter.disconnect(self._follow)
             layer.events.data.disconnect(self.visits.forget)
             layer.events.paint.disconnect(self.visits.on_paint)
         if self._bindings is not None:
@@ -151,6 +174,12 @@ class Corrections:
             self.act(tool, [self.visits.cursor()])
         else:
             self.choose(tool)
+
+    def _slot(self, tool: Tool) -> KeySlot:
+        def press(layer: Labels) -> None:  # napari wants what has a __name__
+            self.press(tool)
+
+        return press
 
     def choose(self, tool: Tool) -> None:
         """Do what the button of a tool does: take it in hand, or put it away."""
@@ -270,6 +299,11 @@ class Corrections:
         if self.layer is not None:
             self.layer.undo()
 
+    def redo(self) -> None:
+        """Make again the step that was taken back last."""
+        if self.layer is not None:
+            self.layer.redo()
+
     def _guarded(self, work: Any) -> None:
         try:
             work(target_of(self.session.viewer))
@@ -293,10 +327,6 @@ class Corrections:
             self.session.workspace.problem = None
 
 
-def _pressed(corrections: Corrections, tool: Tool, _: Labels) -> None:
-    corrections.press(tool)
-
-
 def _shape(tool: Tool, canvas: list[tuple[float, ...]]) -> tuple[tuple[tuple[float, ...], ...], bool]:
     """Return what a gesture draws: corners, and whether the last is joined to the first."""
     if tool.gesture is Gesture.BOX:
@@ -310,4 +340,4 @@ def _outcome(change: Edit) -> str:
         return "nothing to change there."
     parts = len(set(change.after.tolist()) - set(change.before.tolist()) - {0})
     split = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
-    return f"{split}{len(change.rows)} px changed."
+    return f"{split}{len(change.rows)} px² changed."

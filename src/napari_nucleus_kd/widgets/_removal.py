@@ -77,7 +77,8 @@ class Removal:
             self._corrections.say(f"There are no nuclei {what}.")
             return
         self.offered, self.what, self._target, self._change = count, what, target, change
-        self._shown = _show_passing(self._corrections.session.viewer, target, mask)
+        with self._corrections.steady():
+            self._shown = _show_passing(self._corrections.session.viewer, target, mask)
         for emitter in self._watched(target.layer):
             emitter.connect(self._on_changed)
         self._corrections.session.viewer.layers.events.removed.connect(self._on_removed)

@@ -161,21 +161,15 @@ TOOLS = (
     PREVIOUS,
     NEXT,
 )
-UNDO_KEY, REDO_KEY, HELP_KEY = "Ctrl+Z", "Ctrl+Shift+Z", "?"
+UNDO_KEY, REDO_KEY, HELP_KEY = "Ctrl+Z", "Ctrl+⇧Z", "?"
+_STROKES = ", ".join(tool.word for tool in TOOLS if tool.gesture not in (Gesture.CLICK, Gesture.NONE))
+ABOUT_KEYS = f"Keys act on the nucleus under the cursor; {_STROKES} wait for a stroke."
 
 
 def key_help() -> list[tuple[str, str]]:
     """Return every key and what it does, made from the table that binds them."""
-    rows = []
-    for tool in TOOLS:
-        keys = f"{tool.shown_key} or {tool.also}" if tool.also else tool.shown_key
-        where = {
-            Gesture.CLICK: " (under the cursor)",
-            Gesture.NONE: "",
-        }.get(tool.gesture, f": {tool.ask[:1].lower()}{tool.ask[1:]}")
-        rows.append((keys, f"{tool.word}{where}"))
     return [
-        *rows,
+        *((f"{t.shown_key} or {t.also}" if t.also else t.shown_key, t.does) for t in TOOLS),
         ("Esc", "Put the chosen tool away"),
         ("Space", "Hold it to move the view while a tool is chosen"),
         (UNDO_KEY, "Undo, together with what was painted"),

@@ -51,11 +51,9 @@ class Visits:
     def go(self, target: Target, step: int) -> None:
         """Go to the next nucleus, or with -1 to the previous one; the first time find out where they are."""
         if self._places is None or self._plane != target.key:
-            self.forget()
-            self._plane, self._wanted = target.key, step
-            self._corrections.session.run_beside(
-                place_steps(target.labels), partial(self._found, target, self._looks), step="correct"
-            )
+            if not self._wanted or self._plane != target.key:
+                self._look(target)
+            self._wanted = step
             self._corrections.say("Looking where the nuclei are…")
             return
         found = self._places.beside(int(target.layer.selected_label), step, target.labels)
@@ -66,6 +64,20 @@ class Visits:
         self._show(target, place)
         target.layer.selected_label = number
         self._corrections.say(f"Nucleus {number}")
+
+    def _look(self, target: Target) -> None:
+        self.forget()
+        self._plane, look = target.key, self._looks
+        self._corrections.session.run_beside(
+            place_steps(target.labels),
+            partial(self._found, target, look),
+            ended=partial(self._ended, look),
+            step="correct",
+        )
+
+    def _ended(self, look: int) -> None:
+        if look == self._looks:
+            self._wanted = 0
 
     def _found(self, target: Target, look: int, places: dict[int, Place]) -> None:
         if look != self._looks:

@@ -16,7 +16,7 @@ from napari_nucleus_kd.widgets._corrections import STEP
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._stroke import StrokeView, canvas_of
-from napari_nucleus_kd.widgets._tools import HELP_KEY, TOOLS, UNDO_KEY, Tool, key_help
+from napari_nucleus_kd.widgets._tools import ABOUT_KEYS, HELP_KEY, REDO_KEY, TOOLS, UNDO_KEY, Tool, key_help
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -52,13 +52,16 @@ class CorrectWidget(StepWidget):
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
         self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
         self.undo.clicked.connect(self.corrections.undo)
+        self.redo = QPushButton(f"Redo ({REDO_KEY})")
+        self.redo.setToolTip(f"Make again what was taken back last ({REDO_KEY})")
+        self.redo.clicked.connect(self.corrections.redo)
         self.hint = WordsLabel()
         self.said = WordsLabel()
         self.problem = ProblemBox(self, STEP)
         self.below = QSpinBox()
         self.below.setRange(1, 1_000_000)
         self.below.setValue(_SMALL_PX)
-        self.below.setPrefix("below ")
+        self.below.setPrefix("< ")
         self.below.setSuffix(" px²")
         self.below.setToolTip("Area in pixels below which nuclei are removed")
         self.small = QPushButton("Small…")
@@ -94,11 +97,15 @@ class CorrectWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        for place, button in enumerate((*self.buttons.values(), self.undo)):
+        buttons = list(self.buttons.values())
+        buttons.insert(-2, self.undo)  # above Redo, in the last column
+        for place, button in enumerate((*buttons, self.redo)):
             grid.addWidget(button, *divmod(place, _COLUMNS))
         for column in range(_COLUMNS):
             grid.setColumnStretch(column, 1)
-        for button in (self.undo, self.small, self.border, self.keep, self.copy):
+        for button in (self.undo, self.redo):
+            button.setStyleSheet(TOOL_STYLE)
+        for button in (self.undo, self.redo, self.small, self.border, self.keep, self.copy):
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tools = QWidget()
         inner = QVBoxLayout(self.tools)
@@ -161,6 +168,7 @@ class CorrectWidget(StepWidget):
             button.setChecked(corrections.armed is tool)
         self.hint.setText("" if layer is None else _hint(corrections.armed))
         self.said.setText(corrections.said)
+        self.said.setVisible(self.problem.isHidden())  # an empty line keeps what is below in its place
         if removal.offered:
             found = _words.count(removal.offered, "nucleus", "nuclei")
             self.task.button.setText(f"Remove {found} {removal.what}")
@@ -222,4 +230,4 @@ def _key_table() -> WordsLabel:
         f"<tr><td><b>{escape(key)}</b>&nbsp;&nbsp;</td><td>{escape(what)}</td></tr>"
         for key, what in key_help()
     )
-    return WordsLabel(f"<table>{lines}</table>", Qt.TextFormat.RichText)
+    return WordsLabel(f"{escape(ABOUT_KEYS)}<table>{lines}</table>", Qt.TextFormat.RichText)
