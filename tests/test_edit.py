@@ -150,7 +150,7 @@ def test_small_and_border_nuclei_are_found_and_removed():
 
 
 def test_the_extent_of_a_nucleus_is_tight():
-    assert edit.extent(TWO, (40, 61)) == Region(28, 53, 53, 74)
+    assert edit.extent(TWO, (15, 90)) == Region(7, 82, 24, 99)
     with pytest.raises(EditError, match="no nucleus"):
         edit.extent(TWO, (0, 0))
 

@@ -17,7 +17,7 @@ from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.widgets import _copying, _numbers
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, source_key
 from napari_nucleus_kd.widgets._removal import LAYER_NAME
-from napari_nucleus_kd.widgets._tools import ADD, BOX, TOOLS, key_help
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, key_help
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 BY_WORD = {tool.word: tool for tool in TOOLS}
@@ -467,6 +467,37 @@ def test_an_answer_for_a_layer_that_is_gone_is_dropped(widget, missed, viewer, s
     settle(session)
     np.testing.assert_array_equal(layer.data, before)
     assert not session.corrections.asking.waiting
+
+
+# From one to the next
+
+
+def test_the_next_nucleus_may_be_new_changed_gone_or_back(widget, viewer, session, settle, act):
+    layer = viewer.add_labels(LABELS.copy())
+
+    def tour(tool=NEXT):
+        seen = []
+        for _ in range(len(np.unique(layer.data)) - 1):
+            widget.corrections.choose(tool)
+            settle(session)
+            seen.append(layer.selected_label)
+        return seen
+
+    assert tour() == [2, 5, 3, 4, 1], "from left to right, from 1 on"
+    assert tour(PREVIOUS) == [4, 3, 5, 2, 1]
+    for _ in range(3):
+        act("Shrink", (15, 90))  # the pixel that was known of it is gone
+    act("Delete", (40, 61))
+    act("Split", (20, 40), (60, 40))
+    layer.paint((70, 20), 99)
+    assert sorted(tour()) == [1, 3, 4, 5, 6, 99]
+    for _ in range(3):
+        layer.undo()
+    assert sorted(tour()) == [1, 2, 3, 4, 5]
+    layer.data = np.zeros_like(LABELS)
+    widget.corrections.choose(NEXT)
+    settle(session)
+    assert "no nucleus" in widget.said.text()
 
 
 # Keys

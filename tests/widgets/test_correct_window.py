@@ -289,11 +289,13 @@ def test_a_large_layer_stays_responsive(shown, qtbot):
 
 def test_help_is_a_key_away_and_the_dock_fits(person, shown, qtbot):
     widget = person.widget
+    shown.window._qt_window.activateWindow()
+    qtbot.waitUntil(lambda: QApplication.activeWindow() is not None)
     assert widget.keys.content.isHidden()
-    qtbot.keyClick(person.native, "?", SHIFT)
+    qtbot.keyClick(person.native, Qt.Key.Key_Question, SHIFT)
     assert not widget.keys.content.isHidden()
     assert widget.minimumSizeHint().width() <= 380
-    qtbot.keyClick(person.native, "?", SHIFT)
+    qtbot.keyClick(person.native, Qt.Key.Key_Question)
     assert widget.keys.content.isHidden()
 
 

@@ -82,7 +82,7 @@ class Removal:
         for emitter in self._watched(target.layer):
             emitter.connect(self._on_changed)
         self._corrections.session.viewer.layers.events.removed.connect(self._on_removed)
-        self._corrections.say("")
+        self._corrections.say("They are marked in orange-red; zoom out to see them all.")
 
     def confirm(self) -> None:
         """Remove what is shown, as one correction."""

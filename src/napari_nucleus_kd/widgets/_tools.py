@@ -69,7 +69,7 @@ ADD = Tool(
     "Add here",
     "A",
     Gesture.CLICK,
-    "Add the nucleus that the model sees at a point, even if it is not sure of it",
+    "Add the nucleus that the model sees at a point",
     "Click on the nucleus that is missing",
 )
 BOX = Tool(
@@ -79,15 +79,15 @@ BOX = Tool(
     "Add the one nucleus that the model sees in a box",
     "Drag a box around the nucleus that is missing",
 )
-PREVIOUS = Tool("Previous", "Shift-N", Gesture.NONE, "Go to the previous nucleus and select it")
-NEXT = Tool("Next", "N", Gesture.NONE, "Go to the next nucleus, in reading order, and select it")
+PREVIOUS = Tool("Previous", "Shift-N", Gesture.NONE, "Go to the previous nucleus")
+NEXT = Tool("Next", "N", Gesture.NONE, "Go to the next nucleus, line by line")
 
 TOOLS = (
     Tool(
         "Merge",
         "G",
         Gesture.STROKE,
-        "Make one nucleus of all that a stroke crosses; it gets the number of the first",
+        "Make one nucleus of all that a stroke crosses",
         "Drag from one nucleus into another",
         lambda labels, path, _: edit.merge(labels, path),
     ),
@@ -95,7 +95,7 @@ TOOLS = (
         "Split",
         "S",
         Gesture.STROKE,
-        "Cut a nucleus along a stroke; the largest part keeps the number",
+        "Cut a nucleus along a stroke",
         "Drag across the nucleus to cut",
         lambda labels, path, fresh: edit.split(labels, path, fresh()),
     ),
@@ -128,7 +128,7 @@ TOOLS = (
         "Smooth",
         "T",
         Gesture.CLICK,
-        "Smooth the outline of a nucleus (by a Gaussian of 2 px)",
+        "Smooth an outline (Gaussian of 2 px)",
         _CLICK_ONE,
         lambda labels, path, _: edit.smooth(labels, path[0]),
     ),
@@ -136,7 +136,7 @@ TOOLS = (
         "Grow",
         ".",
         Gesture.CLICK,
-        "Make a nucleus 1 px wider on every side; others keep their pixels",
+        "Make a nucleus 1 px wider on every side",
         _CLICK_ONE,
         lambda labels, path, _: edit.grow(labels, path[0], 1),
     ),
@@ -162,8 +162,11 @@ TOOLS = (
     NEXT,
 )
 UNDO_KEY, REDO_KEY, HELP_KEY = "Ctrl+Z", "Ctrl+⇧Z", "?"
-_STROKES = ", ".join(tool.word for tool in TOOLS if tool.gesture not in (Gesture.CLICK, Gesture.NONE))
-ABOUT_KEYS = f"Keys act on the nucleus under the cursor; {_STROKES} wait for a stroke."
+_STROKES = [tool.word for tool in TOOLS if tool.gesture not in (Gesture.CLICK, Gesture.NONE)]
+ABOUT_KEYS = (
+    "Keys act on the nucleus under the cursor; "
+    f"{', '.join(_STROKES[:-1])} and {_STROKES[-1]} wait for a stroke."
+)
 
 
 def key_help() -> list[tuple[str, str]]:

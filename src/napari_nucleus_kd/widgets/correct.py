@@ -129,7 +129,8 @@ class CorrectWidget(StepWidget):
         self.follow(self.corrections.drawn, self._draw)
         self.follow(self.session.view_changed, self._refresh_glass)
         self.follow(self.workspace.events.activity, self._on_activity)
-        self.add_shortcut(HELP_KEY, self.show_keys)
+        for keys in (HELP_KEY, f"Shift+{HELP_KEY}"):  # some keyboards need Shift for it, and some say so
+            self.add_shortcut(keys, self.show_keys)
         # The callable must not hold the widget: it runs when the widget is already gone.
         self._shown: list[StrokeView | None] = []
         self.destroyed.connect(partial(_leave, self.corrections, self._shown))
