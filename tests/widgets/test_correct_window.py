@@ -92,6 +92,7 @@ def shown(make_napari_viewer, qtbot):
     viewer.window._qt_window.resize(1200, 800)
     session = session_of(viewer)
     session.workspace.set_recipe(segmenter="classical")
+    qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
     yield viewer
     qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
 
@@ -117,7 +118,7 @@ def test_keys_act_under_the_cursor_and_undo_goes_with_painting(person, shown):
     assert heard
     layer.paint((80, 150), 9)  # napari's own brush
     painted = layer.data.copy()
-    assert (painted == 9).sum() > 10 or (painted != deleted).any()
+    assert (painted == 9).sum() > 10
     person.move((100, 50))
     person.key(Qt.Key.Key_Period)
     grown = painted.copy()
@@ -174,7 +175,7 @@ def test_buttons_wait_for_clicks_also_quick_ones(person, shown):
     person.click((100, 50))
     person.qtbot.mouseDClick(person.native, LEFT, pos=person._pos((100, 50)))
     expected = LABELS.copy()
-    for _ in range(int((layer.data != LABELS).sum() > 0) + 1):
+    for _ in range(2):
         edit.grow(expected, (100, 50), 1).apply(expected)
     np.testing.assert_array_equal(layer.data, expected)
     assert camera_of(shown).zoom == zoom
@@ -283,7 +284,6 @@ def test_a_large_layer_stays_responsive(shown, qtbot):
             corrections.act(tool, [tuple(p) for p in path])
             best = min(best, time.perf_counter() - start)
         seconds[tool.word] = best
-    print(seconds)
     assert max(seconds.values()) < 0.1, seconds
 
 

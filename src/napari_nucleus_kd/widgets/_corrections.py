@@ -11,15 +11,16 @@ from psygnal import Signal
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets._asking import Asking
 from napari_nucleus_kd.widgets._bindings import Bindings
+from napari_nucleus_kd.widgets._hand import Hand
 from napari_nucleus_kd.widgets._numbers import Numbers
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Gesture, Tool
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Tool
 from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from napari.layers import Labels, Layer
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 STEP = "correct"
 _TELLING = ("visible", "editable", "data")  # events after which a layer may be another case
-_LEFT = 1  # button of the mouse
-_ARMED_MODE, _MOVING_MODE = "pick", "pan_zoom"  # in napari's pick mode a drag does not move the view
 
 
 class Corrections:
@@ -51,19 +50,21 @@ class Corrections:
         self.session = session
         self.layer: Labels | None = None
         self.refusal = ""
-        self.armed: Tool | None = None
         self.said = ""
+        self.hand = Hand(self)
         self.asking = Asking(self)
         self.removal = Removal(self)
         self.visits = Visits(self)
         self._views = 0
         self._numbers: Numbers | None = None
         self._bindings: Bindings | None = None
-        self._mode = _MOVING_MODE
-        self._selected = 0
-        self._moving = False
         self._steady = False
         self._watched: Layer | None = None
+
+    @property
+    def armed(self) -> Tool | None:
+        """The tool in hand."""
+        return self.hand.tool
 
     # Widgets come and go
 
@@ -139,26 +140,24 @@ class Corrections:
         for tool in TOOLS:
             for key in filter(None, (tool.key, tool.also)):
                 self._bindings.bind(key, self._slot(tool))
-        self._bindings.listen(self._on_drag, self._on_double_click)
-        layer.events.mode.connect(self._on_mode)
+        self.hand.over(layer, self._bindings)
         layer.events.data.connect(self.visits.forget)
         layer.events.paint.connect(self.visits.on_paint)
 
     def _let_go(self) -> None:
         """Leave the layer as it was found."""
-        self.disarm()
+        self.hand.leave()
         self.removal.cancel()
         self.visits.forget()
         layer, self.layer = self.layer, None
         if layer is not None:
-            layer.events.mode.disconnect(self._on_mode)
             layer.events.data.disconnect(self.visits.forget)
             layer.events.paint.disconnect(self.visits.on_paint)
         if self._bindings is not None:
             self._bindings.release()
             self._bindings = None
-        viewer = self.session.viewer_if_there
-        if not self._views or viewer is None or layer not in viewer.layers:
+        viewer, numbers = self.session.viewer_if_there, self._numbers
+        if not self._views or viewer is None or (numbers is not None and numbers.layer not in viewer.layers):
             self._drop_numbers()
 
     def _drop_numbers(self) -> None:
@@ -166,7 +165,7 @@ class Corrections:
             self._numbers.close()
             self._numbers = None
 
-    # The tool in hand
+    # Keys and buttons
 
     def press(self, tool: Tool) -> None:
         """Do what the key of a tool does: act where the cursor is, or take the tool in hand."""
@@ -188,72 +187,9 @@ class Corrections:
         elif tool in (PREVIOUS, NEXT):
             self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
         elif self.armed is tool:
-            self.disarm()
+            self.hand.drop()
         else:
-            self._arm(tool)
-
-    def _arm(self, tool: Tool) -> None:
-        layer, bindings = self.layer, self._bindings
-        if layer is None or bindings is None:
-            return
-        self.disarm()
-        self._mode, self._selected = str(layer.mode), layer.selected_label
-        layer.mode = _ARMED_MODE
-        self.armed = tool
-        bindings.bind("Escape", lambda _: self.disarm())
-        bindings.bind("Space", self._move_view)
-        self.changed.emit()
-
-    def disarm(self) -> None:
-        """Put the tool away; the layer goes back to the mode that it had."""
-        layer, tool, self.armed = self.layer, self.armed, None
-        if layer is None or tool is None or self._bindings is None:
-            return
-        self._bindings.free("Escape")
-        self._bindings.free("Space")
-        if str(layer.mode) == _ARMED_MODE:
-            layer.mode = self._mode
-        self.drawn.emit((), False)
-        self.changed.emit()
-
-    def _on_mode(self, event: Any) -> None:
-        if self.armed is not None and not self._moving:
-            self.disarm()  # the person took one of napari's tools
-
-    def _move_view(self, layer: Labels) -> Generator[None, None, None]:
-        """Let drags move the view while the key is held."""
-        self._moving = True
-        layer.mode = _MOVING_MODE
-        yield
-        if self.armed is not None:
-            layer.mode = _ARMED_MODE
-        self._moving = False
-
-    # The mouse
-
-    def _on_drag(self, layer: Labels, event: Any) -> Generator[None, None, None]:
-        tool = self.armed
-        if tool is None or self._moving or event.button != _LEFT:
-            return
-        world, canvas = [tuple(event.position)], [tuple(event.pos)]
-        yield
-        while event.type == "mouse_move":
-            world.append(tuple(event.position))
-            canvas.append(tuple(event.pos))
-            if self.armed is tool and not tool.at_once:
-                self.drawn.emit(*_shape(tool, canvas))
-            yield
-        world.append(tuple(event.position))
-        self.drawn.emit((), False)
-        if not layer.selected_label:  # napari picked the background; painting would then erase
-            layer.selected_label = self._selected
-        if self.armed is tool:  # not put away meanwhile
-            self.act(tool, world)
-
-    def _on_double_click(self, layer: Labels, event: Any) -> None:
-        # The second of two quick clicks comes as this alone.
-        if self.armed is not None and self.armed.at_once and not self._moving and event.button == _LEFT:
-            self.act(self.armed, [tuple(event.position)])
+            self.hand.take(tool)
 
     # Corrections
 
@@ -285,7 +221,7 @@ class Corrections:
         if len(change.rows):
             target.apply(change)
         if change.number:
-            target.layer.selected_label = self._selected = change.number
+            target.layer.selected_label = change.number
         self.say(f"{word}: {_outcome(change)}")
 
     def say(self, text: str) -> None:
@@ -325,14 +261,6 @@ class Corrections:
         problem = self.session.workspace.problem
         if problem is not None and problem.step == STEP:
             self.session.workspace.problem = None
-
-
-def _shape(tool: Tool, canvas: list[tuple[float, ...]]) -> tuple[tuple[tuple[float, ...], ...], bool]:
-    """Return what a gesture draws: corners, and whether the last is joined to the first."""
-    if tool.gesture is Gesture.BOX:
-        (x0, y0), (x1, y1) = canvas[0][:2], canvas[-1][:2]
-        return ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), True
-    return tuple(canvas), tool.gesture is Gesture.OUTLINE
 
 
 def _outcome(change: Edit) -> str:
