@@ -308,3 +308,49 @@ def test_in_the_workbench_keys_work_while_the_step_is_open(shown, qtbot):
     qtbot.waitUntil(lambda: bool(layer.keymap))
     workbench.folds[2].set_open(False)
     assert not layer.keymap
+
+
+def test_the_model_is_asked_by_a_key_and_by_a_box(shown, qtbot, settle, draw):
+    pixels, truth = draw(160, 200)
+    shown.add_image(pixels)
+    layer = shown.add_labels(np.zeros(truth.shape, np.int32))
+    person = Person(shown, qtbot)
+    settle(person.session)
+    person.look(80, 100)
+    first, second = np.unique(truth[60:120, 60:150])[1:3]
+    person.move(np.argwhere(truth == first).mean(axis=0))
+    person.key(Qt.Key.Key_A)
+    (glass,) = person.native.findChildren(StrokeView)
+    assert glass.isVisible() and "Looking" in person.widget.said.text()
+    (mark,) = glass.marks()
+    pos = person._pos(np.argwhere(truth == first).mean(axis=0))
+    assert abs(mark.x() - pos.x()) < 3 and abs(mark.y() - pos.y()) < 3
+    settle(person.session)
+    assert not glass.isVisible()
+    assert _iou(layer.data == 1, truth == first) > 0.6
+    person.key(Qt.Key.Key_A, SHIFT)
+    low, high = (f(np.argwhere(truth == second), axis=0) for f in (np.min, np.max))
+    person.drag(low - 2, low + 4, high + 2)
+    settle(person.session)
+    assert _iou(layer.data == 2, truth == second) > 0.6
+    person.key(Qt.Key.Key_A)  # under the mouse is what was just added, or its rim: no third one
+    settle(person.session)
+    person.widget.undo.click()
+    person.widget.undo.click()
+    assert not layer.data.any()
+
+
+def _iou(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+def test_closing_the_viewer_with_a_tool_in_hand_is_harmless(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    layer = viewer.add_labels(LABELS.copy())
+    person = Person(viewer, qtbot)
+    person.look(80, 100)
+    person.choose("Split")
+    person.session.corrections.removal.look_at_border()
+    viewer.close()
+    qtbot.waitUntil(lambda: not person.session.busy, timeout=10_000)
+    assert not layer.keymap
