@@ -30,7 +30,7 @@ GROUPS = {
     },
     2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
     3: {"segmenters"},
-    4: {"job", "ondisk", "pipeline", "train", "compare", "workspace", "evaluate"},
+    4: {"job", "ondisk", "pipeline", "add", "train", "compare", "workspace", "evaluate"},
     5: {"cli", "demo", "widgets"},
 }
 GROUP_OF = {part: group for group, parts in GROUPS.items() for part in parts}

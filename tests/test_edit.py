@@ -149,6 +149,12 @@ def test_small_and_border_nuclei_are_found_and_removed():
     assert np.array_equal(after, np.where(labels == 1, 1, 0))
 
 
+def test_the_extent_of_a_nucleus_is_tight():
+    assert edit.extent(TWO, (15, 90)) == Region(7, 82, 24, 99)
+    with pytest.raises(EditError, match="no nucleus"):
+        edit.extent(TWO, (0, 0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -279,6 +279,16 @@ def at_border(labels: Labels) -> list[int]:
     return [int(n) for n in np.unique(np.concatenate([edge.ravel() for edge in edges])) if n]
 
 
+def extent(labels: Labels, at: Point) -> Region:
+    """Return the smallest rectangle around the nucleus at a point.
+
+    Raises
+    ------
+    EditError : there is no nucleus at the point.
+    """
+    return _piece(labels, at, margin=0).window
+
+
 def _piece(labels: Labels, at: Point, margin: int = 2) -> _Piece:
     """Return the connected piece of the nucleus at a point, in a window with a margin around it."""
     y, x = (round(c) for c in at)

@@ -38,7 +38,12 @@ def test_every_command_leads_to_something(manifest):
 
 
 def test_the_widgets_stand_in_the_menus(manifest):
-    assert [w.display_name for w in manifest.contributions.widgets] == ["Workbench", "Open", "Segment"]
+    assert [w.display_name for w in manifest.contributions.widgets] == [
+        "Workbench",
+        "Open",
+        "Segment",
+        "Correct",
+    ]
 
 
 @pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)

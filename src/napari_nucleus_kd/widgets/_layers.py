@@ -97,17 +97,29 @@ def made_from(source: Source, layers: Iterable[Layer]) -> list[Layer]:
     return [layer for layer in layers if layer.metadata.get(FROM_KEY) == source.key]
 
 
-def shown_plane(source: Source, viewer: ViewerModel) -> Plane:
-    """Find the plane of a source that the viewer shows now."""
-    layer = source.layers[0]
+def shown_index(layer: Layer, viewer: ViewerModel) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
+    """Find what of a layer the viewer shows now.
+
+    Returns
+    -------
+    The two displayed axes of the layer, rising, None while volumes or other axes are shown; and the data
+    index on every axis, which may lie outside the data.
+    """
     ndim = layer.ndim
     offset = viewer.dims.ndim - ndim
     shown = sorted(axis - offset for axis in viewer.dims.displayed)
-    axes = (shown[0], shown[1]) if len(shown) == 2 and shown[0] >= 0 else (ndim - 2, ndim - 1)
-    shape = full_resolution(layer).shape
+    axes = (shown[0], shown[1]) if len(shown) == 2 and shown[0] >= 0 else None
     raw = np.rint(np.asarray(layer.world_to_data(np.asarray(viewer.dims.point)[-ndim:]))).astype(int)
-    point = tuple(int(np.clip(raw[axis], 0, shape[axis] - 1)) for axis in range(ndim))
-    return Plane(source, axes, point)
+    return axes, tuple(int(at) for at in raw)
+
+
+def shown_plane(source: Source, viewer: ViewerModel) -> Plane:
+    """Find the plane of a source that the viewer shows now."""
+    layer = source.layers[0]
+    axes, raw = shown_index(layer, viewer)
+    shape = full_resolution(layer).shape
+    point = tuple(int(np.clip(at, 0, size - 1)) for at, size in zip(raw, shape, strict=False))
+    return Plane(source, axes or (layer.ndim - 2, layer.ndim - 1), point)
 
 
 def camera_of(viewer: ViewerModel) -> Any:

@@ -101,7 +101,7 @@ class Runs(QObject):
         if refusal := self.refusal():
             self._session.workspace.problem = Problem("segment", refusal)
             return
-        recipe = self._settled_recipe()
+        recipe = self.settled_recipe()
         self._session.workspace.outcome = ""
         # Taken now: the person may scroll on to another plane while it runs.
         plane = _layers.shown_plane(source, self._session.viewer)
@@ -118,7 +118,7 @@ class Runs(QObject):
                 partial(self._show_stored, plane),
             )
 
-    def _settled_recipe(self) -> Recipe:
+    def settled_recipe(self) -> Recipe:
         """Return the chosen settings with the region and the modality that the window shows."""
         recipe, suggestion = self._session.workspace.recipe, self._session.workspace.suggestion
         shown: dict[str, Any] = {"region": self.region()}

@@ -11,6 +11,7 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps
+from napari_nucleus_kd.widgets._corrections import Corrections
 from napari_nucleus_kd.widgets._runs import Runs
 from napari_nucleus_kd.widgets._worker import one_step, run_in_thread
 from napari_nucleus_kd.workspace import Activity, Problem, Workspace
@@ -77,6 +78,7 @@ class Session:
         self._views = 0
         self._coming: list[LayerData] = []
         self.runs = Runs(self)
+        self.corrections = Corrections(self)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -99,6 +101,11 @@ class Session:
         if viewer is None:
             raise RuntimeError("the viewer of this session is gone")
         return viewer
+
+    @property
+    def viewer_if_there(self) -> Viewer | None:
+        """The viewer; None if it is gone."""
+        return self._viewer()
 
     @property
     def busy(self) -> bool:
@@ -203,7 +210,7 @@ class Session:
 
         Parameters
         ----------
-        step : whose widget shows a problem, "open" or "segment".
+        step : whose widget shows a problem, "open", "segment" or "correct".
         title : what is being done, for a person.
         done : called with the result in the GUI thread.
         plane_of : key of the source of which another plane is read; a newer wish for a plane of it takes its
@@ -240,11 +247,17 @@ class Session:
         steps: Generator[Progress, None, Any],
         done: Callable[[Any], None],
         ended: Callable[[], None] | None = None,
+        step: str = "segment",
     ) -> Job:
-        """Run a short job that nobody waits for; a problem stands in the workspace like any other."""
+        """Run a short job that nobody waits for; a problem stands in the workspace like any other.
+
+        Parameters
+        ----------
+        step : whose widget shows a problem.
+        """
 
         def failed(error: BaseException, details: str) -> None:
-            self.workspace.problem = Problem.from_error("segment", error, details)
+            self.workspace.problem = Problem.from_error(step, error, details)
 
         return self._start(steps, done, failed, None, ended)
 

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._parts import Fold
+from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
 from napari_nucleus_kd.widgets.segment import SegmentWidget
 
@@ -43,17 +44,32 @@ class SegmentDock(_Scrolled):
         super().__init__(self.step)
 
 
+class CorrectDock(_Scrolled):
+    """Correct the nuclei of the selected layer."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = CorrectWidget(napari_viewer)
+        super().__init__(self.step)
+
+
 class WorkbenchDock(_Scrolled):
-    """Open and Segment, one under the other, each under a heading that folds it."""
+    """Open, Segment and Correct, one under the other, each under a heading that folds it."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.open = OpenWidget(napari_viewer)
         self.segment = SegmentWidget(napari_viewer)
+        self.correct = CorrectWidget(napari_viewer)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 0, 4, 0)
         layout.setSpacing(0)
-        for number, (title, step) in enumerate((("Open", self.open), ("Segment", self.segment)), 1):
-            layout.addWidget(Fold(f"{number}  {title}", step, is_open=True))
+        # The keys of Correct work while it is open: a person opens it on purpose.
+        steps = (("Open", self.open, True), ("Segment", self.segment, True), ("Correct", self.correct, False))
+        self.folds = [
+            Fold(f"{number}  {title}", step, is_open=is_open)
+            for number, (title, step, is_open) in enumerate(steps, 1)
+        ]
+        for fold in self.folds:
+            layout.addWidget(fold)
         layout.addStretch(1)
         super().__init__(inner)

@@ -1,0 +1,271 @@
+"""Correcting labels in the window: tools on the selected layer, each correction one step to undo."""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets._asking import Asking
+from napari_nucleus_kd.widgets._bindings import Bindings
+from napari_nucleus_kd.widgets._hand import Hand
+from napari_nucleus_kd.widgets._numbers import Numbers
+from napari_nucleus_kd.widgets._removal import Removal
+from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Tool
+from napari_nucleus_kd.widgets._visits import Visits
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.layers import Labels, Layer
+
+    from napari_nucleus_kd.edit import Edit
+    from napari_nucleus_kd.widgets._bindings import KeySlot
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._target import Target
+    from napari_nucleus_kd.widgets._tools import Path
+
+STEP = "correct"
+_TELLING = ("visible", "editable", "data")  # events after which a layer may be another case
+
+
+class Corrections:
+    """The tools of one session; keys and mouse are bound while a widget of them is shown.
+
+    Signals
+    -------
+    changed : what the widgets show: the layer, the tool in hand, what was done last.
+    drawn : the stroke so far in pixels of the canvas (x, y), and whether it is closed; empty at its end.
+    """
+
+    changed = Signal()
+    drawn = Signal(tuple, bool)
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.layer: Labels | None = None
+        self.refusal = ""
+        self.said = ""
+        self.hand = Hand(self)
+        self.asking = Asking(self)
+        self.removal = Removal(self)
+        self.visits = Visits(self)
+        self._views = 0
+        self._numbers: Numbers | None = None
+        self._bindings: Bindings | None = None
+        self._steady = False
+        self._watched: Layer | None = None
+
+    @property
+    def armed(self) -> Tool | None:
+        """The tool in hand."""
+        return self.hand.tool
+
+    # Widgets come and go
+
+    def attach(self) -> None:
+        """Count a widget in that is shown; with the first one keys and mouse are bound."""
+        self._views += 1
+        if self._views == 1:
+            viewer = self.session.viewer
+            viewer.layers.selection.events.active.connect(self._follow)
+            viewer.dims.events.connect(self._follow)
+            self._follow()
+
+    def detach(self) -> None:
+        """Count a widget out; with the last one nothing is bound any more."""
+        self._views -= 1
+        if self._views:
+            return
+        self.asking.forget()
+        self._let_go()
+        self._watch(None)
+        viewer = self.session.viewer_if_there
+        if viewer is not None:
+            viewer.layers.selection.events.active.disconnect(self._follow)
+            viewer.dims.events.disconnect(self._follow)
+
+    def _follow(self, event: Any = None) -> None:
+        """Turn to the layer that is selected now."""
+        active = self.session.viewer.layers.selection.active
+        if self._steady or (active is not None and PASSING_KEY in active.metadata):
+            return
+        self._watch(active)
+        try:
+            layer, refusal = target_of(self.session.viewer).layer, ""
+        except EditError as error:
+            layer, refusal = None, str(error)
+        if layer is self.layer and refusal == self.refusal:
+            return
+        if layer is not self.layer:
+            self._let_go()
+            if layer is not None:
+                self._take(layer)
+            self.said = ""
+            self._forgive()
+        self.refusal = refusal
+        self.changed.emit()
+
+    def _watch(self, layer: Layer | None) -> None:
+        """Hear when the selected layer becomes one that can be corrected, or none."""
+        former, self._watched = self._watched, layer
+        if layer is former:
+            return
+        for name in _TELLING:
+            if former is not None:
+                getattr(former.events, name).disconnect(self._follow)
+            if layer is not None:
+                getattr(layer.events, name).connect(self._follow)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Stay with the layer in hand while others are added and selected."""
+        self._steady = True
+        try:
+            yield
+        finally:
+            self._steady = False
+
+    def _take(self, layer: Labels) -> None:
+        self.layer = layer
+        if self._numbers is None or self._numbers.layer is not layer:
+            self._drop_numbers()
+            self._numbers = Numbers(layer, self.session)
+        self._bindings = Bindings(layer)
+        for tool in TOOLS:
+            for key in filter(None, (tool.key, tool.also)):
+                self._bindings.bind(key, self._slot(tool))
+        self.hand.over(layer, self._bindings)
+        layer.events.data.connect(self.visits.forget)
+        layer.events.paint.connect(self.visits.on_paint)
+
+    def _let_go(self) -> None:
+        """Leave the layer as it was found."""
+        self.hand.leave()
+        self.removal.cancel()
+        self.visits.forget()
+        layer, self.layer = self.layer, None
+        if layer is not None:
+            layer.events.data.disconnect(self.visits.forget)
+            layer.events.paint.disconnect(self.visits.on_paint)
+        if self._bindings is not None:
+            self._bindings.release()
+            self._bindings = None
+        viewer, numbers = self.session.viewer_if_there, self._numbers
+        if not self._views or viewer is None or (numbers is not None and numbers.layer not in viewer.layers):
+            self._drop_numbers()
+
+    def _drop_numbers(self) -> None:
+        if self._numbers is not None:
+            self._numbers.close()
+            self._numbers = None
+
+    # Keys and buttons
+
+    def press(self, tool: Tool) -> None:
+        """Do what the key of a tool does: act where the cursor is, or take the tool in hand."""
+        if tool.at_once:
+            self.act(tool, [self.visits.cursor()])
+        else:
+            self.choose(tool)
+
+    def _slot(self, tool: Tool) -> KeySlot:
+        def press(layer: Labels) -> None:  # napari wants what has a __name__
+            self.press(tool)
+
+        return press
+
+    def choose(self, tool: Tool) -> None:
+        """Do what the button of a tool does: take it in hand, or put it away."""
+        if self.layer is None:
+            self.changed.emit()  # the button springs back
+        elif tool in (PREVIOUS, NEXT):
+            self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
+        elif self.armed is tool:
+            self.hand.drop()
+        else:
+            self.hand.take(tool)
+
+    # Corrections
+
+    def act(self, tool: Tool, path: list[tuple[float, ...]]) -> None:
+        """Use a tool along a path in the world; a problem stands in the widget."""
+
+        def use(target: Target) -> None:
+            points: Path = [target.at(position) for position in path]
+            if tool in (ADD, BOX):
+                self.asking.ask(target, points, in_box=tool is BOX)
+            elif tool.change is not None:
+                self.apply(target, tool.change(target.labels, points, self.fresh), tool.word)
+
+        self._guarded(use)
+
+    def fresh(self) -> int:
+        """Return a number that no nucleus has.
+
+        Raises
+        ------
+        EditError : it is not known yet, or no layer is in hand.
+        """
+        if self._numbers is None:
+            raise EditError("no layer is in hand; select a Labels layer")
+        return self._numbers.fresh()
+
+    def apply(self, target: Target, change: Edit, word: str) -> None:
+        """Make a correction in the layer, and select the nucleus that it was about."""
+        if len(change.rows):
+            target.apply(change)
+        if change.number:
+            target.layer.selected_label = change.number
+        self.say(f"{word}: {_outcome(change)}")
+
+    def say(self, text: str) -> None:
+        """Tell what was done."""
+        self._forgive()
+        self.said = text
+        self.changed.emit()
+
+    def undo(self) -> None:
+        """Take back the newest step of the layer in hand, painting included."""
+        if self.layer is not None:
+            self.layer.undo()
+
+    def redo(self) -> None:
+        """Make again the step that was taken back last."""
+        if self.layer is not None:
+            self.layer.redo()
+
+    def _guarded(self, work: Any) -> None:
+        try:
+            work(target_of(self.session.viewer))
+        except EditError as error:
+            self.complain(str(error))
+        except Exception as error:  # a fault of ours or of the layer's data: no traceback over the canvas
+            self.said = ""
+            details = "".join(traceback.format_exception(error))
+            self.session.workspace.problem = Problem.from_error(STEP, error, details)
+            self.changed.emit()
+
+    def complain(self, text: str) -> None:
+        """Say in the widget why something cannot be done."""
+        self.said = ""
+        self.session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
+        self.changed.emit()
+
+    def _forgive(self) -> None:
+        problem = self.session.workspace.problem
+        if problem is not None and problem.step == STEP:
+            self.session.workspace.problem = None
+
+
+def _outcome(change: Edit) -> str:
+    if not len(change.rows):
+        return "nothing to change there."
+    parts = len(set(change.after.tolist()) - set(change.before.tolist()) - {0})
+    split = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
+    return f"{split}{len(change.rows)} px² changed."

@@ -1,0 +1,161 @@
+"""Removing many nuclei at once: those that would go are shown first."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd import edit
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._layers import Plane, Source
+from napari_nucleus_kd.widgets._show import placed
+from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.edit import Edit
+    from napari_nucleus_kd.widgets._corrections import Corrections
+    from napari_nucleus_kd.widgets._target import Target
+
+LAYER_NAME = "nuclei that would go"
+_COLOR = "#d55e00"  # vermilion, seen by the colour-blind on all labels, which have none of it
+_OPACITY = 0.9
+
+
+class Removal:
+    """Looks for nuclei to remove in a thread, shows them, and removes them when the person says so.
+
+    Attributes
+    ----------
+    offered : number of nuclei that are shown and would go; 0 if none are.
+    what : which these are, in words.
+    """
+
+    def __init__(self, corrections: Corrections) -> None:
+        self._corrections = corrections
+        self.offered = 0
+        self.what = ""
+        self._change: Edit | None = None
+        self._target: Target | None = None
+        self._shown: Labels | None = None
+
+    def look_small(self, below_px: int) -> None:
+        """Look for nuclei with an area below this, px."""
+        self._look(partial(edit.small, below_px=below_px), f"below {below_px} px²")
+
+    def look_at_border(self) -> None:
+        """Look for nuclei that touch the border of the layer."""
+        self._look(edit.at_border, "at the border")
+
+    def _look(self, find: Callable[[Any], list[int]], what: str) -> None:
+        self.cancel()
+        session = self._corrections.session
+        try:
+            target = target_of(session.viewer)
+        except EditError as error:
+            self._corrections.complain(str(error))
+            return
+        session.run_main(
+            "correct",
+            f"Looking for nuclei {what}",
+            removal_steps(target.labels, find),
+            partial(self._offer, target, what),
+        )
+
+    def _offer(self, target: Target, what: str, found: tuple[int, Edit, Any]) -> None:
+        count, change, mask = found
+        if target.layer is not self._corrections.layer:
+            return
+        if not count:
+            self._corrections.say(f"There are no nuclei {what}.")
+            return
+        self.offered, self.what, self._target, self._change = count, what, target, change
+        with self._corrections.steady():
+            self._shown = _show_passing(self._corrections.session.viewer, target, mask)
+        for emitter in self._watched(target.layer):
+            emitter.connect(self._on_changed)
+        self._corrections.session.viewer.layers.events.removed.connect(self._on_removed)
+        self._corrections.say("They are marked in orange-red; zoom out to see them all.")
+
+    def confirm(self) -> None:
+        """Remove what is shown, as one correction."""
+        target, change, count = self._target, self._change, self.offered
+        self.cancel()
+        if target is None or change is None:
+            return
+        if not np.array_equal(np.asarray(target.labels[change.rows, change.cols]), change.before):
+            self._corrections.complain("the labels changed since these nuclei were found; look again")
+            return
+        self._corrections.apply(target, change, f"Removed {_words.count(count, 'nucleus', 'nuclei')}")
+
+    def cancel(self) -> None:
+        """Show them no more; nothing is removed."""
+        target, shown = self._target, self._shown
+        self.offered, self.what = 0, ""
+        self._target = self._change = self._shown = None
+        if target is not None:
+            for emitter in self._watched(target.layer):
+                emitter.disconnect(self._on_changed)
+        viewer = self._corrections.session.viewer_if_there
+        if shown is not None and viewer is not None:
+            viewer.layers.events.removed.disconnect(self._on_removed)
+            if shown in viewer.layers:
+                viewer.layers.remove(shown)
+        if target is not None:
+            self._corrections.changed.emit()
+
+    def _watched(self, layer: Labels) -> tuple[Any, ...]:
+        """Return what tells that labels, or the plane that is shown of them, changed; undo tells no other."""
+        return layer.events.paint, layer.events.data, layer.events.set_data
+
+    def _on_changed(self, event: Any) -> None:
+        self.cancel()
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._shown:
+            self.cancel()
+
+
+def removal_steps(
+    labels: Any, find: Callable[[Any], list[int]]
+) -> Generator[Progress, None, tuple[int, Edit, Any]]:
+    """Find the nuclei of a plane that would go.
+
+    Returns
+    -------
+    Their number, the correction that removes them, and (Y, X) uint8, 1 where they are.
+    """
+    yield Progress(0, 2, "Looking through the nuclei")
+    plane = np.asarray(labels[:, :])
+    numbers = find(plane)
+    yield Progress(1, 2, "Marking those that would go")
+    change = edit.remove(plane, numbers)
+    mask = np.zeros(plane.shape, np.uint8)
+    mask[change.rows, change.cols] = 1
+    return len(numbers), change, mask
+
+
+def _show_passing(viewer: Any, target: Target, mask: Any) -> Labels:
+    """Add a layer that marks nuclei for a moment; the layer in hand stays selected."""
+    from napari.layers import Labels
+    from napari.utils.colormaps import DirectLabelColormap
+
+    plane = Plane(Source("", target.layer.name, (target.layer,)), target.axes, target.point)
+    layer = Labels(
+        np.expand_dims(mask, plane.hidden),
+        name=LAYER_NAME,
+        colormap=DirectLabelColormap(color_dict={1: _COLOR, None: "transparent"}),
+        opacity=_OPACITY,
+        metadata={PASSING_KEY: True},
+        **placed(plane, None),
+    )
+    viewer.add_layer(layer)
+    viewer.layers.selection.active = target.layer
+    return layer
