@@ -63,7 +63,8 @@ def main() -> int:
     for name in names:
         facts[name]["ms"] = 1000 * statistics.median(seconds[name])
         facts[name]["metrics"] = _judge(name, args.index)
-    lines = [*_table(names, facts), "", *(_verdict(name, args.teacher, facts) for name in args.students)]
+    verdicts = [_verdict(name, args.teacher, facts) for name in args.students]
+    lines = [*_table(names, facts), *(line for verdict in verdicts for line in ("", verdict))]
     text = "".join(line + "\n" for line in lines)
     print(text)
     if args.report:
@@ -110,7 +111,7 @@ def _table(names: list[str], facts: dict) -> list[str]:
                 cells.append(
                     [f"{source}: {head}", *(f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in found)]
                 )
-    head = ["", *(f"{load_model(name).spec.name} {facts[name]['version']}" for name in names)]
+    head = ["", *(f"{Path(name).name} {facts[name]['version']}" for name in names)]
     return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells]]
 
 
@@ -126,7 +127,7 @@ def _verdict(name: str, teacher: str, facts: dict) -> str:
     if time <= _TENTH and kept[worst] >= _KEPT:
         met.append(f"at least {_KEPT:.0%} of the teacher's PQ on every source at a tenth of its time")
     return (
-        f"{load_model(name).spec.name}: {fewer:.1f} times fewer parameters, {time:.3f} of the time, "
+        f"{Path(name).name}: {fewer:.1f} times fewer parameters, {time:.3f} of the time, "
         f"{kept[worst]:.1%} of the PQ where it loses most ({worst}). "
         f"Goal met: {' and '.join(met) or 'none'}."
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import napari
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
+from skimage.data import immunohistochemistry
+from skimage.io import imsave
 
 from napari_nucleus_kd import workspace
 from napari_nucleus_kd.widgets._layers import camera_of
@@ -70,6 +72,17 @@ class Studio:
         """Show one sample alone."""
         self.viewer.layers.clear()
         self.session.open_sample(sample)
+        self._show_all()
+
+    def open_real_ihc(self) -> None:
+        """Show a photograph of stained tissue that comes with scikit-image."""
+        self.viewer.layers.clear()
+        path = Path(tempfile.mkdtemp()) / "immunohistochemistry.png"
+        imsave(path, immunohistochemistry(), check_contrast=False)
+        self.session.open(path)
+        self._show_all()
+
+    def _show_all(self) -> None:
         self.settle()
         self.viewer.reset_view()
         self.settle()
@@ -116,6 +129,9 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.viewer.theme = "light"
     studio.shoot("he_light")
     studio.viewer.theme = "dark"
+    studio.open_real_ihc()
+    studio.run()
+    studio.shoot("ihc")
     broken = Path(tempfile.mkdtemp()) / "broken.tif"
     broken.write_bytes(b"not an image")
     studio.session.open(broken)
