@@ -228,3 +228,9 @@ ModelFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the new model.", file_okay=False)
 ]
 Flips = Annotated[bool, typer.Option("--flips/--no-flips", help="Look at the three mirror pictures, too.")]
+ProjectFolder = Annotated[
+    Path, typer.Option("--project", file_okay=False, help="Folder of a project, NAME.nucleus-kd.")
+]
+FirstModel = Annotated[str, typer.Option("--model", help="Model to start from: a name, or its folder.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Another seed, another order of crops.")]
+InstallIt = Annotated[bool, typer.Option("--install", help="Install the new model when it is done.")]

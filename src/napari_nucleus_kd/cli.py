@@ -272,6 +272,28 @@ def distill(
 
 
 @app.command()
+def finetune(
+    project: options.ProjectFolder,
+    model: options.FirstModel,
+    output: options.RunFolder,
+    steps: options.Steps = None,
+    device: options.TrainDevice = None,
+    seed: options.Seed = None,
+    install: options.InstallIt = False,
+) -> None:
+    """Fine-tune a model on what is verified in a project, and compare it with the one before.
+
+    Given again with the same OUTPUT, a run that was stopped goes on.
+    """
+    from napari_nucleus_kd._cli_finetune import finetune_model
+    from napari_nucleus_kd.train.finetune import FinetuneSettings
+
+    given = {"steps": steps, "device": device, "seed": seed}
+    settings = FinetuneSettings(**{name: value for name, value in given.items() if value is not None})
+    finetune_model(project, model, output, settings, install=install)
+
+
+@app.command()
 def evaluate(
     data: options.Index,
     split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",

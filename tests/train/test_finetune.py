@@ -14,7 +14,7 @@ from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
 
 TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
-QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, device="cpu")
+QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, check_every=1, device="cpu")
 
 
 @pytest.fixture

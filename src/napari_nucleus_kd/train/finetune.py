@@ -41,6 +41,7 @@ class FinetuneSettings(Settings):
     )
     batch: int = Field(4, ge=1, description="Crops a step")
     crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
+    check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")
     seed: int = Field(0, ge=0, lt=2**32)
     device: str = Field("auto", pattern="^(auto|cpu|cuda|mps)$", description="What it is trained on")
 
@@ -65,6 +66,7 @@ class Tuned:
 
 
 _FEWEST_IMAGES = 3
+_WARMUP_STEPS = 10
 
 
 def finetune_steps(
@@ -167,11 +169,11 @@ def _settings(parent: Model, chosen: FinetuneSettings) -> TrainSettings:
         ),
         steps=chosen.steps,
         learning_rate=chosen.learning_rate,
-        warmup_steps=min(10, chosen.steps),
+        warmup_steps=_WARMUP_STEPS,
         average=0.95,
         seed=chosen.seed,
         workers=0,
-        check_every=max(1, chosen.steps // 10),
+        check_every=chosen.check_every,
         check_batches=2,
         device=chosen.device,
     )

@@ -1,0 +1,57 @@
+"""What `nucleus-kd finetune` does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+
+from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd.project import Project, training_steps
+from napari_nucleus_kd.train.finetune import accept, finetune_steps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_nucleus_kd.train.finetune import FinetuneSettings, Tuned
+
+
+def finetune_model(
+    project: Path, model: str, output: Path, settings: FinetuneSettings, *, install: bool
+) -> None:
+    """Fine-tune a model on what is verified in a project, say what it gained, and install it if wished.
+
+    What is verified is written into the run's folder once; a run that goes on learns from the same.
+    """
+    console, data = Console(), output / "data"
+    if (data / "index.csv").exists():
+        console.print("This run goes on with what was verified when it began.")
+    else:
+        with Project(project, write=False) as opened:
+            written = show(training_steps(opened, data), console)
+        for note in written.notes:
+            console.print(note, markup=False)
+        console.print(f"{written.taught} verified nuclei to learn from, {written.judged} to judge by.")
+    tuned = show(finetune_steps(model, data / "index.csv", output, settings), console)
+    console.print(_gain(tuned))
+    if install:
+        console.print(f"installed: {accept(tuned).spec.name}", markup=False)
+    else:
+        console.print(
+            f"To use it from now on: nucleus-kd models install {tuned.model.folder}", soft_wrap=True
+        )
+
+
+def _gain(tuned: Tuned) -> str:
+    """Return old and new PQ on the held-out tiles, in words."""
+    if not tuned.after:
+        return "Not judged: too little is verified to keep some of it for that."
+    before, after = (
+        float(np.mean([score.values["pq"] for score in scores])) for scores in (tuned.before, tuned.after)
+    )
+    text = f"PQ on {len(tuned.after)} tiles that it did not learn from: {after:.3f}, before {before:.3f}"
+    if tuned.gain is None:
+        return f"{text}; so few tiles say little."
+    mean, low, high = tuned.gain
+    return f"{text}; gain {mean:+.3f} (95%: {low:+.3f} to {high:+.3f})."
