@@ -63,6 +63,13 @@ def test_merge_of_nuclei_apart_bridges_them_along_the_stroke():
     assert_others_stay(TWO, after, {2, 3})
 
 
+def test_merge_along_a_stroke_that_leaves_the_image_bridges_along_its_border():
+    labels = disks((6, 20, 5), (6, 60, 5))
+    after = done(labels, edit.merge(labels, [(6, 20), (-8, 40), (6, 60)]))
+    assert_whole(after)
+    assert (after[labels > 0] == 1).all()
+
+
 def test_split_cuts_along_the_stroke():
     one = disks((40, 40, 12), (70, 80, 10))
     change = edit.split(one, [(40, 20), (40, 60)], fresh=7)

@@ -84,7 +84,8 @@ class Adder:
                 f"what the model sees at this point is {across:.0f} px across, a typical nucleus "
                 f"{typical:.0f}; draw its outline instead"
             )
-        free = mask & ~taken(window)
+        pieces = _pieces(mask & ~taken(window))
+        free: Mask = (pieces == pieces[y - window.y0, x - window.x0]) & (pieces > 0)
         if free.sum() < _FREE * mask.sum():
             raise EditError(
                 "the model sees only the rim of a nucleus that has a label already; grow or redraw that one"

@@ -100,8 +100,13 @@ def merge(labels: Labels, path: Sequence[Point]) -> Edit:
     ------
     EditError : the stroke crosses fewer than two nuclei.
     """
-    rows, cols = _stroke(path, labels.shape)
-    crossed = np.flatnonzero(_at(labels, rows, cols))
+    rows, cols = _line(path)
+    inside = _inside(rows, cols, labels.shape)
+    under = np.zeros(len(rows), labels.dtype)
+    under[inside] = _at(labels, rows[inside], cols[inside])
+    crossed = np.flatnonzero(under)
+    # Where it leaves the image it goes along the border, so that the bridge has no gap.
+    rows, cols = rows.clip(0, labels.shape[0] - 1), cols.clip(0, labels.shape[1] - 1)
     pieces: list[_Piece] = []
     for point in zip(rows[crossed], cols[crossed], strict=True):
         if not any(piece.holds(point) for piece in pieces):
@@ -404,13 +409,26 @@ def _stroke(
     path: Sequence[Point] | npt.NDArray[np.float64], shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the pixels of a stroke through points, inside the image, in order."""
+    rows, cols = _line(path)
+    inside = _inside(rows, cols, shape)
+    return rows[inside], cols[inside]
+
+
+def _line(
+    path: Sequence[Point] | npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the pixels of a stroke through points, in order, wherever they are."""
     points = np.rint(np.asarray(path, float).reshape(-1, 2)).astype(int)
     if not len(points):
         return np.zeros(0, np.intp), np.zeros(0, np.intp)
     lines = [line(*a, *b) for a, b in pairwise(points)] or [tuple(points[:1].T)]
     rows, cols = (np.concatenate(part) for part in zip(*lines, strict=True))
-    inside = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
-    return rows[inside], cols[inside]
+    return rows, cols
+
+
+def _inside(rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+    inside: Mask = (rows >= 0) & (rows < shape[0]) & (cols >= 0) & (cols < shape[1])
+    return inside
 
 
 def _cut(path: Sequence[Point], piece: _Piece) -> Mask:

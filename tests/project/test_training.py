@@ -68,10 +68,11 @@ def test_exactly_what_is_verified_teaches(tmp_path, labels):
     whole[np.unique(labels[judged_tiles()])] = False
     whole[[0, labels.max()]] = True, False  # the long one
     wanted = verified & whole[labels] & ~judged_tiles()
-    taught = np.zeros(SHAPE, int)
+    taught, learnt = np.zeros(SHAPE, int), {"train": set(), "tune": set()}
     for split in ("train", "tune"):
         for found, valid, place in crops(data, split):
             taught[place] += valid
+            learnt[split] |= set(labels[place][valid & (found > 0)].tolist())
             assert max(found.shape) <= 512
             mine = np.unique(labels[place][found > 0])
             for number in mine:  # whole, and apart from the others
@@ -82,7 +83,8 @@ def test_exactly_what_is_verified_teaches(tmp_path, labels):
             assert not (found[valid] > 0)[labels[place][valid] == 0].any()
             assert ((found > 0) == (labels[place] > 0))[valid].all()
     np.testing.assert_array_equal(taught, wanted)
-    assert data.taught == len(np.unique(labels[wanted])) - 1
+    assert learnt["train"] | learnt["tune"] == set(labels[wanted].tolist()) - {0}
+    assert data.taught == len(learnt["train"]), "what is only watched does not teach"
 
 
 def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):

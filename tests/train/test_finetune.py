@@ -80,6 +80,10 @@ def test_only_runs_are_removed(tmp_path):
     with pytest.raises(SettingsError, match="holds no training run"):
         reject(tmp_path / "photos")
     assert (tmp_path / "photos/cat.png").exists()
+    (tmp_path / "photos/recipe.json").touch()
+    with pytest.raises(SettingsError, match=r"cat\.png, which no training run writes"):
+        reject(tmp_path / "photos")
+    assert (tmp_path / "photos/cat.png").exists()
     reject(tmp_path / "nothing")
 
 

@@ -38,19 +38,19 @@ def check_shapes(shape_yx: tuple[int, int], labels: Plane, verified: Plane) -> N
 
 
 def as_labels(part: Any) -> LabelArray:
-    """Return labels as (Y, X) int32.
+    """Return labels as (Y, X) int32; a copy, since a person may paint on.
 
     Raises
     ------
     LabelsError : they are no whole numbers from 0 to 2**31 - 1.
     """
-    numbers = np.asarray(part)
+    numbers = np.array(part, order="C")
     if numbers.dtype.kind not in "iu":
         raise LabelsError(f"labels are {numbers.dtype}; they must be whole numbers")
     low, high = numbers.min(initial=0), numbers.max(initial=0)
     if low < 0 or high > _LARGEST:
         raise LabelsError(f"labels go from {low} to {high}: they must be 0 to {_LARGEST}. Number them anew")
-    return np.ascontiguousarray(numbers, np.int32)
+    return numbers.astype(np.int32, copy=False)
 
 
 def as_mask(part: Any) -> BoolArray:

@@ -93,6 +93,8 @@ def read_file(folder: Path) -> ProjectFile:
         raise ProjectError(
             f"{path} cannot be read: {error.strerror or error}; check its permissions"
         ) from error
+    except RecursionError as error:
+        raise ProjectError(f"{path} is damaged: nested without end; {remedy}") from error
     except ValidationError as error:
         raise ProjectError(
             f"{path} is damaged: {complaint(error)[:_SHOWN]}; if a newer version of the program wrote it, "

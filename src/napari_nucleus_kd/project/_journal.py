@@ -11,6 +11,7 @@ import hashlib
 import re
 import uuid
 import zipfile
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -34,7 +35,10 @@ Content: TypeAlias = tuple[Block, LabelArray, BoolArray]
 _NAME = re.compile(r"([0-9]{8,})-([0-9a-f]{16})\.zip")
 _MEMBER = re.compile(r"labels/([0-9]{1,7})/([0-9]{1,7})")
 _FAST = 1  # of zlib; labels are so even that more effort gains little
-_DAMAGED = (OSError, zipfile.BadZipFile, EOFError, ValueError, KeyError, NotImplementedError, RuntimeError)
+_DAMAGED = (
+    *(OSError, zipfile.BadZipFile, zlib.error, EOFError),
+    *(ValueError, KeyError, NotImplementedError, RuntimeError),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,10 @@ class Store:
             if block in newest:
                 wanted[newest[block]].append(block)
         for number, blocks in wanted.items():
-            for block, numbers, checked in read_blocks(self._entries[number], blocks, self._shape):
+            entry = self._entries.get(number)
+            if entry is None:
+                raise ProjectError(f"{self._folder} was rewritten while it was read; read it again")
+            for block, numbers, checked in read_blocks(entry, blocks, self._shape):
                 part = block_region(block, self._shape).within(region).slices
                 labels[part], verified[part] = numbers, checked
         return labels, verified

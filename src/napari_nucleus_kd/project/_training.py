@@ -106,8 +106,8 @@ def training_steps(
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    taught = written.nuclei[Role.TRAIN] | written.nuclei[Role.TUNE]
-    return TrainingData(place / "index.csv", len(taught), len(written.nuclei[Role.VAL]), notes)
+    nuclei = written.nuclei
+    return TrainingData(place / "index.csv", len(nuclei[Role.TRAIN]), len(nuclei[Role.VAL]), notes)
 
 
 def _image_steps(
@@ -192,6 +192,7 @@ def _settle(written: _Written, folder: Path, project: Project) -> tuple[str, ...
     if len(nuclei[Role.TUNE]) < ENOUGH or not nuclei[Role.TRAIN]:
         rows[Role.TRAIN] = [_as(Role.TRAIN, row) for row in learnt]
         rows[Role.TUNE] = [_as(Role.TUNE, row) for row in learnt]
+        nuclei[Role.TRAIN] = nuclei[Role.TRAIN] | nuclei[Role.TUNE]
         notes.append("too little is verified to set some aside: training is watched on what it learns from")
     if written.loose:
         notes.append(

@@ -11,13 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from napari_nucleus_kd.config import Recipe, Settings
-from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import read_splits
 from napari_nucleus_kd.install import install_model
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.package import is_package, list_models, load_model
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
 from napari_nucleus_kd.types import finish
@@ -67,6 +67,7 @@ class Tuned:
 
 _FEWEST_IMAGES = 3
 _WARMUP_STEPS = 10
+_WRITTEN = ("recipe.json", "log.csv", "curves.png", "checkpoint.pt", "data")  # by a run, beside the model
 
 
 def finetune_steps(
@@ -126,17 +127,27 @@ def accept(tuned: Tuned) -> Model:
 
 
 def reject(output: Path) -> None:
-    """Remove the folder of a run, with everything in it; a folder that holds no run is left alone.
+    """Remove the folder of a run; one that holds anything else is left alone.
 
     Raises
     ------
-    SettingsError : the folder holds no run.
+    SettingsError : the folder holds no run, or something that no run wrote.
+    WriteError : the disk refuses.
     """
     if not output.exists():
         return
     if not (output / "recipe.json").exists():
         raise SettingsError(f"{output} holds no training run; nothing was removed")
-    shutil.rmtree(output)
+    foreign = sorted(p.name for p in output.iterdir() if p.name not in _WRITTEN and not is_package(p))
+    if foreign:
+        raise SettingsError(
+            f"{output} holds {foreign[0]}, which no training run writes; nothing was removed. Take out what "
+            "you want to keep, and remove the folder by hand"
+        )
+    try:
+        shutil.rmtree(output)
+    except OSError as error:
+        raise WriteError(f"{output} cannot be removed: {error.strerror or error}") from error
 
 
 def next_name(parent: str) -> str:
