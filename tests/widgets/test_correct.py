@@ -165,6 +165,10 @@ def test_new_numbers_are_never_in_use(widget, viewer, act):
     assert numbers.fresh() == 91
     layer.data = LABELS * 30
     assert numbers.fresh() == 151
+    layer.selected_label = 151
+    with layer.block_history():  # as while a person draws a stroke
+        layer.paint((70, 20), 151)
+        assert numbers.fresh() == 152
 
 
 def test_a_large_layer_is_looked_through_in_a_thread(widget, viewer, act, session, settle, monkeypatch):

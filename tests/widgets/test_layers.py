@@ -218,9 +218,13 @@ def test_labels_of_a_stack_lie_in_their_plane_alone(model, found):
     labels = _show.add_labels(model, plane, result, {"index": [1, 2]}, outlines=False)
     assert labels.data.shape == (1, *found.shape)
     assert labels.translate[0] == 3
+    labels.data_setitem(tuple(np.array([i]) for i in (0, 3, 3)), 9)
+    labels.undo()
     again = segment(found, segmenter="classical", diameter_px=14)
     _show.update_labels(labels, again, {"index": [1, 2]})
     assert labels.data.shape == (1, *found.shape)
+    labels.redo()
+    assert 9 not in labels.data, "what was done to former nuclei is not done to these"
 
 
 def test_a_coarser_probability_covers_the_same_ground(model, found):

@@ -124,7 +124,8 @@ class Asking:
         except NucleusKDError as error:
             corrections.complain(str(error))
         else:
-            corrections.apply(target, change, "Added")
+            # A person may paint meanwhile: the number in the brush stays.
+            corrections.apply(target, change, "Added", select=False)
 
     def _ended(self) -> None:
         del self.waiting[:1], self._questions[:1]

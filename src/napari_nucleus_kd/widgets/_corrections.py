@@ -216,11 +216,11 @@ class Corrections:
             raise EditError("no layer is in hand; select a Labels layer")
         return self._numbers.fresh()
 
-    def apply(self, target: Target, change: Edit, word: str) -> None:
-        """Make a correction in the layer, and select the nucleus that it was about."""
+    def apply(self, target: Target, change: Edit, word: str, *, select: bool = True) -> None:
+        """Make a correction in the layer, and select the nucleus that it was about if wished."""
         if len(change.rows):
             target.apply(change)
-        if change.number:
+        if change.number and select:
             target.layer.selected_label = change.number
         self.say(f"{word}: {_outcome(change)}")
 

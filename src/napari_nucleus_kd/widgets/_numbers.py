@@ -47,7 +47,9 @@ class Numbers:
         """
         if not self._known:
             raise EditError(f"still looking which numbers are in use in “{self.layer.name}”; try again soon")
-        return self._largest + 1
+        # A stroke tells its number at its end only.
+        brush = int(self.layer.selected_label) if self.layer._block_history else 0
+        return max(self._largest, brush) + 1
 
     def close(self) -> None:
         """Listen no more."""

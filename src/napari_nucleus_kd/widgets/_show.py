@@ -229,6 +229,7 @@ def _result_metadata(source: Source, recipe: Recipe) -> dict[str, Any]:
 def update_labels(layer: Labels, result: Result, table: dict[str, Any]) -> None:
     """Show another result in the layer of a former one."""
     layer.data = result.nuclei.labels.reshape(layer.data.shape).copy()
+    layer._reset_history()  # else Redo would stamp corrections of the former nuclei on these
     layer.features = table
     layer.metadata[RECIPE_KEY] = result.recipe
 
