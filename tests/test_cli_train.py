@@ -19,6 +19,7 @@ from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.networks.student import STUDENTS
+from napari_nucleus_kd.package import load_model
 
 TINY = {
     "name": "tiny",
@@ -231,3 +232,8 @@ def test_students_go_by_name():
     assert read_settings(None, student="nano").student == STUDENTS["nano"]
     with pytest.raises(SettingsError, match="no student 'mini'; choose from compact, nano, vit, large"):
         read_settings(None, student="mini")
+
+
+def test_the_model_to_start_from_says_what_network_it_is():
+    shipped = load_model("nucleus-student").spec.options
+    assert read_settings(None, start="nucleus-student").student.model_dump(mode="json") == shipped

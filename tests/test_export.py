@@ -35,11 +35,15 @@ def network(shipped):
 
 @pytest.fixture(scope="session")
 def bioimageio_package(shipped, tmp_path_factory):
-    """One export for several tests: ONNX takes seconds."""
+    """One export for several tests, to a relative path: ONNX takes seconds."""
     pytest.importorskip("bioimageio.spec")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    return finish(export_steps(shipped, tmp_path_factory.mktemp("zoo") / "zoo.zip", "bioimageio"))
+    folder = tmp_path_factory.mktemp("zoo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        finish(export_steps(shipped, "zoo.zip", "bioimageio"))
+    return folder / "zoo.zip"
 
 
 def batches():

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import HEADS
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
@@ -45,6 +46,8 @@ def read_settings(recipe: Path | None, **given: object) -> TrainSettings:
         if recipe and values.get("dataset"):
             values["dataset"] = str((recipe.parent / values["dataset"]).resolve())
         values |= {name: value for name, value in given.items() if value is not None}
+        if isinstance(values.get("start"), str) and "student" not in values:
+            values["student"] = load_model(values["start"]).spec.options
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{recipe} is not JSON: {error}") from error

@@ -69,7 +69,7 @@ def export_steps(
     ModelError : the model does not give its test output, or what was written does not give it.
     WriteError : the output is there, or the disk refuses.
     """
-    output = Path(output).expanduser()
+    output = Path(output).expanduser().absolute()  # bioimageio.spec takes relative ones from elsewhere
     _check_request(output, file_format, overwrite=overwrite)
     kinds = ("torchscript", "onnx") if file_format == "bioimageio" else (file_format,)
     total = len(kinds) + 2

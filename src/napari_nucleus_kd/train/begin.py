@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -34,8 +35,8 @@ def first_network(settings: TrainSettings) -> Student:
         model = load_model(settings.start)
         if not _same_network(model.spec.options, settings.student):
             raise ModelError(
-                f"{settings.start}: is another network than 'student' of the settings; copy the options "
-                f"of its model.json, {model.spec.options}"
+                f"{settings.start}: is another network than 'student' of the settings; leave that out, or "
+                f"set it to {json.dumps(model.spec.options)}"
             )
         network.load_state_dict(model.network().state_dict())
         network.requires_grad_(True)

@@ -65,7 +65,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes
             "",
             "## Reproduce",
             "",
-            "    nucleus-kd train recipe.json --data index.csv --output runs/again",
+            f"    {_command(settings)}",
             "",
             "with recipe.json:",
             "",
@@ -74,6 +74,15 @@ def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes
             "```",
             "",
         ]
+    )
+
+
+def _command(settings: TrainSettings) -> str:
+    if settings.distill is None:
+        return "nucleus-kd train recipe.json --data index.csv --output runs/again"
+    teachers = " ".join(f"--teacher {name}" for name in settings.distill.teachers)
+    return (
+        f"nucleus-kd distill recipe.json {teachers} --data index.csv [--unlabelled DIR] --output runs/again"
     )
 
 
@@ -96,6 +105,7 @@ def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
     return [
         "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
         "over images (1,000 replicates). Default settings: the diameter is estimated by the model.",
+        "A model that it started from, or that taught it, may have seen these images.",
         "",
         *metrics_table(metrics),
     ]

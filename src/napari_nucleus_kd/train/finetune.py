@@ -166,8 +166,7 @@ def _settings(parent: Model, chosen: FinetuneSettings) -> TrainSettings:
     return TrainSettings(
         name=next_name(spec.name),
         purpose=f"{spec.name}, fine-tuned on images that its user verified.",
-        licence=spec.licence,
-        data=(*spec.data, f"Images verified by the user of {spec.name}."),
+        data=(f"Images verified by the user of {spec.name}.",),
         decode=spec.decode,
         enlarge_to_px=spec.enlarge_to_px,
         student=StudentConfig.model_validate(spec.options),

@@ -147,6 +147,7 @@ def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:
 
 
 def _spec(settings: TrainSettings) -> ModelSpec:
+    parent = None if settings.start is None else load_model(settings.start).spec
     return ModelSpec(
         name=settings.name,
         version=datetime.now(UTC).strftime("%Y.%m.%d"),
@@ -158,9 +159,9 @@ def _spec(settings: TrainSettings) -> ModelSpec:
         size_range=settings.crops.size_range,
         enlarge_to_px=settings.enlarge_to_px,
         decode=settings.decode,
-        licence=settings.licence,
-        data=settings.data,
-        parent=None if settings.start is None else load_model(settings.start).spec.name,
+        licence=settings.licence or (parent.licence if parent else ""),
+        data=tuple(dict.fromkeys((*(parent.data if parent else ()), *settings.data))),
+        parent=None if parent is None else parent.name,
     )
 
 
