@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import cc3d
 import numpy as np
 
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.instances import largest_piece, pieces_of
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.types import Region
 
@@ -84,7 +84,7 @@ class Adder:
                 f"what the model sees at this point is {across:.0f} px across, a typical nucleus "
                 f"{typical:.0f}; draw its outline instead"
             )
-        pieces = _pieces(mask & ~taken(window))
+        pieces = pieces_of(mask & ~taken(window))
         free: Mask = (pieces == pieces[y - window.y0, x - window.x0]) & (pieces > 0)
         if free.sum() < _FREE * mask.sum():
             raise EditError(
@@ -100,8 +100,7 @@ class Adder:
         EditError : the box is very large or outside the image, or the model sees no nucleus in it.
         SettingsError, ModelError, DeviceError : the recipe cannot be run on this image here.
         """
-        height, width = self.image.shape_yx
-        box = Region(max(0, box.y0), max(0, box.x0), min(height, box.y1), min(width, box.x1))
+        box = box.grown(0, self.image.shape_yx)
         if min(box.shape_yx) < 1:
             raise EditError(f"the box encloses no pixel of {self.image.name}; drag it around a nucleus")
         if max(box.shape_yx) > _BOX_PX:
@@ -110,7 +109,7 @@ class Adder:
         inner = box.within(window).slices
         free, best = ~taken(box), np.zeros(box.shape_yx, bool)
         for _, labels in self._falling(maps):
-            mask = _largest((labels[inner] > 0) & free)
+            mask = largest_piece((labels[inner] > 0) & free)
             best = mask if mask.sum() > best.sum() else best
             if best.sum() >= _FILLED * best.size:
                 break
@@ -156,7 +155,7 @@ class Adder:
         settings: DecodeSettings = job.recipe.decode.model_copy(update=loose)
         labels = job.segmenter.decode(maps, settings).labels
         # What is nucleus, but in too few pixels or too unsure of its middle to be decoded.
-        left = _pieces((_foreground(maps) > foreground) & (labels == 0))
+        left = pieces_of((_foreground(maps) > foreground) & (labels == 0))
         return np.where(left > 0, left + labels.max(initial=0), labels).astype(np.int32)
 
     def _mask_at(self, at: tuple[int, int], maps: Maps) -> Mask | None:
@@ -193,20 +192,6 @@ def _foreground(maps: Maps) -> FloatArray:
         for n, size in zip(maps.shape_yx, foreground.shape, strict=True)
     )
     return foreground[np.ix_(rows, cols)]
-
-
-def _pieces(mask: Mask) -> LabelArray:
-    # As uint8: cc3d 4.1.1 misreads bool arrays of odd width.
-    found = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=8)
-    return np.asarray(found, np.int32)
-
-
-def _largest(mask: Mask) -> Mask:
-    pieces = _pieces(mask)
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    largest: Mask = mask & (pieces == sizes.argmax())
-    return largest
 
 
 def _tight(window: Region, mask: Mask) -> tuple[Region, Mask]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import cc3d
 import edt
 import fastremap
 import numpy as np
@@ -23,6 +22,7 @@ from skimage.morphology import disk, h_maxima
 from skimage.segmentation import watershed
 
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.instances import largest_piece, pieces_of
 from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def merge(labels: Labels, path: Sequence[Point]) -> Edit:
         mask[piece.window.within(window).slices] |= piece.mask
     bridge = np.zeros(around.shape, bool)
     bridge[rows[between] - window.y0, cols[between] - window.x0] = True
-    if _pieces(mask).max() > 1:
+    if pieces_of(mask).max() > 1:
         mask |= ndimage.binary_dilation(bridge, np.ones((3, 3))) & (around == 0)
     return _changed(window, around, np.where(mask, number, around), number)
 
@@ -147,7 +147,7 @@ def split(labels: Labels, path: Sequence[Point], fresh: int) -> Edit:
         raise EditError("the stroke crosses no nucleus; draw it across the one to cut")
     i = int(np.flatnonzero(crossed == numbers[counts.argmax()])[0])
     piece = _piece(labels, (rows[i], cols[i]))
-    parts = _pieces(piece.mask & ~_cut(path, piece), connectivity=4)
+    parts = pieces_of(piece.mask & ~_cut(path, piece), connectivity=4)
     sizes = np.bincount(parts.ravel())
     sizes[0] = 0
     seeds = np.flatnonzero(sizes >= max(2, _CRUMB * piece.mask.sum()))
@@ -168,7 +168,7 @@ def split_at_waist(labels: Labels, at: Point, fresh: int) -> Edit:
     depth = ndimage.gaussian_filter(depth, 0.7)
     for share in _DEPTHS:  # the deepest waist first
         peaks = h_maxima(depth, share * depth.max()).astype(bool) & piece.mask
-        seeds = _pieces(peaks)
+        seeds = pieces_of(peaks)
         if seeds.max() > 1:
             return _parted(piece, watershed(-depth, seeds, mask=piece.mask), fresh)
     raise EditError("this nucleus has no waist to cut it at; draw a stroke across it")
@@ -303,18 +303,14 @@ def _piece(labels: Labels, at: Point, margin: int = 2) -> _Piece:
         raise EditError(f"there is no nucleus at y {y}, x {x}; click on one")
     half = _WINDOW_PX // 2
     while True:
-        window = Region(max(0, y - half), max(0, x - half), min(height, y + half), min(width, x + half))
+        window = Region(y, x, y, x).grown(half, labels.shape)
         around = np.asarray(labels[window.slices])
-        parts = _pieces(around == number)
+        parts = pieces_of(around == number)
         mask = parts == parts[y - window.y0, x - window.x0]
         rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         found = Region(
-            window.y0 + rows[0] - margin,
-            window.x0 + cols[0] - margin,
-            window.y0 + rows[-1] + 1 + margin,
-            window.x0 + cols[-1] + 1 + margin,
-        )
-        found = _clipped(found, labels.shape)
+            window.y0 + rows[0], window.x0 + cols[0], window.y0 + rows[-1] + 1, window.x0 + cols[-1] + 1
+        ).grown(margin, labels.shape)
         if window == _joint([window, found], labels.shape):
             break
         half *= 2
@@ -332,7 +328,7 @@ def _reshaped(labels: Labels, at: Point, change: Callable[[Mask], Mask], margin:
 
 def _placed(window: Region, around: Labels, old: Mask, new: Mask, number: int) -> Edit:
     """Put a nucleus where its new mask is free, in one piece, and take it from where it was."""
-    mask = _largest(new & ((around == 0) | old))
+    mask = largest_piece(new & ((around == 0) | old))
     if not mask.any():
         raise EditError("nothing of this nucleus would be left; delete it instead, or draw where it is free")
     after = np.where(mask, np.int64(number), np.where(old, 0, around))
@@ -361,38 +357,14 @@ def _changed(window: Region, before: Labels, after: Labels, number: int) -> Edit
     return Edit(rows + window.y0, cols + window.x0, old, new, number)
 
 
-def _pieces(mask: Mask, connectivity: Literal[4, 8] = 8) -> npt.NDArray[np.int32]:
-    """Return the number of the connected piece that each pixel of a mask is in, from 1 on."""
-    # As uint8: cc3d 4.1.1 misreads bool arrays of odd width (8 neighbours, 2-D).
-    pieces = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=connectivity)
-    return np.asarray(pieces, np.int32)
-
-
-def _largest(mask: Mask) -> Mask:
-    """Return the largest connected piece of a mask."""
-    parts = _pieces(mask)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    largest: Mask = mask & (parts == sizes.argmax())
-    return largest
-
-
-def _clipped(region: Region, shape: tuple[int, ...]) -> Region:
-    height, width = shape
-    return Region(max(0, region.y0), max(0, region.x0), min(height, region.y1), min(width, region.x1))
-
-
 def _joint(regions: Sequence[Region], shape: tuple[int, ...], margin: int = 0) -> Region:
-    """Return the smallest region that holds others."""
-    return _clipped(
-        Region(
-            min(r.y0 for r in regions) - margin,
-            min(r.x0 for r in regions) - margin,
-            max(r.y1 for r in regions) + margin,
-            max(r.x1 for r in regions) + margin,
-        ),
-        shape,
-    )
+    """Return the smallest region that holds others, with a margin."""
+    return Region(
+        min(r.y0 for r in regions),
+        min(r.x0 for r in regions),
+        max(r.y1 for r in regions),
+        max(r.x1 for r in regions),
+    ).grown(margin, shape)
 
 
 def _at(labels: Labels, rows: npt.NDArray[np.intp], cols: npt.NDArray[np.intp]) -> Labels:

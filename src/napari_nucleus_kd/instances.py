@@ -8,7 +8,7 @@ docs/encoding.md records what was tried and why these won.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import cc3d
 import edt
@@ -152,9 +152,23 @@ def _basins(
     votes = np.bincount(cell[0] * cols + cell[1], weight, rows * cols).reshape(rows, cols).astype(np.float32)
     votes = ndimage.gaussian_filter(votes, spread, truncate=2.5)
     peaks = (votes == ndimage.maximum_filter(votes, 3)) & (votes > _FEWEST_VOTES)
+    return np.asarray(watershed(-votes, pieces_of(peaks), mask=votes > 0), np.int32)
+
+
+def pieces_of(mask: npt.NDArray[np.bool_], connectivity: Literal[4, 8] = 8) -> LabelArray:
+    """Return the number of the connected piece that each pixel of a (Y, X) mask is in, from 1 on; else 0."""
     # As uint8: of a bool array with an odd width, cc3d 4.1.1 joins the two borders (8 neighbours, 2-D).
-    markers = cc3d.connected_components(peaks.view(np.uint8), connectivity=8).astype(np.int32)
-    return np.asarray(watershed(-votes, markers, mask=votes > 0), np.int32)
+    pieces = cc3d.connected_components(np.ascontiguousarray(mask).view(np.uint8), connectivity=connectivity)
+    return np.asarray(pieces, np.int32)
+
+
+def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the largest connected piece of a (Y, X) mask (8 neighbours); of an empty one, nothing."""
+    pieces = pieces_of(mask)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    largest: npt.NDArray[np.bool_] = mask & (pieces == sizes.argmax())
+    return largest
 
 
 def _tidy(labels: LabelArray, min_area: int, *, fill: bool) -> LabelArray:

@@ -88,8 +88,8 @@ def plan_tiles(
     for y in range(0, height, tile_px):
         for x in range(0, width, tile_px):
             core = Region(y, x, min(y + tile_px, height), min(x + tile_px, width))
-            window = _grown(core, halo_px, shape_yx)
-            tiles.append(Tile(core, window, _grown(window, context_px, shape_yx)))
+            window = core.grown(halo_px, shape_yx)
+            tiles.append(Tile(core, window, window.grown(context_px, shape_yx)))
     return tiles
 
 
@@ -214,17 +214,6 @@ def _assign(
     fresh = np.flatnonzero(owned & ~there & (target == 0) & (area > 0))
     target[fresh] = np.arange(next_label, next_label + fresh.size, dtype=np.int32)
     return target
-
-
-def _grown(region: Region, by: int, shape_yx: tuple[int, int]) -> Region:
-    """Return the region with a margin, inside the image."""
-    height, width = shape_yx
-    return Region(
-        max(region.y0 - by, 0),
-        max(region.x0 - by, 0),
-        min(region.y1 + by, height),
-        min(region.x1 + by, width),
-    )
 
 
 def _round_up(value: int, step: int) -> int:

@@ -142,6 +142,19 @@ class Region:
         """Index of the rectangle in a (Y, X) array."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def grown(self, by_px: int, shape_yx: tuple[int, ...]) -> Region:
+        """Return the rectangle made wider on every side, as far as an image of this shape goes.
+
+        With 0 it is cut off at the border of the image.
+        """
+        height, width = shape_yx
+        return Region(
+            max(self.y0 - by_px, 0),
+            max(self.x0 - by_px, 0),
+            min(self.y1 + by_px, height),
+            min(self.x1 + by_px, width),
+        )
+
     def within(self, outer: Region) -> Region:
         """Return the same rectangle as seen from the corner of another."""
         return Region(self.y0 - outer.y0, self.x0 - outer.x0, self.y1 - outer.y0, self.x1 - outer.x0)

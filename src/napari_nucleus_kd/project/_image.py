@@ -98,11 +98,10 @@ class ProjectImage:
 
         What lies outside the image is left out.
         """
-        height, width = self.record.shape_yx
-        part = region or Region(0, 0, height, width)
-        part = Region(max(0, part.y0), max(0, part.x0), min(height, part.y1), min(width, part.x1))
+        shape = self.record.shape_yx
+        part = region or Region(0, 0, *shape)
         with self._marking:
-            self._touched.update(blocks_in(part))
+            self._touched.update(blocks_in(part.grown(0, shape)))
 
     def save(self, labels: Plane, verified: Plane) -> int:
         """Save the blocks that were touched and differ from what is saved: all of them, or none.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.job import Job
-    from napari_nucleus_kd.types import FloatArray, Image, Maps
+    from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Maps
 
 TILE_PX = 256
 Points = npt.NDArray[np.float64]
@@ -141,15 +141,13 @@ def _tiles(shape_yx: tuple[int, int], tile_px: int, most: int) -> list[Region]:
 
 def _looked_at(job: Job, rival: Job | None, region: Region) -> Tile:
     picture, inside = _seen(job, region)
-    maps = job.segmenter.maps(picture, job.recipe.diameter_px)
-    labels = job.decode(maps).labels[inside.slices]
+    maps, labels = _nuclei(job, picture, inside)
     if rival is None:
-        mirror = np.ascontiguousarray(picture[:, :, ::-1])
-        others = job.decode(job.segmenter.maps(mirror, job.recipe.diameter_px)).labels[:, ::-1][inside.slices]
+        width = picture.shape[2]
+        mirrored = Region(inside.y0, width - inside.x1, inside.y1, width - inside.x0)
+        others = _nuclei(job, np.ascontiguousarray(picture[:, :, ::-1]), mirrored)[1][:, ::-1]
     else:
-        others_picture, within = _seen(rival, region)
-        others_maps = rival.segmenter.maps(others_picture, rival.recipe.diameter_px)
-        others = rival.decode(others_maps).labels[within.slices]
+        others = _nuclei(rival, *_seen(rival, region))[1]
     pixels = picture[:, *inside.slices]
     looks = [*pixels.mean((1, 2)), *pixels.std((1, 2)), (labels > 0).mean()]
     return Tile(
@@ -170,14 +168,14 @@ def _seen(job: Job, region: Region) -> tuple[FloatArray, Region]:
     """Return the network's input around a part of a job's pixels, and where the part lies in it."""
     diameter = job.recipe.diameter_px
     around = job.segmenter.context_px(diameter) + job.segmenter.halo_px(diameter)
-    height, width = job.region.shape_yx
-    outer = Region(
-        max(0, region.y0 - around),
-        max(0, region.x0 - around),
-        min(height, region.y1 + around),
-        min(width, region.x1 + around),
-    )
+    outer = region.grown(around, job.region.shape_yx)
     return job.tile(np.asarray(job.pixels[:, *outer.slices])), region.within(outer)
+
+
+def _nuclei(job: Job, picture: FloatArray, inside: Region) -> tuple[Maps, LabelArray]:
+    """Return the maps of a picture, and the labels of a part of it."""
+    maps = job.segmenter.maps(picture, job.recipe.diameter_px)
+    return maps, job.decode(maps).labels[inside.slices]
 
 
 def _entropy(maps: Maps, inside: Region) -> float:

@@ -81,12 +81,11 @@ class Target:
         corner : where the first pixel of the labels lies in the image.
         """
         labels = self.labels
-        height, width = labels.shape
 
         def taken(region: Region) -> npt.NDArray[np.bool_]:
             found = np.ones(region.shape_yx, bool)
             part = region.within(Region(*corner, *corner))
-            inner = Region(max(0, part.y0), max(0, part.x0), min(height, part.y1), min(width, part.x1))
+            inner = part.grown(0, labels.shape)
             if min(inner.shape_yx) > 0:
                 found[inner.within(part).slices] = np.asarray(labels[inner.slices]) != 0
             return found
