@@ -11,9 +11,11 @@ from psygnal import Signal
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets._asking import Asking
 from napari_nucleus_kd.widgets._bindings import Bindings
+from napari_nucleus_kd.widgets._changes import Changes
 from napari_nucleus_kd.widgets._hand import Hand
 from napari_nucleus_kd.widgets._numbers import Numbers
 from napari_nucleus_kd.widgets._removal import Removal
+from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
 from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Tool
 from napari_nucleus_kd.widgets._visits import Visits
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._tools import Path
 
 STEP = "correct"
+_CANVAS_PX = 600
 _TELLING = ("visible", "editable", "data")  # events after which a layer may be another case
 
 
@@ -55,9 +58,12 @@ class Corrections:
         self.asking = Asking(self)
         self.removal = Removal(self)
         self.visits = Visits(self)
+        self.review = Review(self)
+        self.canvas_px = _CANVAS_PX  # shorter edge of the canvas; the glass over it tells when it changes
         self._views = 0
         self._numbers: Numbers | None = None
         self._bindings: Bindings | None = None
+        self._changes: Changes | None = None
         self._steady = False
         self._watched: Layer | None = None
 
@@ -141,8 +147,17 @@ class Corrections:
             for key in filter(None, (tool.key, tool.also)):
                 self._bindings.bind(key, self._slot(tool))
         self.hand.over(layer, self._bindings)
+        self.bind_review()
         layer.events.data.connect(self.visits.forget)
         layer.events.paint.connect(self.visits.on_paint)
+        self._changes = Changes(layer)
+        self._changes.changed.connect(self.review.note_changes)
+        self._changes.replaced.connect(self.review.stop)
+
+    def bind_review(self) -> None:
+        """Bind the keys of the review, if it is of the layer in hand."""
+        if self.layer is not None and self._bindings is not None:
+            self.review.over(self.layer, self._bindings)
 
     def _let_go(self) -> None:
         """Leave the layer as it was found."""
@@ -153,6 +168,10 @@ class Corrections:
         if layer is not None:
             layer.events.data.disconnect(self.visits.forget)
             layer.events.paint.disconnect(self.visits.on_paint)
+        if self._changes is not None:
+            self._changes.close()
+            self._changes = None
+        self.review.leave()
         if self._bindings is not None:
             self._bindings.release()
             self._bindings = None

@@ -8,6 +8,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets._changes import changes_in
 from napari_nucleus_kd.widgets._layers import full_resolution
 
 if TYPE_CHECKING:
@@ -72,21 +73,8 @@ class Numbers:
             self._session.run_beside(largest_steps(data), found, step="correct")
 
     def _on_paint(self, event: Any) -> None:
-        values = [np.max(value, initial=0) for _, value in painted(event.value)]
+        values = [np.max(change.after, initial=0) for change in changes_in(event.value)]
         self._largest = max(self._largest, *map(int, values), 0)
-
-
-def painted(item: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Yield index and new values of every change in a step of napari's history.
-
-    An index is a slice or an array of positions for each axis. Newer versions of napari write painting
-    as objects with a bounding box, all of them other changes as (index, old, new).
-    """
-    for atom in item:
-        if hasattr(atom, "slice_key"):
-            yield tuple(atom.slice_key), atom.new_value
-        else:
-            yield tuple(atom[0]), atom[2]
 
 
 def largest_steps(data: Any) -> Generator[Progress, None, int]:

@@ -8,7 +8,8 @@ import fastremap
 import numpy as np
 
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets._numbers import blocks, painted
+from napari_nucleus_kd.widgets._changes import changes_in
+from napari_nucleus_kd.widgets._numbers import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -36,9 +37,9 @@ class Places:
 
     def note(self, item: Any) -> None:
         """Take in a step of the layer's history: nuclei that are new in it."""
-        for index, values in painted(item):
-            span = [np.ravel(_start(index[axis])) for axis in self._axes]
-            found, first = np.unique(values, return_index=True)
+        for change in changes_in(item):
+            span = [np.ravel(_start(change.index[axis])) for axis in self._axes]
+            found, first = np.unique(change.after, return_index=True)
             for number, i in zip(found.tolist(), first.tolist(), strict=True):
                 if number and number not in self._places:
                     y, x = (int(part[min(i, len(part) - 1)]) for part in span)
@@ -59,7 +60,7 @@ class Places:
         start = int(at[0]) if at.size else (-1 if step > 0 else len(order))
         for count in range(1, len(order) + 1):
             known = int(order[(start + step * count) % len(order)])
-            place = _now(labels, known, self._places[known])
+            place = place_now(labels, known, self._places[known])
             if place is not None:
                 return known, place
         return None
@@ -97,7 +98,7 @@ def _start(part: Any) -> npt.NDArray[np.int64]:
     return np.asarray(part, np.int64)
 
 
-def _now(labels: Any, number: int, place: Place) -> Place | None:
+def place_now(labels: Any, number: int, place: Place) -> Place | None:
     """Return a pixel that a nucleus has now, near the one that it had; None if it is gone."""
     y, x = place
     height, width = labels.shape

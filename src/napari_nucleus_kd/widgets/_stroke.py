@@ -1,10 +1,10 @@
-"""What is drawn over the canvas while a tool is used: the stroke, and where the model is being asked."""
+"""What is drawn over the canvas: the stroke of a tool, where the model is asked, the nucleus under review."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject, QPointF, Qt
+from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QMainWindow, QWidget
@@ -13,10 +13,12 @@ from napari_nucleus_kd.widgets._layers import camera_of
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._corrections import Corrections
+    from napari_nucleus_kd.widgets._target import Target
 
 _DARK, _BRIGHT = QColor(0, 0, 0, 200), QColor("#f0e442")  # one of them is seen on every picture
 _LINE_PX, _RIM_PX = 2, 4
 _MARK_PX = 11  # radius
+_GAP_PX, _ARM_PX = 10, 14  # of the frame around a nucleus, and of its corners
 
 
 def canvas_of(widget: QWidget) -> QWidget | None:
@@ -42,12 +44,17 @@ class StrokeView(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_NoSystemBackground)
         self.setGeometry(canvas.rect())
         canvas.installEventFilter(self)
+        self._measure()
         self.hide()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if event.type() == QEvent.Type.Resize:
             self.setGeometry(self.parentWidget().rect())
+            self._measure()
         return False
+
+    def _measure(self) -> None:
+        self._corrections.canvas_px = max(1, min(self.width(), self.height()))
 
     def draw(self, corners: tuple[tuple[float, ...], ...], closed: bool) -> None:
         """Show a stroke through corners (x, y) in pixels of the canvas; none shows nothing."""
@@ -56,39 +63,68 @@ class StrokeView(QWidget):
 
     def refresh(self, *_: object) -> None:
         """Draw again; with nothing to show the glass is taken away."""
-        self.setVisible(bool(self._corners or self._corrections.asking.waiting))
+        waiting = self._corrections.asking.waiting
+        self.setVisible(bool(self._corners or waiting or self._corrections.review.framed))
         self.raise_()
         self.update()
 
     def marks(self) -> list[QPointF]:
         """Return where on the canvas the model is being asked."""
+        return [self._point(target, at) for target, at in self._corrections.asking.waiting]
+
+    def frame(self) -> QRectF | None:
+        """Return where on the canvas the nucleus under review lies, with a margin; None without one."""
+        framed = self._corrections.review.framed
+        if framed is None:
+            return None
+        target, part = framed
+        first = self._point(target, (part.y0 - 0.5, part.x0 - 0.5))
+        last = self._point(target, (part.y1 - 0.5, part.x1 - 0.5))
+        return QRectF(first, last).normalized().adjusted(-_GAP_PX, -_GAP_PX, _GAP_PX, _GAP_PX)
+
+    def _point(self, target: Target, at: tuple[float, float]) -> QPointF:
+        """Return where on the canvas a pixel (y, x) of a plane is."""
         viewer = self._corrections.session.viewer
-        camera, found = camera_of(viewer), []
-        for target, at in self._corrections.asking.waiting:
-            offset = viewer.dims.ndim - target.layer.ndim
-            world = target.world(at)
-            y, x = (
-                (world[axis - offset] - center) * camera.zoom + length / 2
-                for axis, center, length in zip(
-                    viewer.dims.displayed[-2:], camera.center[-2:], (self.height(), self.width()), strict=True
-                )
+        camera = camera_of(viewer)
+        offset = viewer.dims.ndim - target.layer.ndim
+        world = target.world(at)
+        y, x = (
+            (world[axis - offset] - center) * camera.zoom + length / 2
+            for axis, center, length in zip(
+                viewer.dims.displayed[-2:], camera.center[-2:], (self.height(), self.width()), strict=True
             )
-            found.append(QPointF(x, y))
-        return found
+        )
+        return QPointF(x, y)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         shape = QPolygonF([QPointF(*corner[:2]) for corner in self._corners])
-        marks = self.marks()
+        marks, frame = self.marks(), self.frame()
         for color, width in ((_DARK, _RIM_PX), (_BRIGHT, _LINE_PX)):
             painter.setPen(QPen(color, width, Qt.PenStyle.SolidLine))
             if self._closed:
                 painter.drawPolygon(shape)
             else:
                 painter.drawPolyline(shape)
+            for corner in () if frame is None else _corners(frame):
+                painter.drawPolyline(corner)
             if color is _BRIGHT:
                 painter.setPen(QPen(color, width, Qt.PenStyle.DashLine))
             for mark in marks:
                 painter.drawEllipse(mark, _MARK_PX, _MARK_PX)
         painter.end()
+
+
+def _corners(frame: QRectF) -> list[QPolygonF]:
+    """Return the corners of a frame; its sides are left open, so that little of the picture is hidden."""
+    found = []
+    for corner, dx, dy in (
+        (frame.topLeft(), 1, 1),
+        (frame.topRight(), -1, 1),
+        (frame.bottomRight(), -1, -1),
+        (frame.bottomLeft(), 1, -1),
+    ):
+        arm, other = QPointF(dx * _ARM_PX, 0), QPointF(0, dy * _ARM_PX)
+        found.append(QPolygonF([corner + arm, corner, corner + other]))
+    return found

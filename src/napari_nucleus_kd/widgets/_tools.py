@@ -161,6 +161,12 @@ TOOLS = (
     PREVIOUS,
     NEXT,
 )
+RIGHT = Tool("Right", "Y", Gesture.NONE, "This nucleus is right as it is now: accept it and go on")
+REMOVE = Tool("Delete", "Shift-D", Gesture.NONE, "Delete the nucleus under review and go on")
+LATER = Tool("Unsure", "U", Gesture.NONE, "Leave the nucleus for the end of the review and go on")
+BACK = Tool("Back", "Shift-Y", Gesture.NONE, "Go back to the nucleus that was accepted last")
+REVIEW_TOOLS = (RIGHT, REMOVE, LATER, BACK)  # their keys are bound while a review runs
+
 UNDO_KEY, REDO_KEY, HELP_KEY = "Ctrl+Z", "Ctrl+⇧Z", "?"
 _STROKES = [tool.word for tool in TOOLS if tool.gesture not in (Gesture.CLICK, Gesture.NONE)]
 ABOUT_KEYS = (
@@ -173,6 +179,7 @@ def key_help() -> list[tuple[str, str]]:
     """Return every key and what it does, made from the table that binds them."""
     return [
         *((f"{t.shown_key} or {t.also}" if t.also else t.shown_key, t.does) for t in TOOLS),
+        *((t.shown_key, f"In a review: {t.does[:1].lower()}{t.does[1:]}") for t in REVIEW_TOOLS),
         ("Esc", "Put the chosen tool away"),
         ("Space", "Hold it to move the view while a tool is chosen"),
         (UNDO_KEY, "Undo, together with what was painted"),

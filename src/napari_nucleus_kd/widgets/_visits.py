@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._target import Target
 
 _LEAST_SEEN_PX, _WELL_SEEN_PX = 24, 80  # on the screen: below the first a nucleus is enlarged to the second
+_VIEW_SHARE = 6.0  # nuclei side by side across the view: one of them and half of one on each side are a third
+_STEADY = 1.4  # the view is not zoomed by less than this factor: it would not rest from nucleus to nucleus
 
 
 class Visits:
@@ -61,7 +63,7 @@ class Visits:
             self._corrections.say("There is no nucleus in this plane.")
             return
         number, place = found
-        self._show(target, place)
+        self.show(target, place)
         target.layer.selected_label = number
         self._corrections.say(f"Nucleus {number}")
 
@@ -86,7 +88,15 @@ class Visits:
         step, self._wanted = self._wanted, 0
         self.go(target, step)
 
-    def _show(self, target: Target, place: Place) -> None:
+    def show(self, target: Target, place: Place, *, alone: bool = False) -> None:
+        """Move the view to a nucleus.
+
+        Parameters
+        ----------
+        place : a pixel of it.
+        alone : enlarge it so that it fills, with as much again around it, a third of the view; else it is
+            enlarged only where it is hardly seen.
+        """
         viewer = self._corrections.session.viewer
         region = edit.extent(target.labels, place)
         middle = ((region.y0 + region.y1 - 1) / 2, (region.x0 + region.x1 - 1) / 2)
@@ -95,7 +105,10 @@ class Visits:
         world = target.world(middle)
         camera = camera_of(viewer)
         size = max(n * target.layer.scale[a] for n, a in zip(region.shape_yx, target.axes, strict=True))
-        if size * camera.zoom < _LEAST_SEEN_PX:
+        wanted = self._corrections.canvas_px / (_VIEW_SHARE * size)
+        if alone and not wanted / _STEADY <= camera.zoom <= wanted * _STEADY:
+            camera.zoom = wanted
+        elif not alone and size * camera.zoom < _LEAST_SEEN_PX:
             camera.zoom = _WELL_SEEN_PX / size
         camera.center = (0.0, *(float(world[axis]) for axis in shown))
         inside = target.world((float(place[0]), float(place[1])))

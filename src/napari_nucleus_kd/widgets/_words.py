@@ -61,6 +61,20 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def review(done: int, left: int, seconds: float, seconds_left: float | None) -> str:
+    """Say how a review stands.
+
+    >>> review(12, 38, 61, 190.0)
+    '38 left, about 3 min. 12 done in 61 s.'
+    >>> review(0, 50, 2, None), review(50, 0, 240, 0.0)
+    ('50 left.', '50 done in 4 min.')
+    """
+    time = "" if not seconds_left else f", about {duration(seconds_left)}"
+    parts = [f"{left} left{time}."] if left else []
+    parts += [f"{done} done in {duration(seconds)}."] if done else []
+    return " ".join(parts)
+
+
 def memory(number_bytes: float) -> str:
     """Say an amount of memory.
 

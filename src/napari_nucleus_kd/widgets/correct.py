@@ -17,6 +17,7 @@ from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._stroke import StrokeView, canvas_of
 from napari_nucleus_kd.widgets._tools import ABOUT_KEYS, HELP_KEY, REDO_KEY, TOOLS, UNDO_KEY, Tool, key_help
+from napari_nucleus_kd.widgets.review import ReviewPanel
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -48,6 +49,7 @@ class CorrectWidget(StepWidget):
         self.copy = QPushButton("Copy to memory")
         self.copy.setToolTip("Make a copy of these labels in memory, which can be corrected")
         self.copy.clicked.connect(lambda: copy_to_memory(self.corrections))
+        self.review = ReviewPanel(self.corrections)
         self.buttons = {tool: self._button(tool) for tool in TOOLS}
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
         self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
@@ -116,7 +118,9 @@ class CorrectWidget(StepWidget):
             inner.addWidget(part)
         self.removal = row(QLabel("Remove"), self.small, self.below, self.border, stretch=2)
         layout = QVBoxLayout(self)
-        for part in (self.about, self.copy, self.tools, self.problem, self.removal, self.offer, self.keys):
+        for part in (self.about, self.copy, self.review, self.tools, self.problem):
+            layout.addWidget(part)
+        for part in (self.removal, self.offer, self.keys):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -173,6 +177,7 @@ class CorrectWidget(StepWidget):
         if removal.offered:
             found = _words.count(removal.offered, "nucleus", "nuclei")
             self.task.button.setText(f"Remove {found} {removal.what}")
+        self.review.refresh()
         self._suggest_size()
         self._on_activity(self.workspace.activity)
         self._refresh_glass()
