@@ -17,7 +17,7 @@ from napari_nucleus_kd.widgets._numbers import Numbers
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, Tool
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
 from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
@@ -95,6 +95,11 @@ class Corrections:
         if viewer is not None:
             viewer.layers.selection.events.active.disconnect(self._follow)
             viewer.dims.events.disconnect(self._follow)
+
+    def look_again(self) -> None:
+        """Look whether the selected layer can be corrected now."""
+        if self._views:
+            self._follow()
 
     def _follow(self, event: Any = None) -> None:
         """Turn to the layer that is selected now."""
@@ -217,7 +222,11 @@ class Corrections:
 
         def use(target: Target) -> None:
             points: Path = [target.at(position) for position in path]
-            if tool in (ADD, BOX):
+            if tool in (VERIFY, UNVERIFY):
+                verifying = self.session.keeping.verifying
+                verifying.box(target, [points[0], points[-1]], on=tool is VERIFY)
+                self.say("Marked as checked." if tool is VERIFY else "Not marked as checked any more.")
+            elif tool in (ADD, BOX):
                 self.asking.ask(target, points, in_box=tool is BOX)
             elif tool.change is not None:
                 self.apply(target, tool.change(target.labels, points, self.fresh), tool.word)

@@ -219,7 +219,8 @@ class Runs(QObject):
     def _hide_former(self, plane: Plane) -> None:
         # Results on top of each other cannot be told apart.
         for layer in _layers.made_from(plane.source, self._session.viewer.layers):
-            layer.visible = False
+            if _layers.VERIFIED_KEY not in layer.metadata:
+                layer.visible = False
 
 
 def outcome(result: Result) -> str:

@@ -12,6 +12,7 @@ from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps
 from napari_nucleus_kd.widgets._corrections import Corrections
+from napari_nucleus_kd.widgets._keeping import Keeping
 from napari_nucleus_kd.widgets._runs import Runs
 from napari_nucleus_kd.widgets._worker import one_step, run_in_thread
 from napari_nucleus_kd.workspace import Activity, Problem, Workspace
@@ -79,6 +80,7 @@ class Session:
         self._coming: list[LayerData] = []
         self.runs = Runs(self)
         self.corrections = Corrections(self)
+        self.keeping = Keeping(self)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -168,9 +170,14 @@ class Session:
             self.workspace.set_recipe(pixel_size_um=size_um)
         self.workspace.image = image
 
-    def open(self, path: Path) -> None:
-        """Read an image in a thread and add its layers; problems stand in the workspace."""
-        self.run_main("open", f"Opening {path.name}", _steps.read_steps(path), self._add_layers)
+    def open(self, path: Path, z: int | None = None) -> None:
+        """Read an image in a thread and add its layers; problems stand in the workspace.
+
+        Parameters
+        ----------
+        z : plane of a stack, counted from 0; None lets the reader choose.
+        """
+        self.run_main("open", f"Opening {path.name}", _steps.read_steps(path, z=z), self._add_layers)
 
     def open_sample(self, name: str) -> None:
         """Draw a sample image in a thread and add its layers."""
@@ -280,6 +287,7 @@ class Session:
             self._forget_waiting()
             for job in tuple(self._jobs):
                 job.cancel()
+            self.keeping.rest()
 
     def _start(
         self,

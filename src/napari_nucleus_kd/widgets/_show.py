@@ -204,6 +204,31 @@ def add_labels(
     return layer
 
 
+def add_kept_labels(
+    viewer: ViewerModel, plane: Plane, labels: Any, recipe: Recipe | None, *, outlines: bool
+) -> Labels:
+    """Add the nuclei that were kept of a whole image.
+
+    Parameters
+    ----------
+    labels : (Y, X) int; the layer takes them over.
+    recipe : of the run that they began with, if one is known.
+    """
+    from napari.layers import Labels
+
+    metadata: dict[str, Any] = {FROM_KEY: plane.source.key}
+    layer = Labels(
+        np.expand_dims(labels, plane.hidden),
+        name=f"{plane.source.name} nuclei",
+        colormap=_bright_colors(),
+        metadata=metadata if recipe is None else {**metadata, RECIPE_KEY: recipe},
+        **placed(plane, None),
+    )
+    draw(layer, outlines)
+    viewer.add_layer(layer)
+    return layer
+
+
 def draw(layer: Labels, outlines: bool) -> None:
     """Draw nuclei as outlines, which leave the image to be seen, or filled."""
     layer.contour = _OUTLINE_PX if outlines else 0

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, shown_index, to_image
+from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, VERIFIED_KEY, shown_index, to_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Source
     from napari_nucleus_kd.widgets._session import Session
 
+LOCKED_KEY = "nucleus_kd_locked"  # in the metadata of layers that are only shown: why, for a person
 PASSING_KEY = "nucleus_kd_passing"  # in the metadata of layers that we show for a moment only
 _SAME_GRID = 0.01  # pixels; layers whose pixels lie closer than this are on one grid
 
@@ -119,6 +120,13 @@ def target_of(viewer: ViewerModel) -> Target:
         raise EditError("Select the Labels layer with the nuclei to correct in the list of layers.")
     if type(layer).__name__ != "Labels":
         raise EditError(_other_kind(layer))
+    if VERIFIED_KEY in layer.metadata:
+        raise EditError(
+            "Here you mark what you have checked: paint with the brush (key 2), take away with the eraser "
+            "(key 1). Select the nuclei in the list of layers to correct them."
+        )
+    if LOCKED_KEY in layer.metadata:
+        raise EditError(f"“{layer.name}” is only shown: {layer.metadata[LOCKED_KEY]}.")
     if reason := in_file(layer):
         raise EditError(reason)
     if not layer.editable:

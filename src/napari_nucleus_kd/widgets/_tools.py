@@ -79,6 +79,20 @@ BOX = Tool(
     "Add the one nucleus that the model sees in a box",
     "Drag a box around the nucleus that is missing",
 )
+VERIFY = Tool(
+    "Checked",
+    "C",
+    Gesture.BOX,
+    "Mark a box as checked: all nuclei in it are right, and none is missing",
+    "Drag a box around what you have checked",
+)
+UNVERIFY = Tool(
+    "Not checked",
+    "Shift-C",
+    Gesture.BOX,
+    "Take the mark away in a box",
+    "Drag a box around what is not checked",
+)
 PREVIOUS = Tool("Previous", "Shift-N", Gesture.NONE, "Go to the previous nucleus")
 NEXT = Tool("Next", "N", Gesture.NONE, "Go to the next nucleus, line by line")
 
@@ -160,6 +174,8 @@ TOOLS = (
     BOX,
     PREVIOUS,
     NEXT,
+    VERIFY,
+    UNVERIFY,
 )
 RIGHT = Tool("Right", "Y", Gesture.NONE, "This nucleus is right as it is now: accept it and go on")
 REMOVE = Tool("Delete", "Shift-D", Gesture.NONE, "Delete the nucleus under review and go on")

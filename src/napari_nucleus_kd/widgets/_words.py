@@ -9,9 +9,11 @@ from napari_nucleus_kd.workspace import speed_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.workspace import Activity, Workspace
 
 # First guesses in seconds per megapixel, until a run on this computer has been measured.
@@ -73,6 +75,31 @@ def review(done: int, left: int, seconds: float, seconds_left: float | None) -> 
     parts = [f"{left} left{time}."] if left else []
     parts += [f"{done} done in {duration(seconds)}."] if done else []
     return " ".join(parts)
+
+
+def verified(counted: Counted) -> str:
+    """Say what is verified.
+
+    >>> from napari_nucleus_kd.widgets._kept_steps import Counted
+    >>> verified(Counted(57, 0.123)), verified(Counted(0, 0.0))
+    ('57 nuclei, 12.3% of the image', 'nothing yet')
+    """
+    if not counted.share:
+        return "nothing yet"
+    return f"{count(counted.nuclei, 'nucleus', 'nuclei')}, {100 * counted.share:.3g}% of the image"
+
+
+def recovered(name: str, counted: Counted, saved: datetime, *, crashed: bool) -> str:
+    """Say what was found in a project.
+
+    >>> from datetime import datetime
+    >>> from napari_nucleus_kd.widgets._kept_steps import Counted
+    >>> recovered("a.nucleus-kd", Counted(57, 0.123), datetime(2026, 11, 20, 12, 3), crashed=False)
+    'Found in a.nucleus-kd, saved 20 Nov 2026, 12:03:00. Checked: 57 nuclei, 12.3% of the image.'
+    """
+    when = saved.strftime("%d %b %Y, %H:%M:%S")
+    lost = "The program was not closed properly; all that was saved is here. " if crashed else ""
+    return f"{lost}Found in {name}, saved {when}. Checked: {verified(counted)}."
 
 
 def memory(number_bytes: float) -> str:

@@ -16,7 +16,18 @@ from napari_nucleus_kd.widgets._corrections import STEP
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._stroke import StrokeView, canvas_of
-from napari_nucleus_kd.widgets._tools import ABOUT_KEYS, HELP_KEY, REDO_KEY, TOOLS, UNDO_KEY, Tool, key_help
+from napari_nucleus_kd.widgets._tools import (
+    ABOUT_KEYS,
+    HELP_KEY,
+    REDO_KEY,
+    TOOLS,
+    UNDO_KEY,
+    UNVERIFY,
+    VERIFY,
+    Tool,
+    key_help,
+)
+from napari_nucleus_kd.widgets.keep import KeepPanel
 from napari_nucleus_kd.widgets.review import ReviewPanel
 
 if TYPE_CHECKING:
@@ -51,6 +62,7 @@ class CorrectWidget(StepWidget):
         self.copy.clicked.connect(lambda: copy_to_memory(self.corrections))
         self.review = ReviewPanel(self.corrections)
         self.buttons = {tool: self._button(tool) for tool in TOOLS}
+        self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in (VERIFY, UNVERIFY)])
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
         self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
         self.undo.clicked.connect(self.corrections.undo)
@@ -99,7 +111,7 @@ class CorrectWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        buttons = list(self.buttons.values())
+        buttons = [button for tool, button in self.buttons.items() if tool not in (VERIFY, UNVERIFY)]
         buttons.insert(-2, self.undo)  # above Redo, in the last column
         for place, button in enumerate((*buttons, self.redo)):
             grid.addWidget(button, *divmod(place, _COLUMNS))
@@ -120,7 +132,7 @@ class CorrectWidget(StepWidget):
         layout = QVBoxLayout(self)
         for part in (self.about, self.copy, self.review, self.tools, self.problem):
             layout.addWidget(part)
-        for part in (self.removal, self.offer, self.keys):
+        for part in (self.removal, self.offer, self.keep_panel, self.keys):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -178,6 +190,7 @@ class CorrectWidget(StepWidget):
             found = _words.count(removal.offered, "nucleus", "nuclei")
             self.task.button.setText(f"Remove {found} {removal.what}")
         self.review.refresh()
+        self.keep_panel.refresh()
         self._suggest_size()
         self._on_activity(self.workspace.activity)
         self._refresh_glass()

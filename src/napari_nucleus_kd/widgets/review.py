@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import WordsLabel, row
@@ -28,7 +28,7 @@ class ReviewPanel(QWidget):
     def __init__(self, corrections: Corrections) -> None:
         super().__init__()
         self._corrections, self._review = corrections, corrections.review
-        self.begin = QPushButton("Review the doubtful")
+        self.begin = QPushButton("Review the most doubtful")
         self.begin.setToolTip(
             "Go through the nuclei that are most likely wrong: of low score, unusual size or shape,\n"
             "or not seen by the model in the mirror picture. The view jumps to each of them"
@@ -68,7 +68,7 @@ class ReviewPanel(QWidget):
         self.begin.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.end.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.end.setStyleSheet(_STYLE)
-        self.offer = row(self.begin, QLabel("of"), self.most)
+        self.offer = row(self.begin, self.most)
         self.running = QWidget()
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)

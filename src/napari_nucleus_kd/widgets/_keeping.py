@@ -1,0 +1,343 @@
+"""Where the work of a person is kept: the projects of the images of one viewer."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+import napari_nucleus_kd
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets import _kept_steps, _show, _words
+from napari_nucleus_kd.widgets._kept import Kept
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane, z_plane
+from napari_nucleus_kd.widgets._making import Origin, Place, keep_steps
+from napari_nucleus_kd.widgets._projects import Projects
+from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target, image_under, target_of
+from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
+from napari_nucleus_kd.widgets._verifying import Verifying, key_of
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.project import Project, ProjectImage
+    from napari_nucleus_kd.types import Image
+    from napari_nucleus_kd.widgets._kept_steps import Opened
+    from napari_nucleus_kd.widgets._layers import Plane, Source
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._target import Under
+    from napari_nucleus_kd.widgets._verifying import Key
+
+STEP = "keep"
+_BYTES_PER_PX = 5  # of labels and verified pixels
+_SHARE = 0.5  # of the free memory that they may take
+_PACKAGE = Path(napari_nucleus_kd.__file__).parent
+
+
+class Keeping:
+    """Opens, makes and closes the projects of a viewer's images.
+
+    Attributes
+    ----------
+    doing : what is under way, for a person; "" if nothing is.
+    note : what was found or happened last, for a person.
+
+    Signals
+    -------
+    changed : what the widgets show.
+    """
+
+    changed = Signal()
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.verifying = Verifying(session, self)
+        self.projects = Projects(session, STEP)
+        self._kept: dict[Key, Kept] = {}
+        self._looked: set[Key] = set()
+        self.doing = ""
+        self.note = ""
+        self.guarded = False  # the end of the window closes the projects, see `close`
+        session.workspace.events.image.connect(self._on_image)
+        session.viewer.layers.events.removed.connect(self._on_removed)
+
+    # What is in hand
+
+    @property
+    def kept(self) -> Kept | None:
+        """The image in hand, if it is kept."""
+        key = self._key_in_hand()
+        return None if key is None else self._kept.get(key)
+
+    def kept_of(self, key: Key) -> Kept | None:
+        """Return what is kept of an image."""
+        return self._kept.get(key)
+
+    @property
+    def is_other_layer(self) -> bool:
+        """Whether corrections act on other labels than those that are kept of the image in hand."""
+        layer, kept = self._session.corrections.layer, self.kept
+        return kept is not None and layer is not None and not kept.holds(layer)
+
+    def needs_file(self) -> bool:
+        """Whether the image in hand lies in no file beside which a project could be."""
+        image = self._session.workspace.image
+        return image is not None and _file_of(image) is None
+
+    def _key_in_hand(self) -> Key | None:
+        source, image = self._session.source, self._session.workspace.image
+        return None if source is None or image is None else (source.key, image.notes)
+
+    # Finding what was kept before
+
+    def _on_image(self, image: Image | None) -> None:
+        self.note = ""
+        key, source = self._key_in_hand(), self._session.source
+        path = None if image is None else _file_of(image)
+        if image is not None and source is not None and path is not None and key not in self._looked:
+            assert key is not None
+            self._looked.add(key)
+            plane = shown_plane(source, self._session.viewer)
+            projects = self.projects
+            steps = _kept_steps.find_steps(path, _z(image), dict(projects.open), projects.elsewhere.get(path))
+            self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
+        self.changed.emit()
+
+    def look_again(self) -> None:
+        """Open the project of the image in hand anew, for instance when another window has closed it."""
+        key, kept = self._key_in_hand(), self.kept
+        if key is None:
+            return
+        self._looked.discard(key)
+        for other, each in tuple(self._kept.items()):
+            if kept is not None and each.project is kept.project:
+                self._drop(other)
+                for layer in (each.target.layer, each.mask.layer):
+                    if layer in self._session.viewer.layers:
+                        self._session.viewer.layers.remove(layer)
+        self._on_image(self._session.workspace.image)
+
+    def _drop(self, key: Key) -> None:
+        """Save an image, and keep it no more; with its last image a project is closed."""
+        kept = self._kept.pop(key)
+        self.verifying.masks.pop(key, None)
+        self._looked.discard(key)
+        kept.close()
+        if all(other.project is not kept.project for other in self._kept.values()):
+            self.projects.release(kept.project)
+
+    def _leave(self, project: Project) -> None:
+        """Close a project that was opened for nothing."""
+        if project.folder not in self.projects.open:
+            project.close()
+
+    def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
+        """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
+        if opened is None:
+            return
+        if key in self._kept or not self._is_there(plane.source):
+            self._leave(opened.project)
+            return
+        outlines = self._session.workspace.preferences.outlines
+        recipe = opened.image.record.recipe
+        layer = _show.add_kept_labels(self._session.viewer, plane, opened.labels, recipe, outlines=outlines)
+        QTimer.singleShot(0, partial(self._show_verified, key, plane, opened, layer))
+
+    def _show_verified(self, key: Key, plane: Plane, opened: Opened, layer: Labels) -> None:
+        viewer = self._session.viewer_if_there
+        if viewer is None or layer not in viewer.layers or key in self._kept:
+            self._leave(opened.project)
+            return
+        former = self.verifying.masks.pop(key, None)
+        if former is not None and former.layer in viewer.layers:
+            viewer.layers.remove(former.layer)
+        mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes)
+        refusal = opened.project.refusal
+        if refusal:
+            for each in (layer, mask.layer):
+                each.editable = False
+                each.metadata[LOCKED_KEY] = refusal
+        kept = Kept(opened.project, opened.image, Target(layer, plane.axes, plane.point), mask, (0, 0))
+        kept.saved, kept.counted = opened.saved, opened.counted
+        self._put(key, kept)
+        self.note = _words.recovered(
+            opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed
+        )
+        damage = opened.image.damage
+        if damage:
+            self._session.workspace.problem = Problem(STEP, damage)
+        self._session.corrections.look_again()
+        self.changed.emit()
+
+    def _put(self, key: Key, kept: Kept) -> None:
+        self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        self.projects.adopt(kept.project)
+        kept.changed.connect(self.changed.emit)
+        self._looked.add(key)
+
+    def _is_there(self, source: Source) -> bool:
+        return any(known.key == source.key for known in self._session.sources())
+
+    # Keeping
+
+    def keep(self, save_as: Path | None = None) -> None:
+        """Make a project of the labels in hand, beside their image.
+
+        Parameters
+        ----------
+        save_as : OME-TIFF to write the image to, if it is in no file.
+        """
+        try:
+            target = target_of(self._session.viewer)
+            self.keep_labels(target, image_under(target, self._session), save_as)
+        except EditError as error:
+            self._complain(str(error))
+
+    def keep_labels(self, target: Target, under: Under, save_as: Path | None = None) -> None:
+        """Make a project of labels; nothing is done if they are kept already, or their image is in no file.
+
+        Raises
+        ------
+        EditError : they are too large.
+        """
+        image, key = under.image, key_of(under)
+        path = save_as or _file_of(image)
+        if path is None or self.doing or key in self._kept:
+            return
+        needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
+        if needed > _SHARE * free:
+            raise EditError(
+                f"{image.name} needs {_words.memory(needed)} of memory to be kept as a whole, and "
+                f"{_words.memory(free)} are free; save a part of it as an image of its own, and correct that"
+            )
+        mask = self.verifying.mask_for(under)
+        recipe, suggestion = target.layer.metadata.get(RECIPE_KEY), self._session.workspace.suggestion
+        modality = None if recipe is None else recipe.modality
+        if modality is None and suggestion is not None:
+            modality = suggestion[0]
+        labels = _kept_steps.Whole(target.labels, under.corner, image.shape_yx)
+        place = Place(path, None if save_as else _z(image), is_new=save_as is not None)
+        self.doing = f"Making a project for {path.name}…"
+        self._session.workspace.problem = None
+        self._session.run_beside(
+            keep_steps(image, place, labels, Origin(modality, recipe), dict(self.projects.open)),
+            partial(self._made, key, target, mask, under.corner),
+            ended=self._made_or_not,
+            step=STEP,
+        )
+        self.changed.emit()
+
+    def _made(
+        self,
+        key: Key,
+        target: Target,
+        mask: VerifiedMask,
+        corner: tuple[int, int],
+        made: tuple[Project, ProjectImage],
+    ) -> None:
+        project, image = made
+        viewer = self._session.viewer_if_there
+        if viewer is None or target.layer not in viewer.layers or mask.layer not in viewer.layers:
+            self._leave(project)
+            return
+        kept = Kept(project, image, target, mask, corner)
+        self._put(key, kept)
+        self.note = ""
+        kept.touch_all()  # a person may have gone on while it was made
+        kept.save()
+
+    def _made_or_not(self) -> None:
+        self.doing = ""
+        self.changed.emit()
+
+    def take_in(self) -> None:
+        """Put the labels in hand in the place of those that are kept, but for what is verified."""
+        kept = self.kept
+        if kept is None or self.doing:
+            return
+        try:
+            target = target_of(self._session.viewer)
+            under = image_under(target, self._session)
+        except EditError as error:
+            self._complain(str(error))
+            return
+        found = _kept_steps.Whole(target.labels, under.corner, kept.image.record.shape_yx)
+        self.doing = f"Taking in “{target.layer.name}”…"
+        self._session.run_beside(
+            _kept_steps.merged_steps(kept.labels, kept.mask.pixels, found),
+            partial(self._taken_in, kept, target),
+            ended=self._made_or_not,
+            step=STEP,
+        )
+        self.changed.emit()
+
+    def _taken_in(self, kept: Kept, target: Target, merged: Any) -> None:
+        source, viewer = self._session.source, self._session.viewer_if_there
+        if viewer is None or source is None or self.kept is not kept:
+            return
+        layer, recipe = kept.target.layer, target.layer.metadata.get(RECIPE_KEY)
+        target.layer.visible = False
+        if kept.target.labels.shape == merged.shape:
+            layer.data = merged.reshape(layer.data.shape)
+            layer._reset_history()  # else Redo would stamp former corrections on these
+            if recipe is not None:
+                layer.metadata[RECIPE_KEY] = recipe
+            layer.visible = True
+        else:
+            layer.visible = False
+            plane = shown_plane(source, viewer)
+            outlines = self._session.workspace.preferences.outlines
+            layer = _show.add_kept_labels(viewer, plane, merged, recipe, outlines=outlines)
+            kept.follow(Target(layer, plane.axes, plane.point), (0, 0))
+        kept.touch_all()
+        viewer.layers.selection.active = layer
+        self.note = "Taken in. Nuclei in verified pixels stayed as they were."
+        self._session.corrections.look_again()
+
+    # The end
+
+    def _on_removed(self, event: Any) -> None:
+        self.verifying.forget(event.value)
+        for key, kept in tuple(self._kept.items()):
+            if kept.holds(event.value):
+                self._drop(key)
+                self.note = kept.problem or (
+                    f"“{event.value.name}” was closed; what was saved is in {kept.folder_name}."
+                )
+        self.changed.emit()
+
+    def rest(self) -> None:
+        """No widget is left: save; without a window that tells its end, let others write the projects."""
+        for kept in tuple(self._kept.values()):
+            kept.flush()
+        if not self.guarded:
+            self.close()
+
+    def close(self, *_: object) -> None:
+        """Save everything, and let others write the projects."""
+        for key in tuple(self._kept):
+            self._drop(key)
+        self.verifying.masks.clear()
+        self._looked.clear()
+
+    def _complain(self, text: str) -> None:
+        self._session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
+        self.changed.emit()
+
+
+def _file_of(image: Image) -> Path | None:
+    """Return the file of an image beside which a project may lie; samples are copied first."""
+    path = image.source
+    return None if path is None or path.is_relative_to(_PACKAGE) else path.absolute()
+
+
+def _z(image: Image) -> int | None:
+    """Return the z plane that was read of a stack; None of a single plane."""
+    found = z_plane(image)
+    return None if found is None else found[0]

@@ -1,0 +1,186 @@
+"""One image that is kept in a project: its two layers are saved soon after every change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+from qtpy.QtCore import QTimer
+
+from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd.types import Region
+from napari_nucleus_kd.widgets._changes import Changes
+from napari_nucleus_kd.widgets._kept_steps import Counted, Whole, save_steps
+from napari_nucleus_kd.widgets._worker import run_in_thread
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.project import Project, ProjectImage
+    from napari_nucleus_kd.widgets._changes import Change
+    from napari_nucleus_kd.widgets._target import Target
+    from napari_nucleus_kd.widgets._verified import VerifiedMask
+    from napari_nucleus_kd.widgets._worker import Job
+
+SOON_MS, AGAIN_MS = 4_000, 8_000  # until a change is saved, and until a save that failed is tried again
+
+
+class Kept:
+    """Saves the labels and the verified pixels of one image.
+
+    Parameters
+    ----------
+    target : the plane of the layer with the nuclei.
+    mask : what is verified.
+    corner : where the first pixel of the labels lies in the image.
+
+    Attributes
+    ----------
+    saved : when it was saved last.
+    counted : what was verified then.
+    problem : why it could not be saved, for a person; "" if it could.
+
+    Signals
+    -------
+    changed : any of these.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self,
+        project: Project,
+        image: ProjectImage,
+        target: Target,
+        mask: VerifiedMask,
+        corner: tuple[int, int],
+    ) -> None:
+        self.project, self.image = project, image
+        self.target, self.mask, self.corner = target, mask, corner
+        self.saved: datetime | None = None
+        self.counted = Counted()
+        self.problem = ""
+        self._pending = False
+        self._job: Job | None = None
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self.save)
+        self._watched: list[Changes] = []
+        self._watch(mask.layer, mask.axes, (0, 0))
+        self._watch(target.layer, target.axes, corner)
+
+    def _watch(self, layer: Labels, axes: tuple[int, int], corner: tuple[int, int]) -> None:
+        changes = Changes(layer)
+        changes.changed.connect(partial(self._on_changed, axes, corner))
+        changes.replaced.connect(self._on_unknown)
+        self._watched.append(changes)
+
+    def follow(self, target: Target, corner: tuple[int, int]) -> None:
+        """Save another layer from now on, in place of the one with the nuclei."""
+        self._watched.pop().close()
+        self.target, self.corner = target, corner
+        self._watch(target.layer, target.axes, corner)
+        self.touch_all()
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the project."""
+        return self.project.folder.name
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was changed since the last save."""
+        return self._pending or self._job is not None
+
+    @property
+    def labels(self) -> Whole:
+        """The nuclei as they are now, of the whole image."""
+        return Whole(self.target.labels, self.corner, self.image.record.shape_yx)
+
+    def _on_changed(
+        self, axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]
+    ) -> None:
+        for change in changes:
+            (y0, y1), (x0, x1) = (change.span(axis) for axis in axes)
+            y, x = corner
+            self.image.touch(Region(y0 + y, x0 + x, y1 + y, x1 + x))
+        self._save_soon()
+
+    def _on_unknown(self) -> None:
+        self.image.touch()
+        self._save_soon()
+
+    def touch_all(self) -> None:
+        """Look through everything at the next save: data may have been changed past napari."""
+        if self.project.writable:
+            self._on_unknown()
+
+    def _save_soon(self) -> None:
+        if not self.project.writable:
+            return
+        self._pending = True
+        if not self._timer.isActive():
+            self._timer.start(SOON_MS)
+            self.changed.emit()
+
+    def save(self) -> None:
+        """Save in a thread now; while a save runs, after it."""
+        self._timer.stop()
+        if self._job is not None or not self.project.writable:
+            return
+        self._pending = False
+        self._job = run_in_thread(
+            save_steps(self.image, self.labels, self.mask.pixels),
+            done=self._on_saved,
+            failed=self._on_failed,
+            ended=self._on_ended,
+        )
+        self.changed.emit()
+
+    def _on_saved(self, found: tuple[datetime, Counted]) -> None:
+        self.saved, self.counted = found
+        self.problem = ""
+
+    def _on_failed(self, error: BaseException, details: str) -> None:
+        self._pending = True
+        self._fail(error)
+        self._timer.start(AGAIN_MS)
+
+    def _fail(self, error: BaseException) -> None:
+        text = str(error) if isinstance(error, NucleusKDError) else f"{type(error).__name__}: {error}"
+        self.problem = text
+
+    def _on_ended(self) -> None:
+        self._job = None
+        if self._pending and not self._timer.isActive():
+            self._timer.start(SOON_MS)
+        self.changed.emit()
+
+    def flush(self) -> None:
+        """Save what is not saved before this returns."""
+        self._timer.stop()
+        if not self.project.writable:
+            return
+        try:
+            # Blocks that a running save has taken are not touched any more; the project waits for it.
+            self.image.save(self.labels, self.mask.pixels)
+            self._pending = False
+            self.problem = ""
+            self.saved = datetime.now()
+        except (NucleusKDError, OSError) as error:
+            self._pending = True
+            self._fail(error)
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Save what is left, and save no more; the project stays open."""
+        self.flush()
+        self._timer.stop()
+        for changes in self._watched:
+            changes.close()
+
+    def holds(self, layer: Any) -> bool:
+        """Tell whether a layer is one of the two."""
+        return layer is self.target.layer or layer is self.mask.layer

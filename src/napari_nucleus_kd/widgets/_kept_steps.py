@@ -1,0 +1,241 @@
+"""Projects in threads: found, opened, made and saved; needs no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.errors import ProjectError
+from napari_nucleus_kd.types import Progress, Region
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.project import Project, ProjectImage
+    from napari_nucleus_kd.types import LabelArray
+
+    Known = Mapping[Path, Project]  # by folder
+
+_HOLDER = "holder.json"  # there while a project is open for writing, and after a crash
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Opened:
+    """An image of a project with what was kept of it.
+
+    Attributes
+    ----------
+    labels, verified : (Y, X) int32 and uint8, new arrays.
+    counted : see count_verified.
+    saved : when it was saved last.
+    crashed : the program that had it open before did not close it.
+    """
+
+    project: Project
+    image: ProjectImage
+    labels: LabelArray
+    verified: npt.NDArray[np.uint8]
+    counted: Counted
+    saved: datetime
+    crashed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What is verified of an image.
+
+    Attributes
+    ----------
+    nuclei : how many are verified completely.
+    share : of the pixels, 0 to 1.
+    """
+
+    nuclei: int = 0
+    share: float = 0.0
+
+
+class Whole:
+    """Labels of a part of an image as if they were of all of it: background around.
+
+    Parameters
+    ----------
+    part : (Y, X), what is indexed like an array.
+    corner : where its first pixel lies in the image.
+    shape : of the image.
+    """
+
+    def __init__(self, part: Any, corner: tuple[int, int], shape: tuple[int, int]) -> None:
+        self._part, self._corner, self.shape = part, corner, shape
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        (y0, y1, _), (x0, x1, _) = (
+            part.indices(length) for part, length in zip(index, self.shape, strict=True)
+        )
+        asked = Region(y0, x0, y1, x1)
+        found = np.zeros(asked.shape_yx, self._part.dtype)
+        inner = asked.within(Region(*self._corner, *self._corner)).grown(0, self._part.shape)
+        if min(inner.shape_yx) > 0:
+            y, x = inner.y0 + self._corner[0] - y0, inner.x0 + self._corner[1] - x0
+            height, width = inner.shape_yx
+            found[y : y + height, x : x + width] = np.asarray(self._part[inner.slices])
+        return found
+
+
+def find_steps(
+    path: Path, z: int | None, known: Known, elsewhere: Path | None = None
+) -> Generator[Progress, None, Opened | None]:
+    """Look beside an image for the project that it is in, and open it.
+
+    Parameters
+    ----------
+    z : plane of the file that is shown; None if it has one.
+    known : projects that are open already.
+    elsewhere : folder of its project, if that is known not to be beside it.
+
+    Returns
+    -------
+    None if no project has this image.
+
+    Raises
+    ------
+    ProjectError : the project of this name is damaged or of a newer version.
+    """
+    from napari_nucleus_kd.project import SUFFIX, is_project, project_folder
+
+    usual = project_folder(path)
+    beside = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda place: place != usual)
+    for folder in beside if elsewhere is None else [elsewhere]:
+        if not is_project(folder):
+            continue
+        try:
+            return (yield from open_steps(folder, path, z, known))
+        except LookupError:
+            continue
+        except ProjectError:
+            if folder == usual:
+                raise
+    return None
+
+
+def open_steps(folder: Path, path: Path, z: int | None, known: Known) -> Generator[Progress, None, Opened]:
+    """Open a project and read what was kept of one of its images.
+
+    Raises
+    ------
+    LookupError : it does not have this image. ProjectError : it is damaged, or of a newer version.
+    """
+    from napari_nucleus_kd.project import Project
+
+    yield Progress(0, 0, f"Reading {folder.name}")
+    crashed = folder not in known and (folder / _HOLDER).exists()
+    project = known.get(folder) or Project(folder)
+    try:
+        image = image_of(project, path, z)
+        if image is None:
+            raise LookupError(f"{folder.name} does not have {path.name}")
+        labels, checked = yield from image.load_steps()
+    except BaseException:
+        if folder not in known:
+            project.close()
+        raise
+    verified = checked.view(np.uint8)
+    counted = count_verified(labels, verified)
+    return Opened(project, image, labels, verified, counted, saved_at(image), crashed and project.writable)
+
+
+def image_of(project: Project, path: Path, z: int | None) -> ProjectImage | None:
+    """Return a project's image of a file and plane; None if there is none."""
+    wanted = path.expanduser().absolute()
+    return next((i for i in project.images if i.find()[0] == wanted and i.record.reference.z == z), None)
+
+
+def saved_at(image: ProjectImage) -> datetime:
+    """Return when an image was saved last."""
+    files = [*(image.folder / "journal").glob("*.zip"), *image.folder.glob("base-*")]
+    newest = max((file.stat().st_mtime for file in files), default=0.0)
+    return datetime.fromtimestamp(newest)
+
+
+def save_steps(
+    image: ProjectImage, labels: Any, verified: Any
+) -> Generator[Progress, None, tuple[datetime, Counted]]:
+    """Save what was touched; many saves are made one.
+
+    Returns
+    -------
+    When it was done, and what is verified.
+
+    Raises
+    ------
+    ProjectError, WriteError, LabelsError : see ProjectImage.save.
+    """
+    yield Progress(0, 0, "Saving")
+    image.save(labels, verified)
+    now = datetime.now()
+    counted = count_verified(labels[:, :], np.asarray(verified[:, :]))
+    if image.saves > _MANY_SAVES:
+        yield from image.compact_steps()
+    return now, counted
+
+
+_MANY_SAVES = 300  # more make opening slow
+
+
+def count_verified(labels: npt.NDArray[Any], verified: npt.NDArray[Any]) -> Counted:
+    """Count the nuclei all of whose pixels are verified, and the share of the pixels that is.
+
+    >>> count_verified(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 0, 1]]))
+    Counted(nuclei=1, share=0.75)
+    """
+    import fastremap
+
+    checked = verified != 0
+    if not checked.any():
+        return Counted()
+    rows, cols = np.flatnonzero(checked.any(1)), np.flatnonzero(checked.any(0))
+    inside = fastremap.unique(labels[checked])
+    part = Region(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1).grown(1, labels.shape)
+    # A nucleus that reaches out of what is verified has a pixel in this frame that is not.
+    around = labels[part.slices]
+    left = set(fastremap.unique(around[~checked[part.slices]]).tolist())
+    whole = [n for n in inside.tolist() if n and n not in left]
+    return Counted(len(whole), float(checked.mean()))
+
+
+def merged_steps(kept: Any, verified: Any, found: Any) -> Generator[Progress, None, npt.NDArray[np.int32]]:
+    """Put new labels in the place of kept ones, but for what is verified.
+
+    Nuclei with a verified pixel stay as they are. Of the new ones those come in that have less than half of
+    their pixels under these or in what is verified, without these pixels.
+
+    Parameters
+    ----------
+    kept, verified, found : (Y, X) of the whole image, indexed like arrays.
+
+    Returns
+    -------
+    (Y, X) int32; kept nuclei keep their numbers, the others get numbers after them.
+    """
+    import fastremap
+
+    yield Progress(0, 2, "Taking in the new nuclei")
+    old, checked, new = np.asarray(kept[:, :]), np.asarray(verified[:, :]) != 0, np.asarray(found[:, :])
+    staying = fastremap.unique(old[checked])
+    stays = np.isin(old, staying[staying > 0])
+    yield Progress(1, 2, "Taking in the new nuclei")
+    new, _ = fastremap.renumber(new, in_place=False)
+    closed = stays | checked
+    area = np.bincount(new.ravel())
+    under = np.bincount(new[closed], minlength=len(area))
+    comes = under < area / 2
+    comes[0] = False
+    merged: npt.NDArray[np.int32] = np.where(stays, old, 0).astype(np.int32)
+    room = comes[new] & ~closed
+    merged[room] = new[room].astype(np.int32) + int(old.max(initial=0))
+    return merged

@@ -1,0 +1,142 @@
+"""Making a project of labels in a thread; needs no Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.errors import ProjectError
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.project import Project, ProjectImage
+    from napari_nucleus_kd.types import Image, Modality
+    from napari_nucleus_kd.widgets._kept_steps import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where labels come from.
+
+    Attributes
+    ----------
+    modality : None asks the pixels.
+    recipe : of the run that they began with; None of others.
+    """
+
+    modality: Modality | None
+    recipe: Recipe | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an image is.
+
+    Attributes
+    ----------
+    z : plane of a stack; None of a single plane.
+    is_new : it is in no file yet, and is to be written there.
+    """
+
+    path: Path
+    z: int | None = None
+    is_new: bool = False
+
+
+def keep_steps(
+    image: Image, place: Place, labels: Any, origin: Origin, known: Known
+) -> Generator[Progress, None, tuple[Project, ProjectImage]]:
+    """Add an image to the project of its folder, or make one.
+
+    Parameters
+    ----------
+    labels : (Y, X) of the whole image.
+    known : projects that are open already.
+
+    Raises
+    ------
+    ProjectError : it is damaged, or has this image already.
+    WriteError : the folder cannot be written. ReadError, LabelsError
+    """
+    from napari_nucleus_kd.modality import suggest_modality
+
+    if place.is_new:
+        yield from write_image_steps(image, place.path)
+    modality = origin.modality or suggest_modality(image)[0]
+    yield Progress(0, 0, f"Making a project for {place.path.name}")
+    project = _project_for(place.path, modality, known)
+    try:
+        reference = project.refer_to(place.path, z=place.z)
+        added = yield from project.add_steps(reference, labels, modality=modality, recipe=origin.recipe)
+    except BaseException:
+        if project.folder not in known:
+            project.close()
+        raise
+    return project, added
+
+
+def _project_for(path: Path, modality: Modality, known: Known) -> Project:
+    """Return the project of an image: of its name, else one beside it with such images, else a new one.
+
+    One that another window has open is left to that, unless it has the image's name.
+    """
+    from napari_nucleus_kd.project import SUFFIX, Project, is_project, project_folder
+
+    usual = project_folder(path)
+    if usual in known or is_project(usual):
+        return known.get(usual) or Project(usual, write=True)
+    for folder in sorted(filter(is_project, path.parent.glob(f"*{SUFFIX}"))):
+        try:
+            project = known.get(folder) or Project(folder)
+        except ProjectError:
+            continue  # it is damaged, which does not matter here
+        if project.writable and all(image.record.modality is modality for image in project.images):
+            return project
+        if folder not in known:
+            project.close()
+    return Project.create(usual)
+
+
+def write_image_steps(image: Any, path: Path) -> Generator[Progress, None, Path]:
+    """Write an image that is in no file as OME-TIFF, so that a project can lie beside it.
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    import tifffile
+
+    from napari_nucleus_kd.errors import WriteError
+    from napari_nucleus_kd.io.atomic import beside
+
+    yield Progress(0, 0, f"Writing {path.name}")
+    pixels = np.asarray(image.pixels)
+    if pixels.dtype == bool or pixels.dtype.itemsize > 4:
+        pixels = pixels.astype(np.float32)  # which OME-TIFF knows
+    words: dict[str, Any] = {"axes": "YXS" if image.rgb else "CYX"}
+    if not image.rgb:
+        words["Channel"] = {"Name": [channel.name for channel in image.channels]}
+    if image.pixel_size_um is not None:
+        for axis in "XY":
+            words |= {f"PhysicalSize{axis}": image.pixel_size_um, f"PhysicalSize{axis}Unit": "µm"}
+    try:
+        with beside(path) as partial:
+            tifffile.imwrite(
+                partial,
+                np.moveaxis(pixels, 0, -1) if image.rgb else pixels,
+                ome=True,
+                photometric="rgb" if image.rgb else "minisblack",
+                compression="zlib",
+                metadata=words,
+            )
+    except OSError as error:
+        raise WriteError(
+            f"{path} cannot be written: {error.strerror or error}; choose a folder with space and permission"
+        ) from error
+    return path

@@ -1,0 +1,143 @@
+"""The projects that are open in a window, each once; those that a person points to, and their lost images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    from napari_nucleus_kd.project import Project
+    from napari_nucleus_kd.widgets._session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An image of a project.
+
+    Attributes
+    ----------
+    folder, id : of the project, and in it.
+    path, z : where it is, or was.
+    lost : why it cannot be opened and what to do, for a person; "" if it can.
+    """
+
+    folder: Path
+    id: str
+    path: Path
+    z: int | None
+    lost: str
+
+
+class Projects:
+    """Open projects by their folder, and where the project of an image is if it is not beside it.
+
+    Attributes
+    ----------
+    lost : the image that a person should point to; None if all are where they were.
+    """
+
+    def __init__(self, session: Session, step: str) -> None:
+        self._session, self._step = session, step
+        self.open: dict[Path, Project] = {}
+        self.elsewhere: dict[Path, Path] = {}
+        self.lost: Listed | None = None
+
+    def adopt(self, project: Project) -> None:
+        """Note that a project is open."""
+        self.open[project.folder] = project
+
+    def release(self, project: Project) -> None:
+        """Let others write a project."""
+        self.open.pop(project.folder, None)
+        project.close()
+
+    def choose(self, folder: Path, ask: Callable[[list[str]], int | None], ended: Callable[[], None]) -> None:
+        """Open an image of a project that a person points to, with what was kept of it.
+
+        Parameters
+        ----------
+        ask : which of several images, by their names; None: not now.
+        """
+
+        def listed(images: list[Listed]) -> None:
+            which = 0 if len(images) == 1 else ask([image.path.name for image in images])
+            if which is not None:
+                self._show(images[which])
+
+        self._session.workspace.problem = None
+        self._session.run_beside(list_steps(folder), listed, ended=ended, step=self._step)
+
+    def point_to(self, path: Path, ended: Callable[[], None]) -> None:
+        """Say where the lost image is now, and open it."""
+        lost = self.lost
+        if lost is None:
+            return
+        self._session.workspace.problem = None
+        steps = relocate_steps(lost, path, self.open.get(lost.folder))
+        self._session.run_beside(steps, self._show, ended=ended, step=self._step)
+
+    def _show(self, image: Listed) -> None:
+        self.lost = image if image.lost else None
+        if image.lost:
+            self._session.workspace.problem = Problem(self._step, image.lost)
+            return
+        self.elsewhere[image.path] = image.folder
+        self._session.open(image.path, image.z)
+
+
+def list_steps(folder: Path) -> Generator[Progress, None, list[Listed]]:
+    """List the images of a project.
+
+    Raises
+    ------
+    ProjectError : it is none, damaged, of a newer version, or empty.
+    """
+    from napari_nucleus_kd.errors import ProjectError
+    from napari_nucleus_kd.project import Project
+
+    yield Progress(0, 0, f"Reading {folder.name}")
+    with Project(folder, write=False) as project:
+        found = [_listed(project, image.record.id) for image in project.images]
+    if not found:
+        raise ProjectError(f"{folder.name} has no image yet; open an image, segment it, and press Keep")
+    return found
+
+
+def relocate_steps(lost: Listed, path: Path, known: Project | None) -> Generator[Progress, None, Listed]:
+    """Note in a project where an image is now.
+
+    Parameters
+    ----------
+    known : the project, if it is open.
+
+    Raises
+    ------
+    ProjectError : the file is of another size than the labels, or another window has the project open.
+    ReadError, WriteError
+    """
+    from napari_nucleus_kd.project import Project
+
+    yield Progress(0, 0, f"Looking at {path.name}")
+    project = known or Project(lost.folder, write=True)
+    try:
+        image = next(image for image in project.images if image.record.id == lost.id)
+        image.relocate(path)
+        return _listed(project, lost.id)
+    finally:
+        if known is None:
+            project.close()
+
+
+def _listed(project: Project, number: str) -> Listed:
+    from napari_nucleus_kd.project import ImageState
+
+    image = next(image for image in project.images if image.record.id == number)
+    path, state = image.find()
+    lost = "" if state is ImageState.THERE else image.notice()
+    return Listed(project.folder, number, path, image.record.reference.z, lost)

@@ -1,0 +1,123 @@
+"""The layer that says what a person has checked: a tint over the image, painted, boxed or by the nucleus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from napari_nucleus_kd import edit
+from napari_nucleus_kd.types import Region
+from napari_nucleus_kd.widgets._layers import FROM_KEY, VERIFIED_KEY
+from napari_nucleus_kd.widgets._show import placed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy.typing as npt
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.widgets._layers import Plane
+    from napari_nucleus_kd.widgets._places import Place
+
+MARGIN_PX = 4  # of background around a nucleus that is checked with it
+_COLOR, _OPACITY = "#009e73", 0.25  # Okabe and Ito's green, which no nucleus has
+_UNDO_PX = 1_000_000  # pixels above which a box is no step of the layer's history: that takes a second
+
+
+def add_verified_layer(
+    viewer: ViewerModel, plane: Plane, mask: npt.NDArray[np.uint8], under: Labels | None
+) -> Labels:
+    """Add the layer below the nuclei; what was selected stays so.
+
+    Parameters
+    ----------
+    mask : (Y, X) of the whole image, not 0 where it was checked. The layer takes it over.
+    under : the layer with the nuclei.
+    """
+    from napari.layers import Labels
+    from napari.utils.colormaps import DirectLabelColormap
+
+    active = viewer.layers.selection.active
+    layer = Labels(
+        np.expand_dims(mask, plane.hidden),
+        name=f"{plane.source.name} verified",
+        colormap=DirectLabelColormap(color_dict={0: "transparent", None: _COLOR}),
+        opacity=_OPACITY,
+        metadata={VERIFIED_KEY: True, FROM_KEY: plane.source.key},
+        **placed(plane, None),
+    )
+    layer.brush_size = 40  # areas are painted, not outlines
+    viewer.add_layer(layer)
+    if under is not None and under in viewer.layers:
+        viewer.layers.move(len(viewer.layers) - 1, viewer.layers.index(under))
+    if active is not None:
+        viewer.layers.selection.active = active
+    return layer
+
+
+class VerifiedMask:
+    """The pixels of the layer, as a plane.
+
+    Parameters
+    ----------
+    axes : of the plane in the data of the layer; the others are one pixel thick.
+    """
+
+    def __init__(self, layer: Labels, axes: tuple[int, int]) -> None:
+        self.layer, self.axes = layer, axes
+
+    @property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """(Y, X), a view."""
+        index = tuple(slice(None) if axis in self.axes else 0 for axis in range(self.layer.ndim))
+        found: npt.NDArray[np.uint8] = self.layer.data[index]
+        return found
+
+    def set(self, part: Region, on: bool, mask: npt.NDArray[np.bool_] | None = None) -> None:
+        """Mark a region, or a mask in it, as checked or not; as a step to undo unless it is very large."""
+        shape = self.pixels.shape
+        part = part.grown(0, shape)
+        if min(part.shape_yx) < 1:
+            return
+        inside = self.pixels[part.slices]
+        change = (inside != 0) != on
+        if mask is not None:
+            change &= mask
+        elif change.size > _UNDO_PX:
+            inside[...] = on
+            self.layer._reset_history()  # undo knows nothing of it
+            self.layer.refresh()
+            return
+        rows, cols = np.nonzero(change)
+        if len(rows):
+            self.layer.data_setitem(self._index(rows + part.y0, cols + part.x0), int(on))
+
+    def _index(self, rows: Any, cols: Any) -> tuple[Any, ...]:
+        shown = dict(zip(self.axes, (rows, cols), strict=True))
+        return tuple(
+            np.asarray(shown.get(axis, np.zeros_like(rows)), np.intp) for axis in range(self.layer.ndim)
+        )
+
+    def set_nuclei(self, labels: Any, places: Iterable[Place], corner: tuple[int, int], on: bool) -> None:
+        """Mark nuclei, each with a margin of background around it, as checked or not.
+
+        Parameters
+        ----------
+        labels : (Y, X) of a part of the image.
+        places : a pixel of each nucleus in there.
+        corner : where the part begins in the image.
+        """
+        for place in places:
+            number = int(labels[place])
+            if not number:
+                continue
+            part = edit.extent(labels, place).grown(MARGIN_PX, labels.shape)
+            around = np.asarray(labels[part.slices])
+            nucleus = around == number
+            near = ndimage.binary_dilation(nucleus, iterations=MARGIN_PX) & (around == 0)
+            y, x = corner
+            moved = Region(part.y0 + y, part.x0 + x, part.y1 + y, part.x1 + x)
+            self.set(moved, on, nucleus | near)

@@ -1,0 +1,120 @@
+"""Marking what a person has checked: by a box, or with the nuclei that a review found right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.types import Region
+from napari_nucleus_kd.widgets._layers import shown_plane
+from napari_nucleus_kd.widgets._target import image_under
+from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+    from napari_nucleus_kd.widgets._keeping import Keeping
+    from napari_nucleus_kd.widgets._places import Place
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._target import Target, Under
+
+    Key = tuple[str, tuple[str, ...]]  # of an image and the plane of it that is shown
+
+
+def key_of(under: Under) -> Key:
+    """Return what tells the image under some labels, and its plane, from others."""
+    return under.key[0], under.image.notes
+
+
+class Verifying:
+    """Marks what is verified of the images of one viewer.
+
+    Attributes
+    ----------
+    masks : what is verified of each image of which anything was.
+    """
+
+    def __init__(self, session: Session, keeping: Keeping) -> None:
+        self._session, self._keeping = session, keeping
+        self.masks: dict[Key, VerifiedMask] = {}
+        review = session.corrections.review
+        review.accepted.connect(self._on_accepted)
+        review.taken_back.connect(self._on_taken_back)
+
+    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> None:
+        """Mark a box as verified or not.
+
+        Parameters
+        ----------
+        corners : two opposite pixels (y, x) of the labels.
+
+        Raises
+        ------
+        EditError : there is no image, the labels are not those that are kept, or the box is empty.
+        """
+        under = image_under(target, self._session)
+        (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
+        part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
+        if min(part.shape_yx) < 2:
+            raise EditError("the box encloses no pixel of the image; hold the button and drag it")
+        self._mask_to_change(target, under).set(part, on)
+        self._keeping.keep_labels(target, under)
+
+    def _on_accepted(self, target: Target, places: tuple[Place, ...]) -> None:
+        self._mark(target, places, on=True)
+
+    def _on_taken_back(self, target: Target, places: tuple[Place, ...]) -> None:
+        self._mark(target, places, on=False)
+
+    def _mark(self, target: Target, places: tuple[Place, ...], *, on: bool) -> None:
+        try:
+            under = image_under(target, self._session)
+        except EditError:
+            return  # labels without an image are reviewed all the same
+        try:
+            mask = self._mask_to_change(target, under)
+            mask.set_nuclei(target.labels, places, under.corner, on)
+            self._keeping.keep_labels(target, under)
+        except EditError as error:
+            self._session.corrections.complain(str(error))
+
+    def _mask_to_change(self, target: Target, under: Under) -> VerifiedMask:
+        """Return what is verified of an image.
+
+        Raises
+        ------
+        EditError : the labels are not those that are kept, or nothing can be changed.
+        """
+        kept = self._keeping.kept_of(key_of(under))
+        if kept is not None and not kept.project.writable:
+            raise EditError(f"nothing can be verified: {kept.project.refusal}")
+        if kept is not None and not kept.holds(target.layer):
+            raise EditError(
+                f"“{target.layer.name}” is not kept, “{kept.target.layer.name}” is; press “Take in”, or "
+                "select that one"
+            )
+        return self.mask_for(under)
+
+    def mask_for(self, under: Under) -> VerifiedMask:
+        """Return what is verified of an image; its layer is made the first time."""
+        key, viewer = key_of(under), self._session.viewer
+        known = self.masks.get(key)
+        if known is not None and known.layer in viewer.layers:
+            return known
+        source = next(s for s in self._session.sources() if s.key == under.key[0])
+        plane = shown_plane(source, viewer)
+        mask = np.zeros(under.image.shape_yx, np.uint8)
+        corrections = self._session.corrections
+        with corrections.steady():
+            layer = add_verified_layer(viewer, plane, mask, corrections.layer)
+        self.masks[key] = VerifiedMask(layer, plane.axes)
+        self._keeping.changed.emit()
+        return self.masks[key]
+
+    def forget(self, layer: Layer) -> None:
+        """Note that a layer was closed."""
+        for key, mask in tuple(self.masks.items()):
+            if layer is mask.layer and self._keeping.kept_of(key) is None:
+                del self.masks[key]

@@ -1,0 +1,158 @@
+"""What is checked and kept, in the Correct widget: boxes to mark, and the project beside the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QInputDialog, QMainWindow, QPushButton, QVBoxLayout, QWidget
+
+from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._keeping import STEP
+from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
+from napari_nucleus_kd.widgets._verified import MARGIN_PX
+
+if TYPE_CHECKING:
+    from qtpy.QtGui import QShowEvent
+
+_STYLE = "QPushButton { padding: 4px 2px; }"
+
+
+class KeepPanel(QWidget):
+    """Says what is checked and when it was saved, and offers what can be done about it.
+
+    Parameters
+    ----------
+    owner : the widget it stands in.
+    marks : its buttons for boxes.
+    """
+
+    def __init__(self, owner: StepWidget, marks: list[QPushButton]) -> None:
+        super().__init__()
+        self._session, self._keeping = owner.session, owner.session.keeping
+        self.checked = WordsLabel()
+        self.checked.setToolTip(
+            "Only what is checked is learnt from. Mark it with a box, paint it with the brush in the\n"
+            "layer “… verified”, or accept nuclei in a review: each is marked together with\n"
+            f"{MARGIN_PX} px of background around it"
+        )
+        self.state = WordsLabel()
+        self.problem = ProblemBox(owner, STEP)
+        self.unsaved = WordsLabel()
+        self.unsaved.setObjectName("problem")
+        self.unsaved.setStyleSheet(PROBLEM_STYLE)
+        self.keep = self._button(
+            "Keep",
+            "Save the nuclei and what is checked in a project beside the image, now and after each change",
+        )
+        self.take_in = self._button(
+            "Take in", "Put these nuclei in the place of those that are kept; what is checked stays as it is"
+        )
+        self.again = self._button("Open again", "Read the project of this image once more")
+        self.open = self._button(
+            "Open a project…", "Choose a folder *.nucleus-kd, and open its image with what was kept of it"
+        )
+        self.point = self._button("Point to the image…", "Say where the image of this project is now")
+        self.keep.clicked.connect(self._on_keep)
+        self.open.clicked.connect(self._on_open)
+        self.point.clicked.connect(self._on_point)
+        self.take_in.clicked.connect(self._keeping.take_in)
+        self.again.clicked.connect(self._keeping.look_again)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.marks = row(*marks)
+        layout.addWidget(self.marks)
+        for part in (self.checked, self.state, row(self.keep, self.take_in, self.again, self.open)):
+            layout.addWidget(part)
+        layout.addWidget(self.unsaved)
+        layout.addWidget(self.problem)
+        layout.addWidget(self.point)
+        owner.follow(self._keeping.changed, self.refresh)
+        self.refresh()
+
+    def _button(self, text: str, tip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        button.setStyleSheet(_STYLE)
+        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys go on to the canvas after a click
+        return button
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Hear of the end of the window, which closes the projects."""
+        super().showEvent(event)
+        window: QWidget | None = self
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None and not self._keeping.guarded:
+            self._keeping.guarded = True
+            window.destroyed.connect(self._keeping.close)
+
+    def refresh(self) -> None:
+        """Show how things stand."""
+        keeping, kept = self._keeping, self._keeping.kept
+        image = self._session.workspace.image
+        self.marks.setVisible(image is not None)
+        self.point.setVisible(keeping.projects.lost is not None)
+        self.open.setVisible(kept is None and not keeping.doing)
+        counted = "" if kept is None else _words.verified(kept.counted)
+        self.checked.setText(f"Checked: {counted}." if counted else "")
+        self.checked.setVisible(bool(counted))
+        self.state.setText(self._state())
+        problem = "" if kept is None else kept.problem
+        self.unsaved.setText(f"Not saved, will be tried again: {problem}" if problem else "")
+        self.unsaved.setVisible(bool(problem))
+        idle = not keeping.doing
+        labels = self._session.corrections.layer is not None
+        self.keep.setVisible(kept is None and idle)
+        self.keep.setText("Keep in a file…" if keeping.needs_file() else "Keep")
+        self.keep.setEnabled(labels)
+        writable = kept is not None and kept.project.writable
+        self.take_in.setVisible(idle and writable and keeping.is_other_layer)
+        self.again.setVisible(kept is not None and not writable)
+
+    def _state(self) -> str:
+        keeping, kept = self._keeping, self._keeping.kept
+        if keeping.doing:
+            return keeping.doing
+        if kept is None and self._session.corrections.layer is None:
+            return keeping.note
+        if kept is None:
+            return keeping.note or "These corrections are in memory only."
+        if not kept.project.writable:
+            return f"{keeping.note}\nOnly to look at: {kept.project.refusal}.".strip()
+        other = "The nuclei that are selected are not kept. " if keeping.is_other_layer else ""
+        saved = "" if kept.saved is None else f"Saved {kept.saved:%H:%M:%S} in {kept.folder_name}."
+        if kept.unsaved:
+            saved = f"Saving soon in {kept.folder_name}…" if kept.saved is None else f"{saved} Changed since."
+        return "\n".join(part for part in (keeping.note, other + saved) if part)
+
+    def _on_keep(self) -> None:
+        if not self._keeping.needs_file():
+            self._keeping.keep()
+            return
+        image = self._session.workspace.image
+        name = "image" if image is None else Path(image.name).name.partition(".")[0]
+        title = "The image is in no file yet: where should it go?"
+        chosen, _ = QFileDialog.getSaveFileName(self, title, f"{name}.ome.tif", "OME-TIFF (*.ome.tif)")
+        if chosen:
+            path = Path(chosen)
+            if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+                path = path.with_name(f"{path.name}.ome.tif")
+            self._keeping.keep(save_as=path)
+
+    def _on_open(self) -> None:
+        image = self._session.workspace.image
+        start = "" if image is None or image.source is None else str(image.source.parent)
+        folder = QFileDialog.getExistingDirectory(self, "Which project (*.nucleus-kd)?", start)
+        if folder:
+            self._keeping.projects.choose(Path(folder), self._ask_image, self.refresh)
+
+    def _ask_image(self, names: list[str]) -> int | None:
+        name, chosen = QInputDialog.getItem(self, "Images of this project", "Open", names, 0, False)
+        return names.index(name) if chosen else None
+
+    def _on_point(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(self, "Where is the image now?")
+        if name:
+            self._keeping.projects.point_to(Path(name), self.refresh)

@@ -1,0 +1,47 @@
+"""A person at work whom test_keep_window.py kills: paints on and on, and says what was saved."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+
+from napari_nucleus_kd import workspace
+from napari_nucleus_kd.widgets import _kept
+from napari_nucleus_kd.widgets._session import session_of
+from napari_nucleus_kd.widgets._tools import VERIFY
+from napari_nucleus_kd.widgets.correct import CorrectWidget
+
+
+def main(path):
+    workspace.preferences_path = lambda: path.parent / "config" / "preferences.json"
+    _kept.SOON_MS = 30
+    application = QApplication([])
+    viewer = ViewerModel()
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    widget = CorrectWidget(viewer)
+    widget.show()
+
+    def wait(condition):
+        while not condition():
+            application.processEvents()
+
+    session.open(path)
+    wait(lambda: bool(viewer.layers) and not session.busy)
+    layer = viewer.add_labels(np.zeros(viewer.layers[0].data.shape[-2:], np.int32), name="nuclei")
+    layer.scale, layer.units = viewer.layers[0].scale[-2:], viewer.layers[0].units[-2:]
+    viewer.layers.selection.active = layer
+    widget.corrections.act(VERIFY, [tuple(layer.data_to_world(at)) for at in ((0, 0), (50, 60))])
+    wait(lambda: session.keeping.kept is not None)
+    kept = session.keeping.kept
+    layer.brush_size = 4
+    for number in range(1, 1_000_000):
+        layer.paint((int(number * 7 % 180), int(number * 11 % 200)), number)
+        wait(lambda: not kept.unsaved)
+        print(number, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

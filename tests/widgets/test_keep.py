@@ -1,0 +1,424 @@
+"""What is checked, and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
+
+import os
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+
+from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.project import Project, is_project, project_folder
+from napari_nucleus_kd.types import Modality, finish
+from napari_nucleus_kd.widgets import _keeping, _kept
+from napari_nucleus_kd.widgets._kept_steps import Whole, count_verified, merged_steps
+from napari_nucleus_kd.widgets._session import session_of
+from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
+from napari_nucleus_kd.widgets.correct import CorrectWidget
+
+
+def disks(shape, *circles):
+    """Draw circles (y, x, radius) numbered 1, 2, ...; later ones do not cover earlier ones."""
+    yy, xx = np.mgrid[: shape[0], : shape[1]]
+    labels = np.zeros(shape, np.int32)
+    for number, (y, x, radius) in enumerate(circles, 1):
+        labels[(np.hypot(yy - y, xx - x) <= radius) & (labels == 0)] = number
+    return labels
+
+
+LABELS = disks((182, 208), (40, 40, 12), (40, 61, 12), (100, 90, 8), (150, 20, 6), (90, 180, 15))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Save at once, so that tests need not wait."""
+    monkeypatch.setattr(_kept, "SOON_MS", 50)
+    monkeypatch.setattr(_kept, "AGAIN_MS", 100)
+
+
+class Desk:
+    """A viewer with an image of a file in hand, and the Correct widget."""
+
+    def __init__(self, viewer, qtbot, settle):
+        self.viewer, self.qtbot, self._settle = viewer, qtbot, settle
+        self.session = session_of(viewer)
+        self.session.workspace.set_recipe(segmenter="classical")
+        self._settle(self.session)
+        self.widget = CorrectWidget(viewer)
+        self.widget.show()
+        self.panel, self.keeping = self.widget.keep_panel, self.session.keeping
+
+    def open(self, path):
+        self.session.open(path)
+        self.settle()
+        return self
+
+    def settle(self):
+        self._settle(self.session)
+        self.qtbot.wait(30)
+        self._settle(self.session)
+
+    def add_nuclei(self, labels=LABELS, **more):
+        scale = self.viewer.layers[0].scale[-2:]
+        layer = self.viewer.add_labels(
+            labels.copy(), name="nuclei", scale=scale, units=self.viewer.layers[0].units[-2:], **more
+        )
+        self.viewer.layers.selection.active = layer
+        return layer
+
+    def box(self, first, last, tool=VERIFY):
+        layer = self.viewer.layers.selection.active
+        self.widget.corrections.act(tool, [tuple(layer.data_to_world(at)) for at in (first, last)])
+
+    def saved(self):
+        self.qtbot.waitUntil(lambda: self.keeping.kept is not None, timeout=20_000)
+        self.qtbot.waitUntil(lambda: not self.keeping.kept.unsaved, timeout=20_000)
+
+    def done(self):
+        """Take the widget away, which closes what is open."""
+        self.settle()
+        if self.session._views:
+            self.widget.deleteLater()
+            self.qtbot.waitUntil(lambda: not self.session._views)
+
+
+@pytest.fixture
+def desk(qtbot, settle):
+    """Return a function that sits a person at a new desk."""
+    desks = []
+
+    def sit():
+        desks.append(Desk(ViewerModel(), qtbot, settle))
+        return desks[-1]
+
+    yield sit
+    for each in desks:
+        each.done()
+
+
+def kept_in(folder):
+    with Project(folder, write=False) as project:
+        (image,) = project.images
+        return finish(image.load_steps())
+
+
+def test_counting_what_is_verified():
+    verified = np.zeros(LABELS.shape, np.uint8)
+    verified[20:70, 20:62] = 1  # the first completely, half of the second
+    verified[140:160, 10:40] = 3
+    counted = count_verified(LABELS, verified)
+    assert counted.nuclei == 2
+    assert counted.share == pytest.approx((verified > 0).mean())
+    assert count_verified(LABELS, np.ones_like(verified)).nuclei == 5
+
+
+def test_labels_of_a_part_as_if_of_the_whole():
+    whole = Whole(LABELS[30:100, 20:150], (30, 20), LABELS.shape)
+    expected = np.zeros_like(LABELS)
+    expected[30:100, 20:150] = LABELS[30:100, 20:150]
+    for part in (np.s_[:, :], np.s_[0:64, 0:64], np.s_[128:182, 64:208], np.s_[90:110, 140:160]):
+        np.testing.assert_array_equal(whole[part], expected[part])
+
+
+def test_new_labels_come_in_but_what_is_verified_stays():
+    verified = np.zeros(LABELS.shape, bool)
+    verified[20:70, 20:55] = True  # of the first one, and a bit of the second
+    found = disks(LABELS.shape, (42, 42, 12), (42, 85, 9), (120, 30, 10), (100, 92, 8))
+    merged = finish(merged_steps(LABELS, verified, found))
+    for number in (1, 2):
+        np.testing.assert_array_equal(merged == number, LABELS == number)
+    assert not np.isin([3, 4, 5], merged).any(), "what nobody checked is replaced"
+    numbers = set(np.unique(merged)) - {0, 1, 2}
+    assert len(numbers) == 3 and min(numbers) > 5
+    assert (merged[found == 3] > 5).all() and (merged[found == 4] > 5).all()
+    inside = merged[(found == 2) & ~np.isin(LABELS, [1, 2]) & ~verified]
+    assert len(set(inside)) == 1 and inside[0] > 5
+
+
+def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    assert "in memory only" in person.panel.state.text()
+    person.box((20, 20), (70, 80))
+    assert not is_project(project_folder(nuclei_file)), "not in the thread of the window"
+    person.settle()
+    person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, LABELS)
+    expected = np.zeros(LABELS.shape, bool)
+    expected[20:71, 20:81] = True
+    np.testing.assert_array_equal(verified, expected)
+    assert "Saved" in person.panel.state.text() and "two channels.nucleus-kd" in person.panel.state.text()
+    assert "2 nuclei" in person.panel.checked.text()
+    assert person.viewer.layers.selection.active is layer
+    person.box((0, 0), (181, 40), UNVERIFY)
+    layer.paint((160, 150), 9)
+    person.widget.corrections.undo()
+    person.widget.corrections.redo()
+    person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert (labels == 9).any()
+    assert not verified[:, :41].any() and verified[20:71, 41:81].all()
+
+
+def test_what_was_kept_is_found_with_the_image(desk, nuclei_file):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    person = desk().open(nuclei_file)
+    kept = person.keeping.kept
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    assert kept.mask.pixels[20:71, 20:81].all()
+    assert person.viewer.layers.selection.active is kept.target.layer
+    assert "Found in two channels.nucleus-kd" in person.panel.state.text()
+    assert "2 nuclei" in person.panel.state.text()
+    assert "not closed properly" not in person.panel.state.text()
+    layer = kept.target.layer
+    np.testing.assert_allclose(layer.scale, person.viewer.layers[0].scale)
+    layer.paint((160, 150), 9)
+    person.saved()
+    np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], layer.data)
+
+
+def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    number = review.queue.current.number
+    review.accept()
+    person.settle()
+    mask = next(iter(person.keeping.verifying.masks.values())).pixels
+    nucleus = LABELS == number
+    assert mask[nucleus].all()
+    assert mask.sum() > nucleus.sum() and not mask[(LABELS > 0) & ~nucleus].any()
+    rows, cols = np.nonzero(mask)
+    inner_rows, inner_cols = np.nonzero(nucleus)
+    assert rows.min() >= inner_rows.min() - 4 and cols.max() <= inner_cols.max() + 4
+    review.back()
+    assert not mask.any()
+    np.testing.assert_array_equal(layer.data, LABELS)
+
+
+def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (30, 30))
+    person.settle()
+    person.saved()
+    mask = person.keeping.kept.mask
+    person.viewer.layers.selection.active = mask.layer
+    assert "brush" in person.widget.about.text() and not person.widget.tools.isEnabled()
+    mask.layer.brush_size = 10
+    mask.layer.paint((100, 100), 1)
+    person.saved()
+    assert kept_in(project_folder(nuclei_file))[1][96:104, 98:102].all()
+
+
+def test_labels_of_a_part_are_kept_where_they_lie(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    scale = np.array(person.viewer.layers[0].scale[-2:])
+    person.add_nuclei(LABELS[30:120, 20:190], translate=scale * (30, 20))
+    person.box((5, 5), (50, 60))
+    person.settle()
+    person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels[30:120, 20:190], LABELS[30:120, 20:190])
+    assert not labels[:30].any()
+    assert verified[35:81, 25:81].all() and verified.sum() == 46 * 56
+
+
+def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    kept_layer = person.add_nuclei()
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    assert "not kept" in person.panel.state.text() and not person.panel.take_in.isHidden()
+    person.box((100, 100), (140, 140))
+    assert "not kept" in person.widget.problem.text.text()
+    person.panel.take_in.click()
+    person.settle()
+    person.saved()
+    labels, _ = kept_in(project_folder(nuclei_file))
+    assert (labels[120, 120] > 5) and (labels == 1).sum() == (LABELS == 1).sum()
+    assert not (labels == 5).any() and not new.visible
+    assert person.viewer.layers.selection.active is kept_layer
+    np.testing.assert_array_equal(labels, kept_layer.data)
+
+
+def test_a_second_window_only_looks_and_may_open_again(desk, nuclei_file):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    second = desk().open(nuclei_file)
+    kept = second.keeping.kept
+    assert not kept.project.writable
+    assert "process" in second.panel.state.text() and "close it there" in second.panel.state.text()
+    second.viewer.layers.selection.active = kept.target.layer
+    assert "only shown" in second.widget.about.text()
+    assert not kept.target.layer.editable
+    first.keeping.kept.target.layer.paint((160, 150), 9)
+    first.saved()
+    first.done()
+    second.panel.again.click()
+    second.settle()
+    kept = second.keeping.kept
+    assert kept.project.writable and (kept.target.layer.data == 9).any()
+    assert kept.target.layer.editable
+
+
+def test_a_disk_that_refuses_is_told_and_tried_again(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    refused = []
+
+    def full(labels, verified):
+        refused.append(1)
+        raise WriteError("entry 2 cannot be written: No space left on device; check space and permissions")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.image, "save", full)
+        layer.paint((160, 150), 9)
+        person.qtbot.waitUntil(lambda: len(refused) > 1, timeout=10_000)
+        assert "No space left" in person.panel.unsaved.text() and not person.panel.unsaved.isHidden()
+    person.saved()
+    assert person.panel.unsaved.isHidden()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(desk, nuclei_file):
+    nuclei_file.parent.chmod(0o555)
+    try:
+        person = desk().open(nuclei_file)
+        person.add_nuclei()
+        person.box((20, 20), (70, 80))
+        person.settle()
+        assert "cannot be made" in person.panel.problem.text.text()
+        assert person.keeping.verifying.masks, "what was marked stays in memory"
+    finally:
+        nuclei_file.parent.chmod(0o755)
+
+
+def test_a_folder_that_refuses_is_told_and_nothing_marked_is_lost(desk, nuclei_file, monkeypatch):
+    def refuse(*_, **__):
+        raise WriteError("the folder cannot be made: Permission denied; choose another folder")
+        yield
+
+    monkeypatch.setattr(_keeping, "keep_steps", refuse)
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    assert "Permission denied" in person.panel.problem.text.text()
+    (mask,) = person.keeping.verifying.masks.values()
+    assert mask.pixels.any() and not person.panel.keep.isHidden()
+
+
+def test_an_image_in_no_file_is_written_first(desk, nuclei, tmp_path):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    assert person.keeping.kept is None and person.panel.keep.text() == "Keep in a file…"
+    path = tmp_path / "array.ome.tif"
+    person.keeping.keep(save_as=path)
+    person.settle()
+    person.saved()
+    assert kept_in(project_folder(path))[1][20:71, 20:81].all()
+    person.done()
+    again = desk().open(path)
+    np.testing.assert_array_equal(again.keeping.kept.target.layer.data, LABELS)
+    np.testing.assert_array_equal(np.asarray(again.viewer.layers[0].data), nuclei)
+
+
+def test_closing_a_kept_layer_saves_and_frees_the_project(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    layer.paint((160, 150), 9)
+    person.viewer.layers.remove(layer)
+    assert person.keeping.kept is None and "two channels.nucleus-kd" in person.panel.state.text()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+    with Project(project_folder(nuclei_file), write=True):
+        pass
+
+
+def test_widgets_that_go_save_what_is_left(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    layer.paint((160, 150), 9)
+    person.done()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_images_of_one_kind_in_one_folder_share_a_project(desk, nuclei_file, nuclei):
+    other = nuclei_file.with_name("other.ome.tif")
+    tifffile.imwrite(other, nuclei[:150, :160].copy(), metadata={"axes": "YX"})
+    person = desk().open(nuclei_file)
+    person.session.workspace.suggestion = (Modality.FLUORESCENCE, "")
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    person.open(other)
+    person.session.workspace.suggestion = (Modality.FLUORESCENCE, "")
+    layer = person.viewer.add_labels(LABELS[:150, :160].copy())
+    person.box((100, 100), (120, 120))
+    person.settle()
+    person.saved()
+    project = person.keeping.kept.project
+    assert [image.find()[0].name for image in project.images] == [nuclei_file.name, other.name]
+    layer.paint((120, 120), 9)
+    person.saved()
+    person.done()
+    with Project(project_folder(nuclei_file), write=True) as project:
+        first, second = (finish(image.load_steps()) for image in project.images)
+    np.testing.assert_array_equal(first[0], LABELS)
+    assert (second[0] == 9).any() and second[1].sum() == 21 * 21
+
+
+def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    moved = tmp_path / "moved" / "new name.ome.tif"
+    moved.parent.mkdir()
+    nuclei_file.rename(moved)
+    person = desk()
+    projects = person.keeping.projects
+    projects.choose(project_folder(nuclei_file), lambda names: None, person.panel.refresh)
+    person.settle()
+    assert "not there any more" in person.panel.problem.text.text()
+    assert not person.panel.point.isHidden()
+    projects.point_to(moved, person.panel.refresh)
+    person.settle()
+    np.testing.assert_array_equal(person.keeping.kept.target.layer.data, LABELS)
+    assert person.keeping.kept.project.folder == project_folder(nuclei_file)
+    assert person.panel.point.isHidden()
+    projects.choose(tmp_path, lambda names: None, person.panel.refresh)
+    person.settle()
+    assert "is no project" in person.panel.problem.text.text()

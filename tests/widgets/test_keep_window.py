@@ -1,0 +1,156 @@
+"""Verifying in a window that is really drawn; what is left when a program is killed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_nucleus_kd.project import Project, project_folder
+from napari_nucleus_kd.types import finish
+from napari_nucleus_kd.widgets import _kept
+from napari_nucleus_kd.widgets._layers import camera_of
+from napari_nucleus_kd.widgets._session import session_of
+
+PLUGIN = "napari-nucleus-kd"
+LEFT, NOTHING = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+
+
+def kept_in(folder):
+    with Project(folder, write=False) as project:
+        (image,) = project.images
+        return finish(image.load_steps())
+
+
+def drag(viewer, qtbot, first, last):
+    """Drag with a real mouse between two pixels of the second layer."""
+    native = viewer.window._qt_viewer.canvas.native
+    layer, camera = viewer.layers[-1], camera_of(viewer)
+
+    def pos(at):
+        y, x = (np.asarray(layer.data_to_world(at)) - camera.center[-2:]) * camera.zoom
+        return QPoint(round(native.width() / 2 + x), round(native.height() / 2 + y))
+
+    def move(to, held):
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(pos(to)),
+            QPointF(native.mapToGlobal(pos(to))),
+            NOTHING if held is NOTHING else LEFT,
+            held,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        qtbot.wait(15)
+        QApplication.sendEvent(native, event)
+        qtbot.wait(15)
+
+    move(first, NOTHING)
+    qtbot.mousePress(native, LEFT, pos=pos(first))
+    for part in (0.5, 1.0):
+        move(tuple(np.add(first, np.subtract(last, first) * part)), LEFT)
+    qtbot.mouseRelease(native, LEFT, pos=pos(last))
+
+
+def test_a_box_by_key_is_kept_and_the_end_of_the_window_saves(
+    make_napari_viewer, qtbot, settle, nuclei_file, monkeypatch
+):
+    monkeypatch.setattr(_kept, "SOON_MS", 600_000)  # never, in this test
+    viewer = make_napari_viewer(show=True)
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    qtbot.waitUntil(dock.isVisible)
+    session.open(nuclei_file)
+    settle(session)
+    session.workspace.whole_image = True
+    session.runs.start(lambda _: None)
+    settle(session)
+    layer = viewer.layers[-1]
+    qtbot.wait(300)  # until the dock has its width
+    camera_of(viewer).center, camera_of(viewer).zoom = (0.0, 30, 40), 6.0
+    viewer.screenshot(flash=False)
+    native = viewer.window._qt_viewer.canvas.native
+    qtbot.keyClick(native, Qt.Key.Key_C)
+    drag(viewer, qtbot, (30, 40), (90, 120))
+    qtbot.waitUntil(lambda: session.keeping.kept is not None, timeout=20_000)
+    kept = session.keeping.kept
+    qtbot.waitUntil(lambda: kept.saved is not None, timeout=20_000)
+    rows, cols = np.nonzero(kept.mask.pixels)
+    assert np.abs(np.array([rows.min(), rows.max(), cols.min(), cols.max()]) - (30, 90, 40, 120)).max() <= 1
+    picture = viewer.screenshot(flash=False, canvas_only=True)[..., :3].astype(int)
+    greener = (picture[..., 1] - picture[..., 0] > 20) & (picture[..., 1] - picture[..., 2] > 8)
+    assert greener.mean() > 0.01, "the tint is seen"
+    qtbot.keyClick(native, Qt.Key.Key_Escape)
+    layer.paint((150, 100), 1000)
+    assert kept.unsaved
+    start = time.perf_counter()
+    viewer.close()
+    qtbot.waitUntil(lambda: not session.keeping._kept, timeout=10_000)
+    assert time.perf_counter() - start < 10
+    labels, verified = kept_in(project_folder(nuclei_file))
+    assert (labels == 1000).any() and verified[35:85, 45:115].all()
+    with Project(project_folder(nuclei_file), write=True):
+        pass  # nobody holds it
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_what_was_saved_before_a_kill_is_found_again(make_napari_viewer, qtbot, settle, nuclei_file):
+    script = Path(__file__).with_name("killed_window.py")
+    program = subprocess.Popen(
+        [sys.executable, str(script), str(nuclei_file)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        said = [int(program.stdout.readline()) for _ in range(3)]
+    finally:
+        program.kill()
+        said += [int(line) for line in program.communicate()[0].split()]
+    assert said == list(range(1, len(said) + 1)) and program.returncode == -9
+    viewer = make_napari_viewer(show=True)
+    session = session_of(viewer)
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    session.open(nuclei_file)
+    settle(session)
+    qtbot.waitUntil(lambda: session.keeping.kept is not None, timeout=20_000)
+    kept = session.keeping.kept
+    assert set(said) <= set(np.unique(kept.target.layer.data))
+    assert kept.mask.pixels[:51, :61].all() and kept.project.writable
+    assert "not closed properly" in widget.step.keep_panel.state.text()
+
+
+def test_saving_never_holds_the_window_up(make_napari_viewer, qtbot, settle, tmp_path, monkeypatch):
+    """4,096 x 4,096 pixels with a nucleus every 64: the longest time between two events while it saves."""
+    import tifffile
+
+    monkeypatch.setattr(_kept, "SOON_MS", 50)
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, np.zeros((2048, 2048), np.uint8), compression="zlib")
+    viewer = make_napari_viewer(show=True)
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    session.open(path)
+    settle(session)
+    labels = np.zeros((2048, 2048), np.int32)
+    for number, (y, x) in enumerate(np.argwhere(np.ones((32, 32))) * 64 + 20, 1):
+        labels[y : y + 20, x : x + 20] = number
+    layer = viewer.add_labels(labels)
+    viewer.layers.selection.active = layer
+    session.keeping.keep()
+    qtbot.waitUntil(lambda: session.keeping.kept is not None, timeout=60_000)
+    kept = session.keeping.kept
+    qtbot.waitUntil(lambda: not kept.unsaved, timeout=60_000)
+    layer.paint((1000, 1000), 5000)
+    began = time.process_time()
+    kept.save()
+    assert time.process_time() - began < 0.1
+    longest, last = 0.0, time.thread_time()
+    while kept.unsaved:
+        QApplication.processEvents()
+        now = time.thread_time()  # the wall clock also counts what else the machine does
+        longest, last = max(longest, now - last), now
+    assert longest < 0.1
