@@ -8,6 +8,7 @@ Run it on a machine with a display, or on Linux under `xvfb-run -a -s "-screen 0
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +21,10 @@ from skimage.data import immunohistochemistry
 from skimage.io import imsave
 
 from napari_nucleus_kd import workspace
+from napari_nucleus_kd.io.samples import FOLDER, sample_labels
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import Session, session_of
+from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 PLUGIN = "napari-nucleus-kd"
 WINDOW = (1280, 800)
 DOCK_WIDTH = 380
-PATIENCE_S = 300
+PATIENCE_S = 3600
+RETRAIN_STEPS = 40
 
 
 class Studio:
@@ -132,6 +136,7 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.open_real_ihc()
     studio.run()
     studio.shoot("ihc")
+    make_correction_pictures(studio)
     broken = Path(tempfile.mkdtemp()) / "broken.tif"
     broken.write_bytes(b"not an image")
     studio.session.open(broken)
@@ -139,6 +144,42 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.workbench.verticalScrollBar().setValue(0)
     studio.shoot("open_problem", dock_only=True)
     studio.viewer.close()
+
+
+def make_correction_pictures(studio: Studio) -> None:
+    """Review, check and retrain on a copy of the H&E sample, with its exact labels as corrections."""
+    studio.viewer.layers.clear()
+    path = Path(tempfile.mkdtemp()) / "tonsil.ome.tif"
+    shutil.copy(FOLDER / "he.ome.tif", path)
+    studio.session.open(path)
+    studio._show_all()
+    studio.run()
+    workbench, correct, keeping = studio.workbench, studio.workbench.correct, studio.session.keeping
+    for fold, is_open in zip(workbench.folds, (False, False, True, False), strict=True):
+        fold.set_open(is_open)
+    correct.review.begin.click()
+    studio.settle()
+    studio.shoot("review")
+    correct.corrections.review.stop()
+    layer = correct.corrections.layer
+    assert layer is not None
+    layer.data = sample_labels("he").astype(layer.data.dtype)
+    studio.viewer.reset_view()
+    correct.corrections.act(VERIFY, [layer.data_to_world(at) for at in ((0, 0), (767, 767))])
+    studio.wait(lambda: keeping.kept is not None and not keeping.kept.unsaved)
+    correct.corrections.act(UNVERIFY, [layer.data_to_world(at) for at in ((0, 520), (250, 767))])
+    correct.suggest.ask.click()
+    studio.settle()
+    studio.shoot("checked")
+    correct.suggest.hide_all.click()
+    for fold, is_open in zip(workbench.folds, (False, False, False, True), strict=True):
+        fold.set_open(is_open)
+    workbench.retrain.steps.setValue(RETRAIN_STEPS)
+    workbench.retrain.start.click()
+    studio.settle()
+    studio.shoot("retrain")
+    workbench.retrain.result.reject.click()
+    studio.settle()
 
 
 def main() -> None:

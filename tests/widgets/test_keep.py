@@ -422,3 +422,15 @@ def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
     projects.choose(tmp_path, lambda names: None, person.panel.refresh)
     person.settle()
     assert "is no project" in person.panel.problem.text.text()
+
+
+def test_what_a_script_changed_is_saved_too(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    layer.data[150:160, 100:110] = 77
+    layer.refresh()
+    person.done()
+    assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import psutil
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-import napari_nucleus_kd
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets import _kept_steps, _show, _words
 from napari_nucleus_kd.widgets._kept import Kept
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane, z_plane
-from napari_nucleus_kd.widgets._making import Origin, Place, keep_steps
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane
+from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
 from napari_nucleus_kd.widgets._projects import Projects
 from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target, image_under, target_of
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
@@ -24,11 +22,13 @@ from napari_nucleus_kd.widgets._verifying import Verifying, key_of
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari.layers import Labels
 
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import Image
-    from napari_nucleus_kd.widgets._kept_steps import Opened
+    from napari_nucleus_kd.widgets._kept_steps import Counted, Opened
     from napari_nucleus_kd.widgets._layers import Plane, Source
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._target import Under
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 STEP = "keep"
 _BYTES_PER_PX = 5  # of labels and verified pixels
 _SHARE = 0.5  # of the free memory that they may take
-_PACKAGE = Path(napari_nucleus_kd.__file__).parent
 
 
 class Keeping:
@@ -88,24 +87,36 @@ class Keeping:
     def needs_file(self) -> bool:
         """Whether the image in hand lies in no file beside which a project could be."""
         image = self._session.workspace.image
-        return image is not None and _file_of(image) is None
+        return image is not None and file_of(image) is None
 
     def _key_in_hand(self) -> Key | None:
         source, image = self._session.source, self._session.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
+
+    def counts(self, project: Project) -> list[tuple[str, Counted | None]]:
+        """Return the images of a project and what is verified of each; None where it is being counted."""
+        here = {kept.image.record.id: kept.counted for kept in self._kept.values() if kept.project is project}
+        return self.projects.counts(project, here, self.changed.emit)
+
+    def flush_all(self) -> None:
+        """Save what is not saved of any image, before this returns."""
+        for kept in self._kept.values():
+            kept.flush()
 
     # Finding what was kept before
 
     def _on_image(self, image: Image | None) -> None:
         self.note = ""
         key, source = self._key_in_hand(), self._session.source
-        path = None if image is None else _file_of(image)
+        path = None if image is None else file_of(image)
         if image is not None and source is not None and path is not None and key not in self._looked:
             assert key is not None
             self._looked.add(key)
             plane = shown_plane(source, self._session.viewer)
             projects = self.projects
-            steps = _kept_steps.find_steps(path, _z(image), dict(projects.open), projects.elsewhere.get(path))
+            steps = _kept_steps.find_steps(
+                path, z_of(image), dict(projects.open), projects.elsewhere.get(path)
+            )
             self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
         self.changed.emit()
 
@@ -126,6 +137,7 @@ class Keeping:
     def _drop(self, key: Key) -> None:
         """Save an image, and keep it no more; with its last image a project is closed."""
         kept = self._kept.pop(key)
+        self.projects.recount(kept.project, kept.image.record.id)
         self.verifying.masks.pop(key, None)
         self._looked.discard(key)
         kept.close()
@@ -207,7 +219,7 @@ class Keeping:
         EditError : they are too large.
         """
         image, key = under.image, key_of(under)
-        path = save_as or _file_of(image)
+        path = save_as or file_of(image)
         if path is None or self.doing or key in self._kept:
             return
         needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
@@ -222,7 +234,7 @@ class Keeping:
         if modality is None and suggestion is not None:
             modality = suggestion[0]
         labels = _kept_steps.Whole(target.labels, under.corner, image.shape_yx)
-        place = Place(path, None if save_as else _z(image), is_new=save_as is not None)
+        place = Place(path, None if save_as else z_of(image), is_new=save_as is not None)
         self.doing = f"Making a project for {path.name}…"
         self._session.workspace.problem = None
         self._session.run_beside(
@@ -314,8 +326,7 @@ class Keeping:
 
     def rest(self) -> None:
         """No widget is left: save; without a window that tells its end, let others write the projects."""
-        for kept in tuple(self._kept.values()):
-            kept.flush()
+        self.flush_all()
         if not self.guarded:
             self.close()
 
@@ -329,15 +340,3 @@ class Keeping:
     def _complain(self, text: str) -> None:
         self._session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
         self.changed.emit()
-
-
-def _file_of(image: Image) -> Path | None:
-    """Return the file of an image beside which a project may lie; samples are copied first."""
-    path = image.source
-    return None if path is None or path.is_relative_to(_PACKAGE) else path.absolute()
-
-
-def _z(image: Image) -> int | None:
-    """Return the z plane that was read of a stack; None of a single plane."""
-    found = z_plane(image)
-    return None if found is None else found[0]

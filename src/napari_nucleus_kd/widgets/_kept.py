@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._worker import Job
 
 SOON_MS, AGAIN_MS = 4_000, 8_000  # until a change is saved, and until a save that failed is tried again
+LOOK_MS = 60_000  # until changes that napari does not tell of are looked for
 
 
 class Kept:
@@ -67,6 +68,9 @@ class Kept:
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.save)
+        self._looking = QTimer()
+        self._looking.setSingleShot(True)
+        self._looking.timeout.connect(self.touch_all)
         self._watched: list[Changes] = []
         self._watch(mask.layer, mask.axes, (0, 0))
         self._watch(target.layer, target.axes, corner)
@@ -75,6 +79,7 @@ class Kept:
         changes = Changes(layer)
         changes.changed.connect(partial(self._on_changed, axes, corner))
         changes.replaced.connect(self._on_unknown)
+        changes.refreshed.connect(self._on_refreshed)
         self._watched.append(changes)
 
     def follow(self, target: Target, corner: tuple[int, int]) -> None:
@@ -111,6 +116,11 @@ class Kept:
     def _on_unknown(self) -> None:
         self.image.touch()
         self._save_soon()
+
+    def _on_refreshed(self) -> None:
+        """Look through everything in a while: a script may have changed data, which napari does not tell."""
+        if not self._looking.isActive():
+            self._looking.start(LOOK_MS)
 
     def touch_all(self) -> None:
         """Look through everything at the next save: data may have been changed past napari."""
@@ -163,6 +173,9 @@ class Kept:
         self._timer.stop()
         if not self.project.writable:
             return
+        if self._looking.isActive():
+            self._looking.stop()
+            self.image.touch()
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
             self.image.save(self.labels, self.mask.pixels)
@@ -178,6 +191,7 @@ class Kept:
         """Save what is left, and save no more; the project stays open."""
         self.flush()
         self._timer.stop()
+        self._looking.stop()
         for changes in self._watched:
             changes.close()
 

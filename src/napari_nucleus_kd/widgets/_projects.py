@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets._kept_steps import count_steps
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Mapping
 
     from napari_nucleus_kd.project import Project
+    from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.widgets._session import Session
 
 
@@ -47,6 +50,8 @@ class Projects:
         self.open: dict[Path, Project] = {}
         self.elsewhere: dict[Path, Path] = {}
         self.lost: Listed | None = None
+        self._counted: dict[tuple[Path, str], Counted] = {}  # of images that are not open here
+        self._counting = False
 
     def adopt(self, project: Project) -> None:
         """Note that a project is open."""
@@ -56,6 +61,46 @@ class Projects:
         """Let others write a project."""
         self.open.pop(project.folder, None)
         project.close()
+
+    def counts(
+        self, project: Project, here: Mapping[str, Counted], changed: Callable[[], None]
+    ) -> list[tuple[str, Counted | None]]:
+        """Return the images of a project and what is verified of each; None where it is being counted.
+
+        Parameters
+        ----------
+        here : of images that are open, by their ids; the others are counted in a thread.
+        changed : called when they were.
+        """
+        known = dict(here)
+        for image in project.images:
+            counted = self._counted.get((project.folder, image.record.id))
+            if counted is not None:
+                known.setdefault(image.record.id, counted)
+        missing = [image.record.id for image in project.images if image.record.id not in known]
+        if missing and not self._counting:
+            self._counting = True
+            self._session.run_beside(
+                count_steps(project, missing),
+                partial(self._note_counts, project.folder),
+                ended=partial(self._counting_ended, changed),
+                step=self._step,
+            )
+        return [
+            (Path(image.record.reference.absolute).name, known.get(image.record.id))
+            for image in project.images
+        ]
+
+    def recount(self, project: Project, number: str) -> None:
+        """Note that an image of a project, by its id, has to be counted anew."""
+        self._counted.pop((project.folder, number), None)
+
+    def _note_counts(self, folder: Path, found: dict[str, Counted]) -> None:
+        self._counted |= {(folder, number): counted for number, counted in found.items()}
+
+    def _counting_ended(self, changed: Callable[[], None]) -> None:
+        self._counting = False
+        changed()
 
     def choose(self, folder: Path, ask: Callable[[list[str]], int | None], ended: Callable[[], None]) -> None:
         """Open an image of a project that a person points to, with what was kept of it.

@@ -13,7 +13,9 @@ from qtpy.QtCore import QTimer
 from napari_nucleus_kd.widgets import _layers, _show, _steps
 from napari_nucleus_kd.widgets._corrections import Corrections
 from napari_nucleus_kd.widgets._keeping import Keeping
+from napari_nucleus_kd.widgets._retraining import Retraining
 from napari_nucleus_kd.widgets._runs import Runs
+from napari_nucleus_kd.widgets._suggesting import Suggesting
 from napari_nucleus_kd.widgets._worker import one_step, run_in_thread
 from napari_nucleus_kd.workspace import Activity, Problem, Workspace
 
@@ -81,6 +83,8 @@ class Session:
         self.runs = Runs(self)
         self.corrections = Corrections(self)
         self.keeping = Keeping(self)
+        self.suggesting = Suggesting(self)
+        self.retraining = Retraining(self)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.layers.events.renamed.connect(self._on_renamed)
@@ -89,7 +93,7 @@ class Session:
         found = self.sources()
         if found:
             self.choose(found[-1])
-        self.run_beside(one_step(_steps.list_models), self._set_models)
+        self.run_beside(one_step(_steps.list_models), self.set_models)
 
     @property
     def viewer(self) -> Viewer:
@@ -255,18 +259,20 @@ class Session:
         done: Callable[[Any], None],
         ended: Callable[[], None] | None = None,
         step: str = "segment",
+        progress: Callable[[Progress], None] | None = None,
     ) -> Job:
-        """Run a short job that nobody waits for; a problem stands in the workspace like any other.
+        """Run a job that nobody waits for; a problem stands in the workspace like any other.
 
         Parameters
         ----------
         step : whose widget shows a problem.
+        progress : called with each report.
         """
 
         def failed(error: BaseException, details: str) -> None:
             self.workspace.problem = Problem.from_error(step, error, details)
 
-        return self._start(steps, done, failed, None, ended)
+        return self._start(steps, done, failed, progress, ended)
 
     def cancel(self) -> None:
         """Stop the job that a person waits for, at its next step; what waits for its end is forgotten."""
@@ -356,7 +362,8 @@ class Session:
         if self.workspace.image is image:
             self.workspace.suggestion = found
 
-    def _set_models(self, found: tuple[Model, ...]) -> None:
+    def set_models(self, found: tuple[Model, ...]) -> None:
+        """Note which models are there."""
         self.models = found
         self.models_changed.emit()
 

@@ -1,4 +1,4 @@
-"""What is drawn over the canvas: the stroke of a tool, where the model is asked, the nucleus under review."""
+"""What is drawn over the canvas: the stroke of a tool, where the model is asked, what to look at."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from qtpy.QtWidgets import QMainWindow, QWidget
 from napari_nucleus_kd.widgets._layers import camera_of
 
 if TYPE_CHECKING:
+    from napari_nucleus_kd.types import Region
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._target import Target
 
 _DARK, _BRIGHT = QColor(0, 0, 0, 200), QColor("#f0e442")  # one of them is seen on every picture
 _LINE_PX, _RIM_PX = 2, 4
 _MARK_PX = 11  # radius
+_NUMBER_AT = QPointF(6, 18)  # from the corner of a tile
 _GAP_PX, _ARM_PX = 10, 14  # of the frame around a nucleus, and of its corners
 
 
@@ -64,7 +66,8 @@ class StrokeView(QWidget):
     def refresh(self, *_: object) -> None:
         """Draw again; with nothing to show the glass is taken away."""
         waiting = self._corrections.asking.waiting
-        self.setVisible(bool(self._corners or waiting or self._corrections.review.framed))
+        shown = waiting or self._corrections.review.framed or self._corrections.session.suggesting.shown()
+        self.setVisible(bool(self._corners or shown))
         self.raise_()
         self.update()
 
@@ -77,10 +80,17 @@ class StrokeView(QWidget):
         framed = self._corrections.review.framed
         if framed is None:
             return None
-        target, part = framed
+        return self._around(*framed).adjusted(-_GAP_PX, -_GAP_PX, _GAP_PX, _GAP_PX)
+
+    def tiles(self) -> list[QRectF]:
+        """Return where on the canvas the tiles are that should be checked next, the best first."""
+        return [self._around(*shown) for shown in self._corrections.session.suggesting.shown()]
+
+    def _around(self, target: Target, part: Region) -> QRectF:
+        """Return where on the canvas a part of a plane is."""
         first = self._point(target, (part.y0 - 0.5, part.x0 - 0.5))
         last = self._point(target, (part.y1 - 0.5, part.x1 - 0.5))
-        return QRectF(first, last).normalized().adjusted(-_GAP_PX, -_GAP_PX, _GAP_PX, _GAP_PX)
+        return QRectF(first, last).normalized()
 
     def _point(self, target: Target, at: tuple[float, float]) -> QPointF:
         """Return where on the canvas a pixel (y, x) of a plane is."""
@@ -100,13 +110,16 @@ class StrokeView(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         shape = QPolygonF([QPointF(*corner[:2]) for corner in self._corners])
-        marks, frame = self.marks(), self.frame()
+        marks, frame, tiles = self.marks(), self.frame(), self.tiles()
         for color, width in ((_DARK, _RIM_PX), (_BRIGHT, _LINE_PX)):
             painter.setPen(QPen(color, width, Qt.PenStyle.SolidLine))
             if self._closed:
                 painter.drawPolygon(shape)
             else:
                 painter.drawPolyline(shape)
+            for number, tile in enumerate(tiles, 1):
+                painter.drawRect(tile)
+                painter.drawText(tile.topLeft() + _NUMBER_AT, str(number))
             for corner in () if frame is None else _corners(frame):
                 painter.drawPolyline(corner)
             if color is _BRIGHT:

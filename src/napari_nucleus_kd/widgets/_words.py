@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.types import Image, Progress, Region
     from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.workspace import Activity, Workspace
 
@@ -100,6 +100,70 @@ def recovered(name: str, counted: Counted, saved: datetime, *, crashed: bool) ->
     when = saved.strftime("%d %b %Y, %H:%M:%S")
     lost = "The program was not closed properly; all that was saved is here. " if crashed else ""
     return f"{lost}Found in {name}, saved {when}. Checked: {verified(counted)}."
+
+
+def suggested(nuclei: int, uncertainty: float, disagreement: float) -> str:
+    """Say why a tile should be checked next.
+
+    >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0)
+    ('23 nuclei, 40% seen differently, 31% unsure', '0 nuclei, 20% unsure')
+    """
+    parts = [count(nuclei, "nucleus", "nuclei")]
+    parts += [f"{100 * disagreement:.0f}% seen differently"] if disagreement >= 0.005 else []
+    parts += [f"{100 * uncertainty:.0f}% unsure"]
+    return ", ".join(parts)
+
+
+def retraining(progress: Progress, *, paused: bool, note: str) -> str:
+    """Say how far a run is.
+
+    >>> from napari_nucleus_kd.types import Progress
+    >>> retraining(Progress(35, 100, "training", {"seconds left": 40.0}), paused=False, note="")
+    'Step 35 of 100: 40 s left'
+    >>> retraining(Progress(20, 100, "running the network", {"step": 20}), paused=False, note="")
+    'Step 20 of 100: running the network'
+    >>> retraining(Progress(35, 100, "training"), paused=True, note="")
+    'Step 35 of 100, paused'
+    """
+    if note:
+        return note
+    text, far = (
+        f"{progress.message[:1].upper()}{progress.message[1:]}",
+        f"{progress.done} of {progress.total}",
+    )
+    if progress.message == "training" or "step" in progress.values:
+        text = f"Step {far}" if progress.message == "training" else f"Step {far}: {progress.message}"
+    elif progress.total:
+        text = f"{text}: {far}"
+    left = progress.values.get("seconds left")
+    if paused:
+        return f"{text}, paused"
+    return text if left is None or left < 1 else f"{text}: {duration(left)} left"
+
+
+def gain(
+    mean_pq: tuple[float, float] | None, difference: tuple[float, float, float] | None, tiles: int
+) -> str:
+    """Say how the new version compares with the old one.
+
+    >>> print(gain((0.71, 0.78), (0.07, 0.03, 0.11), 6))
+    PQ on 6 held-out tiles: 0.780, before 0.710.
+    Better by +0.070 (95% interval +0.030 to +0.110).
+    >>> gain(None, None, 0)
+    'Too little is checked to judge the new version by numbers. Look at its results before you accept it.'
+    """
+    if mean_pq is None:
+        return (
+            "Too little is checked to judge the new version by numbers. Look at its results before you "
+            "accept it."
+        )
+    said = f"PQ on {count(tiles, 'held-out tile')}: {mean_pq[1]:.3f}, before {mean_pq[0]:.3f}."
+    if difference is None:
+        return f"{said}\nSo few tiles say little."
+    mean, low, high = difference
+    word = "Better" if low > 0 else "Worse" if high < 0 else "Not clearly different:"
+    by = " by" if word in ("Better", "Worse") else ""
+    return f"{said}\n{word}{by} {mean:+.3f} (95% interval {low:+.3f} to {high:+.3f})."
 
 
 def memory(number_bytes: float) -> str:

@@ -29,6 +29,7 @@ from napari_nucleus_kd.widgets._tools import (
 )
 from napari_nucleus_kd.widgets.keep import KeepPanel
 from napari_nucleus_kd.widgets.review import ReviewPanel
+from napari_nucleus_kd.widgets.suggest import SuggestPanel
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -62,6 +63,7 @@ class CorrectWidget(StepWidget):
         self.copy.clicked.connect(lambda: copy_to_memory(self.corrections))
         self.review = ReviewPanel(self.corrections)
         self.buttons = {tool: self._button(tool) for tool in TOOLS}
+        self.suggest = SuggestPanel(self)
         self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in (VERIFY, UNVERIFY)])
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
         self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
@@ -132,7 +134,7 @@ class CorrectWidget(StepWidget):
         layout = QVBoxLayout(self)
         for part in (self.about, self.copy, self.review, self.tools, self.problem):
             layout.addWidget(part)
-        for part in (self.removal, self.offer, self.keep_panel, self.keys):
+        for part in (self.removal, self.offer, self.keep_panel, self.suggest, self.keys):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -144,6 +146,7 @@ class CorrectWidget(StepWidget):
         self.follow(self.corrections.changed, self._refresh)
         self.follow(self.corrections.drawn, self._draw)
         self.follow(self.session.view_changed, self._refresh_glass)
+        self.follow(self.session.suggesting.changed, self._refresh_glass)
         self.follow(self.workspace.events.activity, self._on_activity)
         for keys in (HELP_KEY, f"Shift+{HELP_KEY}"):  # some keyboards need Shift for it, and some say so
             self.add_shortcut(keys, self.show_keys)
@@ -191,6 +194,7 @@ class CorrectWidget(StepWidget):
             self.task.button.setText(f"Remove {found} {removal.what}")
         self.review.refresh()
         self.keep_panel.refresh()
+        self.suggest.refresh()
         self._suggest_size()
         self._on_activity(self.workspace.activity)
         self._refresh_glass()

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from napari_nucleus_kd.widgets._parts import Fold
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
+from napari_nucleus_kd.widgets.retrain import RetrainWidget
 from napari_nucleus_kd.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
@@ -52,19 +53,33 @@ class CorrectDock(_Scrolled):
         super().__init__(self.step)
 
 
+class RetrainDock(_Scrolled):
+    """Make a model one's own."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = RetrainWidget(napari_viewer)
+        super().__init__(self.step)
+
+
 class WorkbenchDock(_Scrolled):
-    """Open, Segment and Correct, one under the other, each under a heading that folds it."""
+    """Open, Segment, Correct and Retrain, one under the other, each under a heading that folds it."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.open = OpenWidget(napari_viewer)
         self.segment = SegmentWidget(napari_viewer)
         self.correct = CorrectWidget(napari_viewer)
+        self.retrain = RetrainWidget(napari_viewer)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 0, 4, 0)
         layout.setSpacing(0)
         # The keys of Correct work while it is open: a person opens it on purpose.
-        steps = (("Open", self.open, True), ("Segment", self.segment, True), ("Correct", self.correct, False))
+        steps = (
+            ("Open", self.open, True),
+            ("Segment", self.segment, True),
+            ("Correct", self.correct, False),
+            ("Retrain", self.retrain, False),
+        )
         self.folds = [
             Fold(f"{number}  {title}", step, is_open=is_open)
             for number, (title, step, is_open) in enumerate(steps, 1)

@@ -1,0 +1,255 @@
+"""Retraining in a thread: what it learns from, how far it is, curves and pictures; needs no Qt."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Generator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.project import Project, TrainingData
+    from napari_nucleus_kd.train.finetune import FinetuneSettings, SideBySide, Tuned
+    from napari_nucleus_kd.types import Image, LabelArray, Region
+
+    Picture = npt.NDArray[np.uint8]  # (Y, X, 3)
+    Points = list[tuple[float, float]]
+
+_EACH_S = 2.0  # the curves are drawn no more often
+_WAIT_S = 0.1  # between looks whether a pause is over
+_TRAINING = "training"  # message of a step, as against those of a check
+_TRUE, _FOUND = (86, 180, 233), (240, 228, 66)  # blue and yellow of Okabe and Ito
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is seen of the model while it learns: a part of an image that a person checked."""
+
+    image: Image
+    recipe: Recipe
+    region: Region
+    true: LabelArray
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run.
+
+    Attributes
+    ----------
+    output : folder of the run.
+    colors : of text and lines in the curves, as Matplotlib knows them.
+    """
+
+    project: Project
+    model: str
+    output: Path
+    settings: FinetuneSettings
+    look: Look | None
+    colors: str = "white"
+
+
+@dataclass
+class Course:
+    """What a run told so far: curves by name, each a list of (step, value)."""
+
+    curves: dict[str, Points] = field(default_factory=lambda: defaultdict(list))
+    began: tuple[float, float] | None = None  # time in seconds and step at the first step
+
+    def take(self, progress: Progress) -> bool:
+        """Note a report; return whether it was that of a check."""
+        if progress.message == _TRAINING and self.began is None:
+            self.began = time.monotonic(), progress.done
+        is_check = any(" " in name for name in progress.values)
+        for name, value in progress.values.items():
+            if name != "learning_rate" and (progress.message == _TRAINING or is_check):
+                self.curves[name].append((progress.done, float(value)))
+        return is_check
+
+    def seconds_left(self, progress: Progress) -> float | None:
+        """Return the time left, s; None while it is not known."""
+        if self.began is None or progress.message != _TRAINING or progress.done <= self.began[1]:
+            return None
+        spent = (time.monotonic() - self.began[0]) / (progress.done - self.began[1])
+        return spent * (progress.total - progress.done)
+
+
+def pausable(steps: Generator[Progress, None, Any], going: threading.Event) -> Generator[Progress, None, Any]:
+    """Take steps while an event is set; between them, wait for it. Closing it closes the steps."""
+    newest = Progress(0, 0, "")
+    try:
+        while True:
+            while not going.wait(_WAIT_S):
+                yield newest
+            try:
+                newest = next(steps)
+            except StopIteration as stop:
+                return stop.value
+            yield newest
+    finally:
+        steps.close()
+
+
+def retrain_steps(
+    plan: Plan, tell: Callable[[str, Any], None]
+) -> Generator[Progress, None, tuple[TrainingData, Tuned]]:
+    """Write what was checked as training data; learn from it, and judge the result, in a process of its own.
+
+    Parameters
+    ----------
+    tell : called in this thread with "data" (TrainingData), "curves" and "preview" (pictures).
+
+    Raises
+    ------
+    See train.finetune.data_steps and finetune_steps.
+    """
+    from napari_nucleus_kd.train.apart import finetune_apart_steps
+    from napari_nucleus_kd.train.finetune import Preview, data_steps
+
+    data = yield from data_steps(plan.project, plan.output)
+    tell("data", data)
+    preview, look = None, plan.look
+    if look is not None:
+        yield Progress(0, 0, "looking at the image as the model sees it")
+        recipe = _resolved(look)
+        picture = as_picture(look.image, recipe, look.region)
+
+        def show(labels: LabelArray) -> None:
+            tell("preview", outlined(picture, look.true, labels))
+
+        preview = Preview(look.image, recipe, look.region, show)
+    tuned = yield from _told(
+        finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview), plan.colors, tell
+    )
+    return data, tuned
+
+
+def _resolved(look: Look) -> Recipe:
+    """Return the recipe with the scaling of the whole image: the other process sees only a part of it."""
+    from napari_nucleus_kd.job import measure_diameter, prepare
+
+    return measure_diameter(prepare(look.image, look.recipe)).recipe
+
+
+def _told(
+    steps: Generator[Progress, None, Tuned], colors: str, tell: Callable[[str, Any], None]
+) -> Generator[Progress, None, Tuned]:
+    """Pass steps on, with the time left as a value, and draw the curves now and then."""
+    course, drawn = Course(), 0.0
+    try:
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                tuned: Tuned = stop.value
+                return tuned
+            if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
+                tell("curves", draw_curves(course.curves, colors))
+                drawn = time.monotonic()
+            left = course.seconds_left(progress)
+            values = {} if left is None else {"seconds left": left}
+            if course.began is not None:
+                values["step"] = progress.done
+            yield Progress(progress.done, progress.total, progress.message, values)
+    finally:
+        steps.close()
+
+
+def draw_curves(curves: dict[str, Points], color: str) -> Picture:
+    """Draw the losses of each step and the accuracy at each check, side by side, on nothing.
+
+    Parameters
+    ----------
+    color : of text and frames.
+
+    Returns
+    -------
+    (Y, X, 4) uint8
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6, 1.9), dpi=100, layout="constrained")
+    figure.patch.set_alpha(0)
+    canvas = FigureCanvasAgg(figure)
+    losses, accuracy = figure.subplots(1, 2)
+    for name, points in curves.items():
+        if " " not in name:
+            losses.plot(*zip(*points, strict=True), lw=1, label=name)
+    losses.set_yscale("log")
+    losses.set_title("losses of each step", fontsize=8, color=color)
+    if judged := curves.get("val PQ"):
+        accuracy.plot(*zip(*judged, strict=True), "o-", color="#e69f00", ms=3, lw=1)
+    accuracy.set_title("PQ of what is held out", fontsize=8, color=color)
+    accuracy.set_ylim(0, 1)
+    for axes in (losses, accuracy):
+        axes.patch.set_alpha(0)
+        axes.tick_params(colors=color, labelsize=7, which="both")
+        axes.set_xlabel("step", fontsize=7, color=color)
+        for edge in axes.spines.values():
+            edge.set_color(color)
+    if losses.lines:
+        losses.legend(fontsize=5, labelcolor=color, framealpha=0, ncols=2, loc="upper right")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba()).copy()
+
+
+def as_picture(image: Image, recipe: Recipe | None, region: Region | None = None) -> Picture:
+    """Return a part of an image as people see it, (Y, X, 3): in colour, or its used channels in grey."""
+    pixels = image.pixels if region is None else image.pixels[:, *region.slices]
+    values = np.asarray(pixels)
+    if image.rgb:
+        return np.moveaxis(values if values.dtype == np.uint8 else _grey(values), 0, -1)
+    used = [c for c in (recipe.channels or () if recipe is not None else ()) if isinstance(c, int)]
+    grey: Picture = _grey(np.asarray(values[used or slice(0, 1)], np.float32)).max(0)
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _grey(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Scale each channel to 0 to 255 between its 1st and 99.8th percentile."""
+    low, high = np.percentile(values, (1, 99.8), axis=(1, 2), keepdims=True)
+    scaled: npt.NDArray[np.float64] = (values - low) / np.maximum(high - low, 1e-6)
+    return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+
+
+def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
+    """Draw outlines into a picture: blue what a person checked, over it yellow what a model sees."""
+    from skimage.segmentation import find_boundaries
+
+    drawn = picture.copy()
+    for labels, color in ((true, _TRUE), (found, _FOUND)):
+        drawn[find_boundaries(labels, mode="inner")] = color
+    return drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A held-out tile as the model before and the one after see it; see outlined."""
+
+    name: str
+    before: Picture
+    after: Picture
+
+
+def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
+    """Draw a held-out tile as both models see it."""
+    from napari_nucleus_kd.train.finetune import compare_steps
+
+    side: SideBySide = yield from compare_steps(tuned, tile)
+    picture = as_picture(side.image, None)
+    return Pair(
+        tuned.before[tile].name,
+        outlined(picture, side.true, side.before),
+        outlined(picture, side.true, side.after),
+    )

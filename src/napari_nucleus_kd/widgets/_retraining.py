@@ -1,0 +1,273 @@
+"""Retraining in the window: one run at a time, beside all other work, until it is accepted or rejected."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from psygnal import Signal
+from qtpy.QtCore import QObject
+from qtpy.QtCore import Signal as QtSignal
+
+from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd.widgets import _steps
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._retrain_steps import Look, Plan, pair_steps, pausable, retrain_steps
+from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.project import Project, TrainingData
+    from napari_nucleus_kd.train.finetune import Tuned
+    from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+    from napari_nucleus_kd.types import Progress
+    from napari_nucleus_kd.widgets._kept import Kept
+    from napari_nucleus_kd.widgets._retrain_steps import Pair
+    from napari_nucleus_kd.widgets._session import Session
+    from napari_nucleus_kd.widgets._worker import Job
+
+STEP = "retrain"
+
+
+class _Bridge(QObject):
+    """Brings what a run tells from its thread into that of the window."""
+
+    told = QtSignal(str, object)
+
+
+class Retraining:
+    """The run of one window.
+
+    Attributes
+    ----------
+    progress : newest report; None before the first, and while nothing runs.
+    data : what the run learns from; None before it is known.
+    tuned : the result that waits to be accepted or rejected; None without one.
+    pair, tile : pictures of a held-out tile, and which one it is.
+    note : what happened last, for a person.
+    doing : what is under way besides a run, for a person; "" if nothing is.
+
+    Signals
+    -------
+    changed : any of these.
+    pictured : "curves" or "preview", and the picture.
+    """
+
+    changed = Signal()
+    pictured = Signal(str, object)
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.progress: Progress | None = None
+        self.data: TrainingData | None = None
+        self.tuned: Tuned | None = None
+        self.pair: Pair | None = None
+        self.tile = 0
+        self.note = ""
+        self.doing = ""
+        self._output: Path | None = None
+        self._job: Job | None = None
+        self._going = threading.Event()
+        self._going.set()
+        self._bridge = _Bridge()
+        self._bridge.told.connect(self._on_told)
+
+    # What is there
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way, paused or not."""
+        return self._job is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run under way waits."""
+        return not self._going.is_set()
+
+    @property
+    def project(self) -> Project | None:
+        """The project that is learnt from: that of the image in hand."""
+        kept = self._session.keeping.kept
+        return None if kept is None else kept.project
+
+    def unfinished(self) -> tuple[str, FinetuneSettings] | None:
+        """Return model and settings of a run of the project that was stopped, or waits for an answer."""
+        from napari_nucleus_kd.train.finetune_folder import begun, run_folder
+
+        project = self.project
+        if project is None or self.running or self.tuned is not None or not project.writable:
+            return None
+        try:
+            return begun(run_folder(project.folder))
+        except NucleusKDError as error:
+            self._complain(error)
+            return None
+
+    # A run
+
+    def start(self, model: str, settings: FinetuneSettings, color: str) -> None:
+        """Learn from what is checked in the project in hand, in a thread.
+
+        Parameters
+        ----------
+        model : name or folder of the model to start from.
+        color : of text in the curves.
+        """
+        from napari_nucleus_kd.train.finetune_folder import run_folder
+
+        kept = self._session.keeping.kept
+        if kept is None or self.running:
+            return
+        self._session.keeping.flush_all()
+        self._session.workspace.problem = None
+        self.data, self.pair, self.tuned, self.note = None, None, None, ""
+        self._output = run_folder(kept.project.folder)
+        plan = Plan(kept.project, model, self._output, settings, self._look(kept), color)
+        self._going.set()
+        steps = pausable(retrain_steps(plan, self._bridge.told.emit), self._going)
+        self._job = self._session.run_beside(
+            steps, self._done, ended=self._ended, step=STEP, progress=self._on_progress
+        )
+        self.changed.emit()
+
+    def _look(self, kept: Kept) -> Look | None:
+        """Return a tile to watch: the one with most verified nuclei of the image in hand."""
+        from napari_nucleus_kd.project import grid
+
+        image = self._session.workspace.image
+        if image is None or image.shape_yx != kept.image.record.shape_yx:
+            return None
+        labels, mask = kept.labels, kept.mask.pixels
+        tiles = list(grid(image.shape_yx))
+        checked = [int(np.count_nonzero(mask[tile.slices])) for tile in tiles]
+        best = tiles[int(np.argmax(checked))]
+        recipe = self._session.suggesting.recipe_to_teach(kept.target.layer.metadata.get(RECIPE_KEY))
+        true = np.where(mask[best.slices] != 0, labels[best.slices], 0).astype(np.int32)
+        return Look(image, recipe, best, true)
+
+    def pause(self) -> None:
+        """Let the run wait, or go on."""
+        if self._going.is_set():
+            self._going.clear()
+        else:
+            self._going.set()
+        self.changed.emit()
+
+    def cancel(self) -> None:
+        """Stop the run after the step under way; it can be gone on with."""
+        if self._job is not None:
+            self._job.cancel()
+            self.note = "Stopping after this step…"
+            self.changed.emit()
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.progress = progress
+        self.changed.emit()
+
+    def _on_told(self, what: str, value: Any) -> None:
+        if what == "data":
+            self.data = value
+            self.changed.emit()
+        else:
+            self.pictured.emit(what, value)
+
+    def _done(self, found: tuple[TrainingData, Tuned]) -> None:
+        self.data, self.tuned = found
+        self.show_tile(0)
+
+    def _ended(self) -> None:
+        self._job, self.progress = None, None
+        self._going.set()
+        if self.tuned is None and self._session.workspace.problem is None:
+            self.note = "Stopped. Go on with it, or discard it."
+        self.changed.emit()
+
+    def show_tile(self, tile: int) -> None:
+        """Draw a held-out tile as the old model and the new one see it."""
+        tuned = self.tuned
+        if tuned is None or not tuned.before:
+            return
+        self.tile = tile % len(tuned.before)
+
+        def drawn(pair: Pair) -> None:
+            if self.tuned is tuned:
+                self.pair = pair
+                self.changed.emit()
+
+        self._session.run_beside(pair_steps(tuned, self.tile), drawn, step=STEP)
+
+    # The answer
+
+    def accept(self) -> None:
+        """Make the result the next version of its model, and choose it in Segment."""
+        tuned, output = self.tuned, self._output
+        if tuned is None or output is None or self.doing:
+            return
+
+        def work() -> tuple[Model, tuple[Model, ...]]:
+            from napari_nucleus_kd.train.finetune import accept, reject
+
+            model = accept(tuned)
+            reject(output)  # what is left of the run
+            return model, _steps.list_models()
+
+        self._do("Installing the new version…", work, self._accepted)
+
+    def _accepted(self, found: tuple[Model, tuple[Model, ...]]) -> None:
+        model, models = found
+        self.tuned, self.pair = None, None
+        self._choose(model, models)
+        self.note = f"{model.spec.name} is installed, and chosen in Segment. The versions before stay."
+
+    def _choose(self, model: Model, models: tuple[Model, ...]) -> None:
+        self._session.set_models(models)
+        # Thresholds were tuned for the former model.
+        self._session.workspace.set_recipe(segmenter="student", model=model.spec.name, decode=None)
+
+    def reject(self) -> None:
+        """Remove the result, or what there is of a run that was stopped."""
+        from napari_nucleus_kd.train.finetune_folder import reject, run_folder
+
+        project = self.project
+        output = self._output or (None if project is None else run_folder(project.folder))
+        if output is None or self.running or self.doing:
+            return
+
+        def gone(_: object) -> None:
+            self.tuned, self.pair, self.data, self._output = None, None, None, None
+            self.note = "Nothing is left of that run."
+
+        self._do("Removing the run…", partial(reject, output), gone)
+
+    def bring_back(self, name: str) -> None:
+        """Make an older version the newest again."""
+
+        def work() -> tuple[Model, tuple[Model, ...]]:
+            from napari_nucleus_kd.versions import restore
+
+            return restore(name), _steps.list_models()
+
+        def done(found: tuple[Model, tuple[Model, ...]]) -> None:
+            self._choose(*found)
+            self.note = f"{name} is back as {found[0].spec.name}, and chosen in Segment."
+
+        self._do(f"Bringing back {name}…", work, done)
+
+    def _do(self, doing: str, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
+        self.doing = doing
+        self._session.workspace.problem = None
+        self._session.run_beside(one_step(work), done, ended=self._did, step=STEP)
+        self.changed.emit()
+
+    def _did(self) -> None:
+        self.doing = ""
+        self.changed.emit()
+
+    def _complain(self, error: BaseException) -> None:
+        self._session.workspace.problem = Problem.from_error(STEP, error)

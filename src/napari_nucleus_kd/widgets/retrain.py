@@ -1,0 +1,284 @@
+"""The Retrain widget: what is learnt from, a run with its curves, old against new, and the versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPalette, QPixmap
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._parts import (
+    BAR_STYLE,
+    PRIMARY_STYLE,
+    Fold,
+    ProblemBox,
+    StepWidget,
+    WordsLabel,
+    row,
+)
+from napari_nucleus_kd.widgets._retraining import STEP
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from napari import Viewer
+
+    from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+
+_STEPS = 100
+_PICTURE_PX = 170  # edge of a tile that is shown
+_BUSY = 1000
+
+
+class RetrainWidget(StepWidget):
+    """Makes a model a person's own."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.retraining = self.session.retraining
+        self.about = WordsLabel()
+        self.model = QComboBox()
+        self.model.setToolTip("The model to start from; it stays as it is")
+        self.steps = QSpinBox()
+        self.steps.setRange(1, 100_000)
+        self.steps.setValue(_STEPS)
+        self.steps.setSuffix(" steps")
+        self.steps.setToolTip(
+            "How many batches to learn from: 100 take a minute or two without a graphics card"
+        )
+        self.start = _button(
+            "Retrain", "Learn from what is checked; you can go on working meanwhile", self._on_start
+        )
+        self.start.setStyleSheet(PRIMARY_STYLE)
+        self.go_on = _button("Go on", "Go on with the run that was stopped", self._on_go_on)
+        self.discard = _button("Discard", "Remove what there is of that run", self.retraining.reject)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setStyleSheet(BAR_STYLE)
+        self.pause = _button(
+            "Pause", "Let the run wait, for instance while you segment", self.retraining.pause
+        )
+        self.cancel = _button("Cancel", "Stop the run; you can go on with it later", self.retraining.cancel)
+        self.message = WordsLabel()
+        self.problem = ProblemBox(self, STEP)
+        self.curves = QLabel()
+        self.curves.setToolTip(
+            "Left: what is made smaller, a line a term. Right: accuracy (panoptic quality, 0 to 1)\n"
+            "on checked tiles that the model does not learn from"
+        )
+        self.preview = QLabel()
+        self.preview.setToolTip("Blue: what you checked. Yellow: what the model sees now")
+        self.result = ResultPanel(self)
+        self.versions = QComboBox()
+        self.versions.setToolTip("All models that can be retrained, with their versions")
+        self.back = _button(
+            "Bring back", "Make this version the newest again; none is lost", self._on_bring_back
+        )
+        self.fold = Fold("Versions", row(self.versions, self.back), tip="Older versions of the models")
+        self._lay_out()
+        self._watch()
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(1, 1)
+        for line, (text, control) in enumerate((("Start from", self.model), ("Length", self.steps))):
+            label = QLabel(text)
+            label.setToolTip(control.toolTip())
+            grid.addWidget(label, line, 0)
+            grid.addWidget(control, line, 1)
+        for box in (self.model, self.versions):
+            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            box.setMinimumContentsLength(12)
+        self.begin = QWidget()
+        lines = QVBoxLayout(self.begin)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.addLayout(grid)
+        lines.addWidget(self.start)
+        self.stopped = row(self.go_on, self.discard)
+        self.running = row(self.bar, self.pause, self.cancel)
+        layout = QVBoxLayout(self)
+        for part in (self.about, self.begin, self.stopped, self.running, self.message, self.problem):
+            layout.addWidget(part)
+        for part in (self.result, self.curves, self.preview, self.fold):
+            layout.addWidget(part)
+        layout.addStretch(1)
+
+    def _watch(self) -> None:
+        self.follow(self.retraining.changed, self._refresh)
+        self.follow(self.retraining.pictured, self._on_pictured)
+        self.follow(self.session.keeping.changed, self._refresh)
+        self.follow(self.session.models_changed, self._on_models)
+        self.follow(self.workspace.events.recipe, self._on_models)
+        self._on_models()
+        self._refresh()
+
+    def _on_start(self) -> None:
+        from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+
+        self._run(self.model.currentData(), FinetuneSettings(steps=self.steps.value()))
+
+    def _on_go_on(self) -> None:
+        found = self.retraining.unfinished()
+        if found is not None:
+            self._run(*found)
+
+    def _run(self, model: str, settings: FinetuneSettings) -> None:
+        self.curves.clear()
+        self.preview.clear()
+        color = self.palette().color(QPalette.ColorRole.WindowText).name()
+        self.retraining.start(model, settings, color)
+
+    def _on_bring_back(self) -> None:
+        if self.versions.currentData():
+            self.retraining.bring_back(self.versions.currentData())
+
+    def _on_models(self, *_: object) -> None:
+        students = [model for model in self.session.models if model.spec.architecture == "student"]
+        chosen = self.workspace.recipe.model
+        for box in (self.model, self.versions):
+            former = box.currentData() if box is self.versions else chosen
+            box.clear()
+            for model in students:
+                box.addItem(f"{model.spec.name} {model.spec.version}", model.spec.name)
+            box.setCurrentIndex(max(0, box.findData(former)))
+        self.back.setEnabled(bool(students))
+
+    def _refresh(self) -> None:
+        retraining, kept = self.retraining, self.session.keeping.kept
+        ready = kept is not None and kept.project.writable and kept.counted.nuclei > 0
+        unfinished = retraining.unfinished()
+        idle = not retraining.running and retraining.tuned is None and not retraining.doing
+        self.about.setText(self._about())
+        self.begin.setVisible(idle and unfinished is None)
+        self.start.setEnabled(ready and self.model.count() > 0)
+        self.stopped.setVisible(idle and unfinished is not None)
+        self.running.setVisible(retraining.running)
+        self.pause.setText("Go on" if retraining.paused else "Pause")
+        self.message.setText(self._message())
+        self.message.setVisible(bool(self.message.text()))
+        self.result.refresh()
+        progress = retraining.progress
+        known = progress is not None and progress.total > 0
+        self.bar.setRange(0, _BUSY if known else 0)
+        if progress is not None and known:
+            self.bar.setValue(round(_BUSY * progress.done / progress.total))
+        if not retraining.running and retraining.tuned is None:
+            self.curves.setVisible(False)
+            self.preview.setVisible(False)
+
+    def _about(self) -> str:
+        kept, data = self.session.keeping.kept, self.retraining.data
+        if kept is None:
+            return "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
+        if not kept.project.writable:
+            return f"Only to look at: {kept.project.refusal}."
+        lines = [f"{kept.folder_name}, {_words.count(len(kept.project.images), 'image')}:"]
+        for name, counted in self.session.keeping.counts(kept.project):
+            lines.append(f"• {name}: {'counting…' if counted is None else _words.verified(counted)}")
+        if data is not None:
+            judged = f"{data.judged} others judge" if data.judged else "too few are left to judge by"
+            lines.append(f"{_words.count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
+            lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
+        return "\n".join(lines)
+
+    def _message(self) -> str:
+        retraining, progress = self.retraining, self.retraining.progress
+        if retraining.doing:
+            return retraining.doing
+        if not retraining.running:
+            found = retraining.unfinished()
+            waiting = "" if found is None else f"A run from {found[0]} is not finished."
+            return "\n".join(filter(None, (retraining.note, waiting)))
+        if progress is None:
+            return "Reading what is checked…"
+        return _words.retraining(progress, paused=retraining.paused, note=retraining.note)
+
+    def _on_pictured(self, what: str, picture: Any) -> None:
+        label = self.curves if what == "curves" else self.preview
+        label.setPixmap(_pixmap(picture) if what == "curves" else _scaled(picture))
+        label.setVisible(True)
+
+
+class ResultPanel(QWidget):
+    """Old against new, and the answer."""
+
+    def __init__(self, owner: StepWidget) -> None:
+        super().__init__()
+        self._retraining = retraining = owner.session.retraining
+        self.said = WordsLabel()
+        self.said.setStyleSheet("font-weight: bold;")
+        self.before, self.after = QLabel(), QLabel()
+        self.caption = WordsLabel()
+        self.previous = _button(
+            "◀", "The held-out tile before", lambda: retraining.show_tile(retraining.tile - 1)
+        )
+        self.next = _button("▶", "The next held-out tile", lambda: retraining.show_tile(retraining.tile + 1))
+        self.accept = _button(
+            "Accept", "Install the new version and choose it in Segment; the old one stays", retraining.accept
+        )
+        self.accept.setStyleSheet(PRIMARY_STYLE)
+        self.reject = _button("Reject", "Remove the new version; nothing is left of it", retraining.reject)
+        self.pictures = QWidget()
+        lines = QVBoxLayout(self.pictures)
+        lines.setContentsMargins(0, 0, 0, 0)
+        lines.addWidget(row(self.before, self.after))
+        lines.addWidget(row(self.caption, self.previous, self.next))
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for part in (self.said, self.pictures, row(self.accept, self.reject)):
+            layout.addWidget(part)
+
+    def _step(self, by: int) -> None:
+        self._retraining.show_tile(self._retraining.tile + by)
+
+    def refresh(self) -> None:
+        """Show the result that waits for an answer."""
+        tuned, pair = self._retraining.tuned, self._retraining.pair
+        self.setVisible(tuned is not None)
+        if tuned is None:
+            return
+        idle = not self._retraining.doing
+        self.accept.setEnabled(idle)
+        self.reject.setEnabled(idle)
+        self.said.setText(_words.gain(tuned.mean_pq, tuned.gain, len(tuned.after)))
+        self.pictures.setVisible(pair is not None)
+        if pair is not None:
+            self.before.setPixmap(_scaled(pair.before))
+            self.after.setPixmap(_scaled(pair.after))
+            which = f"Tile {self._retraining.tile + 1} of {len(tuned.before)}: old left, new right"
+            self.caption.setText(f"{which} (yellow); blue is what you checked.")
+
+
+def _button(text: str, tip: str, slot: Any) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    button.clicked.connect(lambda: slot())
+    return button
+
+
+def _scaled(picture: Any) -> QPixmap:
+    return _pixmap(picture).scaled(
+        _PICTURE_PX,
+        _PICTURE_PX,
+        Qt.AspectRatioMode.KeepAspectRatio,
+        Qt.TransformationMode.SmoothTransformation,
+    )
+
+
+def _pixmap(picture: Any) -> QPixmap:
+    """Return (Y, X, 3 or 4) uint8 as what Qt shows."""
+    height, width, channels = picture.shape
+    kind = QImage.Format.Format_RGBA8888 if channels == 4 else QImage.Format.Format_RGB888
+    return QPixmap.fromImage(QImage(picture.tobytes(), width, height, channels * width, kind).copy())
