@@ -28,7 +28,7 @@ GROUPS = {
         "review",
         "project",
     },
-    2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
+    2: {"networks", "package", "engine", "join", "install", "versions", "export", "export_bioimageio"},
     3: {"segmenters"},
     4: {"job", "ondisk", "pipeline", "add", "train", "compare", "workspace", "evaluate"},
     5: {"cli", "demo", "widgets"},

@@ -149,6 +149,9 @@ def test_one_program_at_a_time_is_at_a_run(parent, index, tmp_path, roots, finis
     assert at.message != "training", "in the middle of a check"
     steps.close()
     assert begun(output) == (str(parent), QUICK)
+    with pytest.raises(SettingsError, match="holds a run with other"):
+        finish(finetune_steps(str(parent), index, output, QUICK.model_copy(update={"keep": 0.5})))
+    assert begun(output) == (str(parent), QUICK), "what it refused is not noted"
     tuned, seen = finish(finetune_steps(str(parent), index, output, QUICK))
     assert [p.done for p in seen if p.message == "training"] == [3, 4]
     log = list(csv.DictReader((output / "log.csv").read_text().splitlines()))

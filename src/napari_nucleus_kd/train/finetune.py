@@ -36,6 +36,7 @@ from napari_nucleus_kd.train.finetune_folder import (
 )
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
+from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.versions import add_version, base_name
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.project import Project, TrainingData
-    from napari_nucleus_kd.types import Image, LabelArray, Progress, Region
+    from napari_nucleus_kd.types import Image, LabelArray, Region
 
 
 __all__ = [
@@ -223,7 +224,7 @@ class _HeldOut:
 
     def __init__(self, index: Path, device: str):
         self._index, self._device = index, device
-        self._there = "val" in read_splits(index)
+        self._there = len(read_splits(index).get("val", ()))
         self._known: dict[str, list[Score]] = {}
 
     def judge_steps(self, model: Model) -> Generator[Progress, None, list[Score]]:
@@ -232,7 +233,15 @@ class _HeldOut:
             return []
         if model.hash not in self._known:
             recipe = Recipe(model=str(model.folder), device=self._device)
-            self._known[model.hash] = yield from evaluate_steps(self._index, "val", recipe)
+            done = 0
+
+            def tell(progress: Progress) -> Progress:
+                nonlocal done
+                done = progress.done if "pq" in progress.values else done
+                return Progress(done, self._there, f"judging {model.spec.name} by what is held out")
+
+            steps = evaluate_steps(self._index, "val", recipe)
+            self._known[model.hash] = yield from retold(steps, tell)
         return self._known[model.hash]
 
 

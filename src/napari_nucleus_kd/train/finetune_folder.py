@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 CANDIDATE = "candidate"  # name of the model in the folder; its own it gets when it is accepted
 DATA = "data"  # folder in it, of what is learnt from
-_BEGUN, _LOCK = "finetune.json", "run.lock"
-_WRITTEN = (_BEGUN, _LOCK, "recipe.json", "log.csv", "curves.png", "checkpoint.pt")  # by a run
+_BEGUN, _LOCK, _CHECKPOINT = "finetune.json", "run.lock", "checkpoint.pt"
+_WRITTEN = (_BEGUN, _LOCK, _CHECKPOINT, "recipe.json", "log.csv", "curves.png")  # by a run
 _LEFT = re.compile(rf"\.(judged-.*|{CANDIDATE}-.*|.*\.partial)")  # by a run that was killed
 
 
@@ -75,12 +75,17 @@ def begun(output: Path) -> tuple[str, FinetuneSettings] | None:
 
 
 def note_begun(output: Path, model: str, settings: FinetuneSettings) -> None:
-    """Note what a run is begun with.
+    """Note what a run is begun with; of one that goes on, only another number of steps is noted.
 
     Raises
     ------
-    WriteError : the disk refuses.
+    SettingsError : the folder holds a run that cannot be read. WriteError : the disk refuses.
     """
+    found = begun(output)
+    if found is not None and (output / _CHECKPOINT).exists():
+        before = found[1].model_copy(update={"steps": settings.steps})
+        if (found[0], before) != (model, settings):
+            return  # the run refuses these, or they do not shape it
     write_text(output / _BEGUN, _Begun(model=model, settings=settings).model_dump_json(indent=1))
 
 

@@ -21,7 +21,7 @@ from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrai
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.types import Progress, retold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -285,7 +285,9 @@ class _Run:
         self._tune(batches)
         if watch is not None and self.first:
             network = copy.deepcopy(cast("Student", self.average.module)).cpu().float()
-            self.records[-1] |= yield from self._meanwhile(watch(network.eval()))
+            self.records[-1] |= yield from retold(
+                watch(network.eval()), lambda p: Progress(self.step, self.settings.steps, p.message)
+            )
         if self.first:
             write_log(self.output, self.records)
         if self.tensorboard is not None:
@@ -293,20 +295,6 @@ class _Run:
                 self.tensorboard.add_scalar(name.replace(" ", "/", 1), value, self.step)
             self.tensorboard.flush()
         return self.records[-1]
-
-    def _meanwhile(
-        self, steps: Generator[Progress, None, Mapping[str, float]]
-    ) -> Generator[Progress, None, Mapping[str, float]]:
-        """Take steps that are none of training: its progress stays as it is."""
-        try:
-            while True:
-                message = next(steps).message
-                yield Progress(self.step, self.settings.steps, message)
-        except StopIteration as stop:
-            found: Mapping[str, float] = stop.value
-            return found
-        finally:
-            steps.close()
 
     @torch.no_grad()
     def _tune(self, batches: list[Any]) -> None:

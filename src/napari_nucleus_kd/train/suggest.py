@@ -178,9 +178,12 @@ def _looked_at(job: Job, rival: Job | None, region: Region) -> Surveyed:
 
 
 def _seen(job: Job, region: Region) -> tuple[FloatArray, Region]:
-    """Return the network's input around a part of a job's pixels, and where the part lies in it."""
-    diameter = job.recipe.diameter_px
-    around = job.segmenter.context_px(diameter) + job.segmenter.halo_px(diameter)
+    """Return the network's input around a part of a job's pixels, and where the part lies in it.
+
+    That is less than what a run takes, where only whole nuclei count: here tiles are but compared, and all
+    that the network can see around a tile would be ten times its area.
+    """
+    around = 2 * job.segmenter.halo_px(job.recipe.diameter_px)
     outer = region.grown(around, job.region.shape_yx)
     return job.tile(np.asarray(job.pixels[:, *outer.slices])), region.within(outer)
 
