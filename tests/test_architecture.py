@@ -14,6 +14,7 @@ NAME = ROOT.name
 GROUPS = {
     0: {"types", "errors", "config"},
     1: {
+        "apart",
         "io",
         "channels",
         "modality",
