@@ -14,6 +14,7 @@ NAME = ROOT.name
 GROUPS = {
     0: {"types", "errors", "config"},
     1: {
+        "apart",
         "io",
         "channels",
         "modality",
@@ -28,7 +29,7 @@ GROUPS = {
         "review",
         "project",
     },
-    2: {"networks", "package", "engine", "join", "install", "export", "export_bioimageio"},
+    2: {"networks", "package", "engine", "join", "install", "versions", "export", "export_bioimageio"},
     3: {"segmenters"},
     4: {"job", "ondisk", "pipeline", "add", "train", "compare", "workspace", "evaluate"},
     5: {"cli", "demo", "widgets"},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
+from skimage.draw import polygon2mask
 from skimage.measure import label
 
 from napari_nucleus_kd import edit
@@ -220,15 +221,58 @@ def test_every_edit_keeps_labels_unique_and_others_untouched(tool, scene):
     assert np.array_equal(labels, before), "the labels stay until the edit is applied"
     after = done(labels, change)
     assert_whole(after)
-    touched = set(change.before.tolist()) | set(change.after.tolist())
-    assert_others_stay(labels, after, touched)
+    pointed, crossed, inside = meant(labels, path)
     if tool == "merge":
+        assert_others_stay(labels, after, crossed)
         assert set(np.unique(after)) < set(np.unique(labels))
     elif tool.startswith("split"):
         assert np.array_equal(after > 0, labels > 0)
         assert len(np.unique(after)) > len(np.unique(labels)) and after.max() >= fresh
+        assert_one_changed(labels, after, crossed if tool == "split" else {pointed})
     else:
-        assert len(touched - {0}) <= 1, "one nucleus at a time"
+        assert_one_changed(labels, after, inside if tool == "redraw" else {pointed})
+        assert set(np.unique(after)) <= set(np.unique(labels)) | ({fresh} if tool == "redraw" else set())
+
+
+def meant(labels, path):
+    """Return the number under the first point, those along the path, and those in the outline it makes."""
+    points = np.array(path)
+    fine = np.linspace(points[:-1], points[1:], 600).reshape(-1, 2) if len(points) > 1 else points
+    rows, cols = np.rint(fine).astype(int).T
+    along = np.zeros((labels.shape[0] + 60, labels.shape[1] + 60), bool)  # the path may leave the image
+    along[rows + 30, cols + 30] = True
+    along = binary_dilation(along, np.ones((3, 3)))[30:-30, 30:-30]  # however a line is rounded to pixels
+    outline = (
+        binary_dilation(polygon2mask(labels.shape, points), np.ones((3, 3))) if len(points) > 2 else along
+    )
+    start = labels[tuple(np.rint(points[0]).astype(int))]
+    return int(start), set(labels[along].tolist()), set(labels[outline].tolist())
+
+
+def assert_one_changed(before, after, among):
+    changed = set(before[before != after].tolist()) - {0}
+    assert len(changed) <= 1 and changed <= among, f"{changed} changed, {among} were meant"
+
+
+@pytest.mark.parametrize(
+    ("tool", "path"),
+    [
+        ("delete", [(40, 40)]),
+        ("merge", [(40, 40), (40, 61)]),
+        ("split", [(40, 20), (40, 52)]),
+        ("smooth", [(40, 40)]),
+        ("grow", [(40, 40)]),
+        ("shrink", [(40, 40)]),
+        ("redraw", [(30, 30), (30, 50), (50, 40)]),
+    ],
+)
+def test_of_a_number_in_several_places_only_the_piece_pointed_at_is_corrected(tool, path):
+    scattered = TWO.copy()
+    scattered[70:80, 20:30] = 1  # the number of the one at y 40, x 40
+    after = done(scattered, TOOLS[tool](scattered, path, 4))
+    assert (after[70:80, 20:30] == 1).all() and (after[after != scattered].size > 0)
+    assert np.array_equal(after[60:] > 0, scattered[60:] > 0)
+    assert edit.remove(scattered, [1]).rows.size == (scattered == 1).sum(), "by number, it is all of them"
 
 
 def test_an_edit_of_a_large_image_looks_at_its_neighbourhood_only():

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 
 from napari_nucleus_kd._cli_train import show
-from napari_nucleus_kd.project import Project, training_steps
-from napari_nucleus_kd.train.finetune import accept, finetune_steps
+from napari_nucleus_kd.project import Project
+from napari_nucleus_kd.train.finetune import accept, begun, data_steps, finetune_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,32 +23,27 @@ def finetune_model(
 
     What is verified is written into the run's folder once; a run that goes on learns from the same.
     """
-    console, data = Console(), output / "data"
-    if (data / "index.csv").exists():
+    console = Console()
+    if begun(output) is not None:
         console.print("This run goes on with what was verified when it began.")
-    else:
-        with Project(project, write=False) as opened:
-            written = show(training_steps(opened, data), console)
-        for note in written.notes:
-            console.print(note, markup=False)
-        console.print(f"{written.taught} verified nuclei to learn from, {written.judged} to judge by.")
-    tuned = show(finetune_steps(model, data / "index.csv", output, settings), console)
+    with Project(project, write=False) as opened:
+        data = show(data_steps(opened, output), console)
+    for note in data.notes:
+        console.print(note, markup=False)
+    console.print(f"{data.taught} verified nuclei to learn from, {data.judged} to judge by.")
+    tuned = show(finetune_steps(model, data.index, output, settings), console)
     console.print(_gain(tuned))
     if install:
         console.print(f"installed: {accept(tuned).spec.name}", markup=False)
     else:
-        console.print(
-            f"To use it from now on: nucleus-kd models install {tuned.model.folder}", soft_wrap=True
-        )
+        console.print("To make it the next version of the model: the same command with --install")
 
 
 def _gain(tuned: Tuned) -> str:
     """Return old and new PQ on the held-out tiles, in words."""
-    if not tuned.after:
+    if tuned.mean_pq is None:
         return "Not judged: too little is verified to keep some of it for that."
-    before, after = (
-        float(np.mean([score.values["pq"] for score in scores])) for scores in (tuned.before, tuned.after)
-    )
+    before, after = tuned.mean_pq
     text = f"PQ on {len(tuned.after)} tiles that it did not learn from: {after:.3f}, before {before:.3f}"
     if tuned.gain is None:
         return f"{text}; so few tiles say little."

@@ -4,6 +4,10 @@ A correction takes labels and where a person clicked or drew, and returns an Edi
 changes; the labels stay as they are until `Edit.apply`. Positions are (y, x) in pixels, the middle of the
 first pixel being (0, 0), as in napari. Other nuclei never lose or gain a pixel, and each corrected nucleus
 is one connected piece with a number of its own.
+
+Where labels from elsewhere have one number in several places, a correction is of the one piece that was
+pointed at or crossed: the other pieces keep their pixels and the number. `remove` and `small` alone go by
+number, wherever its pixels are.
 """
 
 from __future__ import annotations

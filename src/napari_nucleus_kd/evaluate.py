@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_nucleus_kd import metrics
-from napari_nucleus_kd.channels import fit_input
+from napari_nucleus_kd.channels import given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows, true_labels
@@ -64,7 +64,8 @@ def evaluate_steps(
     Parameters
     ----------
     index, split : see folders.read_rows.
-    recipe : how to segment; its defaults are what a user gets who changes nothing.
+    recipe : how to segment; its defaults are what a user gets who changes nothing. Where a row says how the
+        image is seen that it is a part of, that is taken.
     true_diameter : tell the segmenter the median diameter of the annotated nuclei, as a user would who
         measured one, instead of letting it estimate.
 
@@ -82,7 +83,7 @@ def evaluate_steps(
     for i, row in enumerate(rows, 1):
         labels = true_labels(row)
         diameter = metrics.median_diameter(labels)
-        told = {"diameter_px": diameter} if true_diameter and diameter else {}
+        told = row.seen | ({"diameter_px": diameter} if true_diameter and diameter else {})
         result = yield from segment_steps(read(row.image), recipe.model_copy(update=told))
         values = metrics.scores(labels, result.nuclei.labels)
         found.append(Score(row.name, row.source, values, result.diameter_px, diameter, result.seconds))
@@ -159,7 +160,7 @@ def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progr
     from skimage.io import imsave
 
     image, labels = read(row.image), true_labels(row)
-    told = recipe.model_copy(update={"diameter_px": score.diameter_px})
+    told = recipe.model_copy(update=row.seen | {"diameter_px": score.diameter_px})
     result = yield from segment_steps(image, told)
     try:
         imsave(path, _compared(image, labels, result), check_contrast=False)
@@ -180,6 +181,7 @@ def _compared(image: Image, labels: LabelArray, result: Result) -> npt.NDArray[n
 
 def as_seen(image: Image, recipe: Recipe) -> npt.NDArray[np.uint8]:
     """Return an image as the network saw it in the run of a resolved recipe, (Y, X, 3)."""
-    assert recipe.modality is not None
-    seen = fit_input(image, recipe.channels, recipe.modality, recipe.percentiles).apply(image.pixels)
+    assert recipe.modality is not None and recipe.scaling_low is not None and recipe.scaling_high is not None
+    limits = recipe.scaling_low, recipe.scaling_high
+    seen = given_input(image, recipe.channels, recipe.modality, *limits).apply(image.pixels)
     return (seen * 255).round().astype(np.uint8).transpose(1, 2, 0).copy()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 import warnings
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +11,13 @@ import numpy as np
 
 from napari_nucleus_kd.errors import ModelError, NucleusKDError, SettingsError, WriteError
 from napari_nucleus_kd.install import pack, unpack
-from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.atomic import put_in_place, scratch_beside
 from napari_nucleus_kd.package import TOLERANCE, largest_difference, open_model
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from torch import nn
 
@@ -73,7 +70,8 @@ def export_steps(
     _check_request(output, file_format, overwrite=overwrite)
     kinds = ("torchscript", "onnx") if file_format == "bioimageio" else (file_format,)
     total = len(kinds) + 2
-    with _beside(output) as target:
+    with scratch_beside(output) as scratch:
+        target = scratch / output.name
         yield Progress(0, total, "checking the model")
         model.verify()
         files: dict[str, Path] = {}
@@ -113,21 +111,6 @@ def _check_request(output: Path, file_format: str, *, overwrite: bool) -> None:
             raise WriteError(f"{output} is a folder that holds something else; choose another name")
     elif output.exists() and not suffix:
         raise WriteError(f"{output} is a file; an export as {file_format} is a folder: choose another name")
-
-
-@contextmanager
-def _beside(output: Path) -> Iterator[Path]:
-    """Give a path to write to, in a folder of its own beside the output; the folder goes at the end."""
-    scratch = output.parent / f".{output.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        scratch.mkdir(parents=True)
-        yield scratch / output.name
-    except OSError as error:
-        raise WriteError(
-            f"{output} cannot be written: {error.strerror or error}; check space and permissions"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write_zip(model: Model, target: Path, _kind: str) -> None:

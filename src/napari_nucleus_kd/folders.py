@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.index import COLUMNS, MORE_COLUMNS, Row, read_index, read_splits
+from napari_nucleus_kd.index import COLUMNS, MORE_COLUMNS, SEEN_COLUMNS, Row, read_index, read_splits
 from napari_nucleus_kd.io import image_suffix, label_groups, read
 from napari_nucleus_kd.io.atomic import make_folder, write_csv
 from napari_nucleus_kd.modality import suggest_modality
@@ -171,11 +171,12 @@ def unlabelled_steps(
         modality, source = suggest_modality(read(path))[0], folder.resolve().name
         splits["train"].append(Row(path, None, modality, source, taught=told.get(_stem(path))))
         yield Progress(done, len(found), f"looking at {path.name}")
-    lines: list[tuple[str, ...]] = [(*COLUMNS, *MORE_COLUMNS)]
+    lines: list[tuple[str, ...]] = [(*COLUMNS, *MORE_COLUMNS, *SEEN_COLUMNS)]
     for split, rows in splits.items():
         for row in rows:
             files = (row.image, row.labels, row.valid, row.taught)
             image, labels, *more = ("" if file is None else _place(file, combined.parent) for file in files)
+            more += row.seen_cells
             lines.append((image, labels, row.modality.value, row.source, split, *more))
     make_folder(combined.parent)
     write_csv(combined, lines)

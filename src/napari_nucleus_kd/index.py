@@ -34,6 +34,7 @@ _OWN_NUMBERS = (
 )
 COLUMNS = ("image", "labels", "modality", "source", "split")
 MORE_COLUMNS = ("valid", "taught")  # these may be missing
+SEEN_COLUMNS = ("scaling_low", "scaling_high", "diameter_px")  # these, too; as in a Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,9 @@ class Row:
     source : the data set it comes from.
     valid : image that is not 0 where the annotation is complete; None: everywhere.
     taught : labels that no person made, but a teacher; only where there are none of a person.
+    low, high : of a part of a larger image: intensities that become 0 and 1 in the whole, one for each
+        channel; None: they are measured on this image.
+    diameter_px : of a part of a larger image: typical diameter of the nuclei in the whole; None: measured.
     """
 
     image: Path
@@ -54,11 +58,30 @@ class Row:
     source: str
     valid: Path | None = None
     taught: Path | None = None
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    diameter_px: float | None = None
 
     @property
     def name(self) -> str:
         """File name of the image."""
         return self.image.name
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """How the image that this is a part of is seen, as settings of a Recipe; {} of a whole image."""
+        known: dict[str, Any] = {} if self.diameter_px is None else {"diameter_px": self.diameter_px}
+        if self.low is not None:
+            channels = tuple(range(len(self.low)))
+            known |= {"scaling_low": self.low, "scaling_high": self.high, "channels": channels}
+            known["modality"] = self.modality
+        return known
+
+    @property
+    def seen_cells(self) -> tuple[str, ...]:
+        """What SEEN_COLUMNS say of it in an index."""
+        numbers = (self.low, self.high, None if self.diameter_px is None else (self.diameter_px,))
+        return tuple(" ".join(map(repr, some or ())) for some in numbers)
 
 
 def read_splits(index: Path) -> dict[str, list[Row]]:
@@ -74,13 +97,14 @@ def read_index(index: Path, split: str) -> list[Row]:
 
     Parameters
     ----------
-    index : CSV with the columns image, labels, modality, source, split, and perhaps valid; paths relative
-        to the file. An image without labels has none there.
+    index : CSV with the columns image, labels, modality, source, split, and perhaps valid, taught and those
+        of SEEN_COLUMNS (numbers, parted by spaces); paths relative to the file. An image without labels has
+        none there.
     split : for example "train", "tune" or "val".
 
     Raises
     ------
-    ReadError : the file, a column or the split is missing, or a modality is unknown.
+    ReadError : the file, a column or the split is missing, a modality is unknown, or numbers make no sense.
     """
     rows = [_row(index, values) for values in _rows(index) if values["split"] == split]
     if not rows:
@@ -93,13 +117,37 @@ def _row(index: Path, values: dict[str, str]) -> Row:
     if values["modality"] not in known:
         raise ReadError(f"{index}: modality {values['modality']!r} is not one of {', '.join(sorted(known))}")
     root = index.parent
+    valid, taught = (root / values[name] if values.get(name) else None for name in MORE_COLUMNS)
     return Row(
         root / values["image"],
         root / values["labels"] if values["labels"] else None,
         Modality(values["modality"]),
         values["source"],
-        *(root / values[name] if values.get(name) else None for name in MORE_COLUMNS),
+        valid,
+        taught,
+        *_seen(index, values),
     )
+
+
+def _seen(
+    index: Path, values: dict[str, str]
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, float | None]:
+    """Return the numbers of SEEN_COLUMNS; None where there are none."""
+    try:
+        low, high, diameter = (
+            tuple(float(text) for text in (values.get(name) or "").split()) for name in SEEN_COLUMNS
+        )
+    except ValueError as error:
+        raise ReadError(
+            f"{index}: {', '.join(SEEN_COLUMNS)} must be numbers parted by spaces: {error}"
+        ) from error
+    rising = len(low) == len(high) and all(-np.inf < a < b < np.inf for a, b in zip(low, high, strict=True))
+    if not rising or len(diameter) > 1 or any(not 1 < d < np.inf for d in diameter):
+        raise ReadError(
+            f"{index}: scaling_low {low}, scaling_high {high}, diameter_px {diameter}: give one pair for "
+            "each channel, low below high, and one diameter above 1 px; or leave them empty"
+        )
+    return low or None, high or None, diameter[0] if diameter else None
 
 
 def _rows(index: Path) -> list[dict[str, str]]:

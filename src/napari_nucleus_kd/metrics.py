@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import fastremap
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
@@ -67,15 +68,16 @@ def overlap(true: Labels, pred: Labels) -> Overlap:
     check_labels(pred)
     if true.shape != pred.shape:
         raise LabelsError(f"label images differ in shape: {true.shape} and {pred.shape}")
-    t_ids, t = np.unique(true, return_inverse=True)
-    p_ids, p = np.unique(pred, return_inverse=True)
+    (t_ids, t), (p_ids, p) = (fastremap.unique(labels, return_inverse=True) for labels in (true, pred))
+    t, p = t.astype(np.int64).ravel(), p.astype(np.int64).ravel()
+    both = np.flatnonzero((true != 0) & (pred != 0))
     counts = sparse.coo_array(
-        (np.ones(t.size, np.int64), (t.ravel(), p.ravel())), shape=(len(t_ids), len(p_ids))
+        (np.ones(len(both), np.int64), (t[both], p[both])), shape=(len(t_ids), len(p_ids))
     ).tocsr()
     t_keep, p_keep = np.flatnonzero(t_ids), np.flatnonzero(p_ids)
     return Overlap(
-        np.bincount(t.ravel(), minlength=len(t_ids))[t_keep],
-        np.bincount(p.ravel(), minlength=len(p_ids))[p_keep],
+        np.bincount(t, minlength=len(t_ids))[t_keep],
+        np.bincount(p, minlength=len(p_ids))[p_keep],
         counts[t_keep][:, p_keep].tocoo(),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     import dask.array
@@ -185,3 +185,24 @@ def finish(steps: Generator[Progress, None, _T]) -> _T:
         except StopIteration as stop:
             result: _T = stop.value
             return result
+
+
+def retold(
+    steps: Generator[Progress, None, _T], tell: Callable[[Progress], Progress]
+) -> Generator[Progress, None, _T]:
+    """Take the steps of a part of a longer piece of work, with progress of the whole; returns their result.
+
+    Parameters
+    ----------
+    tell : returns the progress of the whole for one of the part.
+    """
+    try:
+        while True:
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                result: _T = stop.value
+                return result
+            yield tell(progress)
+    finally:
+        steps.close()

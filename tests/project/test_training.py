@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_nucleus_kd.channels import fit_input, given_input
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ProjectError, SettingsError, WriteError
+from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.project import Project, Role, tiles_of, training_steps
+from napari_nucleus_kd.job import prepare
+from napari_nucleus_kd.metrics import median_diameter
+from napari_nucleus_kd.project import Project, Role, place_of, read_training, tiles_of, training_steps
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish
@@ -118,6 +121,97 @@ def test_it_can_be_trained_on(tmp_path, labels):
     valid = sum(batches[step].valid.sum() for step in range(4))
     foreground = sum((batches[step].maps[:, :1] * batches[step].valid).sum() for step in range(4))
     assert 0 < foreground < valid
+
+
+def picture(labels, dtype, *, colour, bright):
+    """Nuclei whose light differs much from place to place, so that no tile is like the whole."""
+    rng = np.random.default_rng(0)
+    shade = np.linspace(0.1, 1, SHAPE[1]) * np.linspace(0.4, 1, SHAPE[0])[:, None]
+    signal = np.where(labels > 0, 0.8, 0.2) + rng.uniform(0, 0.2, SHAPE)
+    values = shade * (1.1 - signal if bright else signal) * (255 if dtype == np.uint8 else 4000)
+    if colour:
+        values = np.stack([values, 0.7 * values, 0.5 * values], -1)
+    return values.astype(dtype)
+
+
+def place_in(whole, part, name):
+    """Return where the pixels of a crop are in the image: not far before the corner of its tile."""
+    _, y1, x1 = place_of(name)
+    height, width = part.shape[1:]
+    for y in range(y1, max(-1, y1 - 129), -1):
+        for x in range(x1, max(-1, x1 - 129), -1):
+            if np.array_equal(whole[:, y, x : x + 4], part[:, 0, :4]):
+                cut = np.s_[:, y : y + height, x : x + width]
+                if np.array_equal(whole[cut], part):
+                    return cut
+    raise AssertionError(f"{name} is no part of the image")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("modality", "colour"),
+    [
+        (Modality.FLUORESCENCE, False),
+        (Modality.FLUORESCENCE, True),
+        (Modality.HE, True),
+        (Modality.IHC, True),
+        (Modality.HE, False),
+    ],
+)
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_part_is_seen_as_the_whole_image_is(tmp_path, labels, modality, colour, dtype, by_hand):
+    pixels = picture(labels, dtype, colour=colour, bright=modality is not Modality.FLUORESCENCE)
+    recipe, count = None, 3 if colour else 1
+    if by_hand:  # a resolved recipe
+        scaling = {"scaling_low": (1.0,) * count, "scaling_high": (90.0,) * count}
+        recipe = Recipe(modality=modality, channels=tuple(range(count)), diameter_px=31.5, **scaling)
+    how = {"photometric": "rgb"} if colour else {}
+    data = export(
+        tmp_path, labels, np.ones(SHAPE, bool), modality=modality, pixels=pixels, recipe=recipe, **how
+    )
+    image = read(tmp_path / "i.ome.tif")
+    seen_whole = (
+        given_input(image, None, modality, recipe.scaling_low, recipe.scaling_high)
+        if by_hand
+        else fit_input(image, None, modality)
+    ).apply(image.pixels)
+    whole = np.asarray(image.pixels)
+    for split, rows in read_splits(data.index).items():
+        learnt = {sample.name: sample for sample in load_index(data.index, split)}
+        for row in rows[::3]:
+            part = read(row.image)
+            cut = place_in(whole, np.asarray(part.pixels), row.name)
+            np.testing.assert_array_equal(
+                learnt[row.name].pixels(), seen_whole[cut].astype(np.float16).astype(np.float32)
+            )
+            job = prepare(part, Recipe(segmenter="classical").model_copy(update=row.seen))  # to judge
+            np.testing.assert_array_equal(job.tile(np.asarray(job.pixels)), seen_whole[cut])
+            assert job.recipe.diameter_px == learnt[row.name].diameter_px
+            assert job.recipe.diameter_px == (31.5 if by_hand else pytest.approx(median_diameter(labels)))
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("scaling_low", "dark"), ("scaling_low", "1 2"), ("scaling_high", "nan"), ("diameter_px", "1")],
+)
+def test_numbers_that_make_no_sense_are_refused(tmp_path, labels, column, value):
+    data = export(tmp_path, labels, np.ones(SHAPE, bool))
+    with data.index.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows[0][column] = value
+    with data.index.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(ReadError, match=column):
+        read_splits(data.index)
+
+
+def test_what_was_written_is_told_again(tmp_path, labels):
+    data = export(tmp_path, labels, np.ones(SHAPE, bool))
+    assert read_training(tmp_path / "data") == data and data.taught > data.judged > 20
+    with pytest.raises(ProjectError, match="holds no training data"):
+        read_training(tmp_path)
 
 
 def test_more_verified_never_teaches_what_judged(tmp_path, labels):

@@ -18,6 +18,16 @@ def picture(seed):
 
 
 @pytest.fixture
+def more_held_out(index):
+    """Add three other grey images to those that are held out."""
+    with index.open("a", newline="") as file:
+        for i in (5, 6, 7):
+            for name, pixels in zip((f"{i}.png", f"{i}_labels.png"), picture(i), strict=True):
+                imsave(index.parent / name, pixels, check_contrast=False)
+            csv.writer(file).writerow([f"{i}.png", f"{i}_labels.png", "fluorescence", "s0", "val"])
+
+
+@pytest.fixture
 def index(tmp_path):
     """Four grey images and one colour one."""
     folder = tmp_path / "data"

@@ -1,17 +1,35 @@
 """A model made one's own."""
 
 import csv
+import shutil
+import signal
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 
 from napari_nucleus_kd import package
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.train.finetune import FinetuneSettings, accept, finetune_steps, next_name, reject
+from napari_nucleus_kd.pipeline import to_image
+from napari_nucleus_kd.train import finetune
+from napari_nucleus_kd.train.finetune import (
+    FinetuneSettings,
+    Preview,
+    accept,
+    begun,
+    compare_steps,
+    finetune_steps,
+    reject,
+)
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
+from napari_nucleus_kd.types import Modality, Region
+from napari_nucleus_kd.versions import restore, versions
 
 TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
 QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, check_every=1, device="cpu")
@@ -30,48 +48,147 @@ def parent(save_network, tmp_path):
 def roots(tmp_path, monkeypatch):
     folders = package.model_roots()[0], tmp_path / "installed"
     monkeypatch.setattr(package, "model_roots", lambda: folders)
-    monkeypatch.setattr("napari_nucleus_kd.install.model_roots", lambda: folders)
+    monkeypatch.setattr("napari_nucleus_kd.versions.model_roots", lambda: folders)
     return folders
 
 
-def test_old_and_new_are_judged_on_what_is_held_out(parent, index, tmp_path, roots, finish):
-    previews = []
-    tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK, previews.append))
-    assert tuned.parent.spec.name == "mine" and tuned.model.spec.name == "mine-1"
-    assert tuned.model.spec.parent == "mine" and tuned.model.spec.data[0] == "somewhere"
+@pytest.fixture
+def judged(monkeypatch):
+    """Hashes of the models that were judged, and the devices that it was done on, in order."""
+    true, seen = finetune.evaluate_steps, []
+
+    def noted(index, split, recipe):
+        seen.append((load_model(recipe.model).hash, recipe.device))
+        return true(index, split, recipe)
+
+    monkeypatch.setattr(finetune, "evaluate_steps", noted)
+    return seen
+
+
+def preview(shown):
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 90), np.uint8)
+    recipe = Recipe(modality=Modality.FLUORESCENCE, diameter_px=18, model="gone", model_hash="0")
+    return Preview(to_image(pixels), recipe, Region(8, 8, 72, 80), shown.append)
+
+
+def test_old_and_new_are_judged_on_what_is_held_out(parent, index, tmp_path, roots, finish, judged):
+    shown = []
+    tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK, preview(shown)))
+    assert tuned.parent.spec.name == "mine" and tuned.model.spec.parent == "mine"
+    assert tuned.model.spec.data[0] == "somewhere" and "SHA-256 of index and labels" in tuned.model.card
     assert [s.name for s in tuned.before] == [s.name for s in tuned.after] == ["4.png"]
     assert tuned.gain is None, "one image judges nothing"
-    assert len(previews) == 4 and len({model.hash for model in previews}) == 4
+    assert tuned.mean_pq == (tuned.before[0].values["pq"], tuned.after[0].values["pq"])
+    assert [labels.shape for labels in shown] == [(64, 72)] * 4
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
-    assert [0 <= float(line["val PQ"]) <= 1 for line in log] == [True] * 4
+    told = [p.values["val PQ"] for p in seen if "val PQ" in p.values]
+    assert told == pytest.approx([float(line["val PQ"]) for line in log]) and len(told) == 4
+    learning = [i for i, p in enumerate(seen) if p.message == "training"]
+    assert {p.total for p in seen[learning[0] : learning[-1] + 1]} == {4}, "a check keeps the progress"
+    assert any(p.message != "training" for p in seen[learning[1] : learning[2]]), "and yields meanwhile"
     changed = tuned.model.network().state_dict()
     assert any(not torch.equal(t, changed[n]) for n, t in tuned.parent.network().state_dict().items())
-    assert next(p for p in seen if p.message == "training").total == 4
+    assert len(judged) == len(set(judged)) == 5, "each model is judged once"
+    assert judged[0] == (tuned.parent.hash, "cpu") and (tuned.model.hash, "cpu") in judged
 
-    installed = accept(tuned)
-    assert installed.folder == roots[1] / "mine-1" and load_model("mine-1").hash == tuned.model.hash
-    assert next_name("mine-1") == "mine-2", "each version stays"
-    reject(tmp_path / "run")
-    assert not (tmp_path / "run").exists() and load_model("mine-1").verify() < 1e-3
+    beside, _ = finish(compare_steps(tuned, 0, "cpu"))
+    assert beside.true.shape == beside.before.shape == beside.after.shape == beside.image.shape_yx
 
 
-def test_a_gain_comes_with_its_interval(parent, index, tmp_path, roots, finish):
-    text = index.read_text()
-    rows = [line for line in text.splitlines() if line.endswith(",val")]
-    more = "".join(f"{rows[0].replace(',s0,val', f',s{i},val')}\n" for i in range(1, 4))
-    index.write_text(text + more)
+def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
+    parent, index, tmp_path, roots, finish
+):
+    runs = []
+    for seed in (0, 1):  # two runs of one parent, neither knows of the other
+        settings = QUICK.model_copy(update={"seed": seed, "steps": 1})
+        runs.append(finish(finetune_steps(str(parent), index, tmp_path / f"run{seed}", settings))[0])
+    first, second = (accept(tuned) for tuned in runs)
+    assert (first.folder, second.folder) == (roots[1] / "mine-1", roots[1] / "mine-2")
+    assert load_model("mine-1").hash == runs[0].model.hash != load_model("mine-2").hash
+    assert first.card.startswith("# mine-1 ") and "## Compared with mine" in first.card
+    assert "So few tiles say little" in first.card
+    reject(tmp_path / "run0")
+    assert not (tmp_path / "run0").exists() and load_model("mine-1").verify() < 1e-3
+    assert [model.spec.name for model in versions("mine-2")] == ["mine-1", "mine-2"]
+    third = restore("mine-1")
+    assert (third.spec.name, third.hash, third.spec.parent) == ("mine-3", first.hash, "mine-1")
+    assert versions("mine-1")[-1].folder == third.folder and restore("mine-3").folder == third.folder
+    after, _ = finish(finetune_steps("mine-1", index, tmp_path / "again", QUICK))
+    assert accept(after).spec.name == "mine-4"
+    assert not list(roots[1].glob(".*"))
+
+
+def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, roots, finish):
     tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
     mean, low, high = tuned.gain
     assert low <= mean <= high
-    differences = [b.values["pq"] - a.values["pq"] for a, b in zip(tuned.before, tuned.after, strict=True)]
-    assert mean == pytest.approx(sum(differences) / 4)
+    pairs = list(zip(tuned.before, tuned.after, strict=True))
+    assert [(b.name, a.name) for b, a in pairs] == [(f"{i}.png", f"{i}.png") for i in (4, 5, 6, 7)]
+    assert mean == pytest.approx(sum(a.values["pq"] - b.values["pq"] for b, a in pairs) / 4)
+    assert "95% bootstrap interval" in accept(tuned).card
 
 
 def test_without_held_out_images_there_is_no_number(parent, index, tmp_path, roots, finish):
     index.write_text("".join(f"{line}\n" for line in index.read_text().splitlines() if ",val" not in line))
     tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
-    assert (tuned.before, tuned.after, tuned.gain) == ((), (), None)
+    assert (tuned.before, tuned.after, tuned.gain, tuned.mean_pq) == ((), (), None, None)
     assert "val PQ" not in (tmp_path / "run/log.csv").read_text()
+    assert "Not judged: too little was verified" in accept(tuned).card
+
+
+def test_one_program_at_a_time_is_at_a_run(parent, index, tmp_path, roots, finish):
+    output = tmp_path / "run"
+    steps = finetune_steps(str(parent), index, output, QUICK)
+    next(steps)
+    with pytest.raises(SettingsError, match="another window or program is at the run"):
+        next(finetune_steps(str(parent), index, output, QUICK))
+    with pytest.raises(SettingsError, match="another window or program is at the run"):
+        reject(output)
+    while (at := next(steps)).total != 4 or at.done < 2:
+        pass
+    assert at.message != "training", "in the middle of a check"
+    steps.close()
+    assert begun(output) == (str(parent), QUICK)
+    with pytest.raises(SettingsError, match="holds a run with other"):
+        finish(finetune_steps(str(parent), index, output, QUICK.model_copy(update={"keep": 0.5})))
+    assert begun(output) == (str(parent), QUICK), "what it refused is not noted"
+    tuned, seen = finish(finetune_steps(str(parent), index, output, QUICK))
+    assert [p.done for p in seen if p.message == "training"] == [3, 4]
+    log = list(csv.DictReader((output / "log.csv").read_text().splitlines()))
+    assert [int(line["step"]) for line in log] == [1, 2, 3, 4] and tuned.model.verify() < 1e-3
+    reject(output)
+    assert not output.exists() and begun(output) is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from napari_nucleus_kd.train.finetune import FinetuneSettings, finetune_steps
+
+model, index, output, settings = sys.argv[1:]
+steps = finetune_steps(model, Path(index), Path(output), FinetuneSettings.model_validate_json(settings))
+for progress in steps:
+    if progress.done == 3 and progress.total == 4 and progress.message != "training":
+        os.kill(os.getpid(), signal.SIGKILL)  # in the middle of a check
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes are ended in another way there")
+def test_a_run_that_is_killed_goes_on_and_leaves_no_trace(parent, index, tmp_path, roots, finish):
+    output = tmp_path / "run"
+    arguments = [sys.executable, "-c", KILLED, str(parent), str(index), str(output), QUICK.model_dump_json()]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(output.glob(".judged-*")), "it was killed in the middle"
+    shutil.copytree(output, tmp_path / "copy")
+    reject(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    model, settings = begun(output)
+    tuned, seen = finish(finetune_steps(model, index, output, settings))
+    assert [p.done for p in seen if p.message == "training"] == [3, 4]
+    assert not list(output.glob(".*")) and tuned.model.verify() < 1e-3
+    whole, _ = finish(finetune_steps(model, index, tmp_path / "whole", settings))
+    assert whole.model.hash == tuned.model.hash, "as if nothing had happened"
 
 
 def test_only_runs_are_removed(tmp_path):
@@ -83,7 +200,11 @@ def test_only_runs_are_removed(tmp_path):
     (tmp_path / "photos/recipe.json").touch()
     with pytest.raises(SettingsError, match=r"cat\.png, which no training run writes"):
         reject(tmp_path / "photos")
-    assert (tmp_path / "photos/cat.png").exists()
+    (tmp_path / "photos/cat.png").unlink()
+    (tmp_path / "photos/data").mkdir()  # somebody's own
+    with pytest.raises(SettingsError, match="data, which no training run writes"):
+        reject(tmp_path / "photos")
+    assert (tmp_path / "photos/data").exists()
     reject(tmp_path / "nothing")
 
 

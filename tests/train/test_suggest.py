@@ -6,15 +6,16 @@ import pytest
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.pipeline import to_image
-from napari_nucleus_kd.train.suggest import Tile, suggest, survey_steps
+from napari_nucleus_kd.project import TILE_PX, grid, tiles_of
+from napari_nucleus_kd.train.suggest import Surveyed, suggest, survey_steps
 from napari_nucleus_kd.types import Modality, Region
 
 
 @pytest.fixture(scope="module")
 def picture(draw):
-    """Bright nuclei; faint ones in the lower right quarter."""
-    pixels, _ = draw(256, 256, seed=3)
-    pixels[128:, 128:] = 20 + (pixels[128:, 128:].astype(int) - 20) * 3 // 10
+    """Bright nuclei; faint ones in the lower right quarter. Four tiles of unequal size."""
+    pixels, _ = draw(500, 530, seed=3)
+    pixels[250:, 265:] = 20 + (pixels[250:, 265:].astype(int) - 20) * 3 // 10
     return pixels
 
 
@@ -23,46 +24,65 @@ def recipe(model, **changes):
 
 
 def test_what_the_model_is_unsure_of_comes_first(spots, picture, finish):
-    tiles, seen = finish(survey_steps(to_image(picture), recipe(spots), tile_px=128))
-    assert {(t.region.y0, t.region.x0) for t in tiles} == {(0, 0), (0, 128), (128, 0), (128, 128)}
+    tiles, seen = finish(survey_steps(to_image(picture), recipe(spots)))
+    assert [t.region for t in tiles] == [tile.region for tile in tiles_of(picture.shape, 1)]
     assert [(p.done, p.total) for p in seen[1:]] == [(i, 4) for i in (1, 2, 3, 4)]
     faint = max(tiles, key=lambda t: t.uncertainty)
-    assert faint.region == Region(128, 128, 256, 256)
+    assert faint.region == Region(250, 265, 500, 530)
     assert all(0 <= t.uncertainty <= 1 and 0 <= t.disagreement <= 1 for t in tiles)
-    assert all(t.nuclei >= 10 for t in tiles if t is not faint)
+    assert all(t.nuclei >= 40 for t in tiles if t is not faint)
     assert suggest(tiles, 1, strategy="uncertainty") == [faint]
-    assert suggest(tiles, 9, taken=[Region(200, 200, 210, 210)], strategy="uncertainty")[0] != faint
+    verified = np.zeros(picture.shape, bool)
+    verified[260:, 300:400] = True  # less than half of it
+    assert suggest(tiles, 1, verified, strategy="uncertainty") == [faint]
+    verified[260:, 300:500] = True
+    assert suggest(tiles, 9, verified, strategy="uncertainty")[0] != faint
 
 
 def test_a_model_that_mirrors_itself_agrees_with_itself(spots, draw, finish):
     half, _ = draw(128, 64, seed=4)
     image = to_image(np.concatenate([half, half[:, ::-1]], axis=1))
-    (tile,), _ = finish(survey_steps(image, recipe(spots), tile_px=128))
+    (tile,), _ = finish(survey_steps(image, recipe(spots)))
     assert tile.disagreement < 0.05
-    (tile,), _ = finish(
-        survey_steps(image, recipe(spots), other=recipe(spots, decode={"foreground": 0.95}), tile_px=128)
-    )
+    (tile,), _ = finish(survey_steps(image, recipe(spots), other=recipe(spots, decode={"foreground": 0.95})))
     assert tile.disagreement > 0.05, "another opinion differs"
 
 
-def test_a_region_keeps_its_place_in_the_image(spots, picture, finish):
-    region = Region(100, 60, 200, 190)
-    tiles, _ = finish(survey_steps(to_image(picture), recipe(spots, region=region), tile_px=64))
-    assert min(t.region.y0 for t in tiles) == 100 and max(t.region.y1 for t in tiles) == 200
-    assert min(t.region.x0 for t in tiles) == 60 and max(t.region.x1 for t in tiles) == 190
-    assert {t.region.shape_yx for t in tiles} == {(64, 64)}
+def test_of_a_region_the_tiles_that_it_touches_are_looked_at_whole(spots, picture, finish):
+    everything, _ = finish(survey_steps(to_image(picture), recipe(spots)))
+    tiles, _ = finish(survey_steps(to_image(picture), recipe(spots, region=Region(100, 60, 240, 270))))
+    assert [t.region for t in tiles] == [Region(0, 0, 250, 265), Region(0, 265, 250, 530)]
+    for one, other in zip(tiles, everything, strict=False):
+        assert (one.uncertainty, one.disagreement, one.nuclei) == (
+            other.uncertainty, other.disagreement, other.nuclei
+        )  # fmt: skip
 
 
 def test_of_a_large_image_an_even_choice_is_looked_at(spots, finish):
-    image = to_image(np.zeros((640, 640), np.uint8) + np.eye(640, dtype=np.uint8))
-    tiles, _ = finish(survey_steps(image, recipe(spots), tile_px=64, most=20))
-    assert len({t.region for t in tiles}) == 20
-    quarters = {(t.region.y0 >= 320, t.region.x0 >= 320) for t in tiles}
-    assert len(quarters) == 4
+    image = to_image(np.zeros((1280, 1280), np.uint8) + np.eye(1280, dtype=np.uint8))
+    tiles, _ = finish(survey_steps(image, recipe(spots), most=12))
+    assert len({t.region for t in tiles}) == 12 and {t.region for t in tiles} < set(grid((1280, 1280)))
+    assert len({(t.region.y0 >= 640, t.region.x0 >= 640) for t in tiles}) == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 100), (384, 640), (1000, 2049)])
+def test_tiles_cover_an_image_once(shape):
+    times = np.zeros(shape, int)
+    for region in grid(shape):
+        times[region.slices] += 1
+        assert max(region.shape_yx) <= 1.5 * TILE_PX
+    assert (times == 1).all()
 
 
 def tile(y, x, uncertainty, looks=0.0):
-    return Tile(Region(y, x, y + 64, x + 64), uncertainty, 0.5, np.array([looks, 1], np.float32), 5)
+    return Surveyed(Region(y, x, y + 64, x + 64), uncertainty, 0.5, np.array([looks, 1], np.float32), 5)
+
+
+def mask(*regions):
+    verified = np.zeros((1024, 1024), bool)
+    for region in regions:
+        verified[region.slices] = True
+    return verified
 
 
 def test_suggestions_are_not_all_from_one_corner():
@@ -71,7 +91,7 @@ def test_suggestions_are_not_all_from_one_corner():
     strange = tile(0, 256, 0.45, looks=1.0)
     chosen = suggest([*corner, far, strange], 3)
     assert chosen[0] == corner[3] and set(map(id, chosen[1:])) == {id(far), id(strange)}
-    after = suggest([*corner, far, strange], 1, taken=[corner[0].region])
+    after = suggest([*corner, far, strange], 1, mask(corner[0].region))
     assert after[0] in (far, strange), "what is annotated counts, too"
 
 
@@ -81,9 +101,9 @@ def test_random_tiles_follow_the_seed_and_nothing_is_suggested_twice():
     assert (
         first == suggest(tiles, 4, strategy="random", seed=1) != suggest(tiles, 4, strategy="random", seed=2)
     )
-    for strategy in ("gain", "uncertainty", "random"):
+    for strategy in ("promise", "uncertainty", "random"):
         assert len({t.region for t in suggest(tiles, 99, strategy=strategy)}) == 10
-        assert suggest(tiles, 3, [Region(0, 0, 640, 64)], strategy=strategy) == []
+        assert suggest(tiles, 3, mask(Region(0, 0, 640, 64)), strategy=strategy) == []
 
 
 def test_a_region_outside_the_image_is_refused(spots, picture):

@@ -78,6 +78,31 @@ def beside(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch_beside(path: Path, remedy: str = "check space and permissions") -> Iterator[Path]:
+    """Give an empty folder beside a name, to write in; who writes moves what is finished to its name.
+
+    The folder, or what is left of it, is removed at the end.
+
+    Parameters
+    ----------
+    path : where the finished file or folder is to be.
+    remedy : last words of the error.
+
+    Raises
+    ------
+    WriteError : the disk refuses; what was there stays.
+    """
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        scratch.mkdir(parents=True)
+        yield scratch
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}; {remedy}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, beside its name first.
 

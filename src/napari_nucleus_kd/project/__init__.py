@@ -12,13 +12,15 @@ and, over it, the journal. Everything is written beside its name and renamed: a 
 moment leaves all that was saved before.
 """
 
+from napari_nucleus_kd.project._arrays import Plane
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._project import SUFFIX, Project, is_project, project_folder
 from napari_nucleus_kd.project._reference import ImageReference, ImageState
-from napari_nucleus_kd.project._tiles import Role, Tile, tiles_of
-from napari_nucleus_kd.project._training import TrainingData, training_steps
+from napari_nucleus_kd.project._tiles import TILE_PX, Role, Tile, grid, tiles_of
+from napari_nucleus_kd.project._training import SUMMARY, TrainingData, place_of, read_training, training_steps
 
 __all__ = [
-    "SUFFIX", "ImageReference", "ImageState", "Project", "ProjectImage", "Role", "Tile", "TrainingData",
-    "is_project", "project_folder", "tiles_of", "training_steps",
+    "SUFFIX", "SUMMARY", "TILE_PX", "ImageReference", "ImageState", "Plane", "Project", "ProjectImage",
+    "Role", "Tile", "TrainingData", "grid", "is_project", "place_of", "project_folder", "read_training",
+    "tiles_of", "training_steps",
 ]  # fmt: skip

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from napari_nucleus_kd.errors import ProjectError, WriteError
-from napari_nucleus_kd.io.atomic import settle
+from napari_nucleus_kd.errors import ProjectError
+from napari_nucleus_kd.io.atomic import scratch_beside, settle
 from napari_nucleus_kd.io.labels import zarr_words
 from napari_nucleus_kd.project._journal import BLOCK_PX, BoolArray
 from napari_nucleus_kd.types import LabelArray, Progress, Region
@@ -48,9 +46,9 @@ def write_base_steps(
     ------
     WriteError : the disk refuses; nothing is then there under the name.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     pieces = list(chunks_of(shape_yx))
-    try:
+    safe = "check space and permissions. What was saved before is safe"
+    with scratch_beside(path, safe) as partial:
         arrays = _make(partial, path.name, shape_yx, pixel_size_um)
         for done, piece in enumerate(pieces, 1):
             for array, values in zip(arrays, read(piece), strict=True):
@@ -60,13 +58,6 @@ def write_base_steps(
             settle(file)
         partial.rename(path)
         settle(path.parent)
-    except OSError as error:
-        raise WriteError(
-            f"{path} cannot be written: {error.strerror or error}; check space and permissions. What was "
-            "saved before is safe"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _make(folder: Path, name: str, shape_yx: tuple[int, int], um: float | None) -> list[Any]:

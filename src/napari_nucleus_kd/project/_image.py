@@ -74,7 +74,7 @@ class ProjectImage:
     def __init__(self, project: Owner, record: ImageRecord, known: dict[Block, bytes] | None = None):
         self._project = project
         self._touched: set[Block] = set()
-        self._marking = threading.Lock()
+        self._marking, self._compacting = threading.Lock(), threading.Lock()
         self._open(record)
         self._digests |= known or {}  # of what was just written
 
@@ -90,8 +90,14 @@ class ProjectImage:
 
     @property
     def saves(self) -> int:
-        """How many saves are in the journal; many make opening slow, see compact_steps."""
+        """How many saves are in the journal; a hundred and more make opening slow, see compact_steps."""
         return len(self._store)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything was touched since it was saved."""
+        with self._marking:
+            return bool(self._touched)
 
     def touch(self, region: Region | None = None) -> None:
         """Note that labels or verified pixels changed in a region; None: anywhere.
@@ -171,22 +177,27 @@ class ProjectImage:
 
         Returns
         -------
-        False if there was nothing to do.
+        False if there was nothing to do, or it is being done already.
 
         Raises
         ------
         ProjectError, WriteError
         """
-        with self._project.busy:
-            self._require_sound()
-            newest, last = dict(self._store.newest), self._store.last
-        if not newest:
+        self._require_sound()
+        if not self._compacting.acquire(blocking=False):  # a second one would take away what the first writes
             return False
-        number = yield from self._store.new_base_steps(newest, self.record.pixel_size_um)
-        with self._project.busy:
-            self._put(base=number, first_entry=last + 1)
-            self._store.adopt(Start(number, last + 1))
-        return True
+        try:
+            with self._project.busy:
+                newest, last = dict(self._store.newest), self._store.last
+            if not newest:
+                return False
+            number = yield from self._store.new_base_steps(newest, self.record.pixel_size_um)
+            with self._project.busy:
+                self._put(base=number, first_entry=last + 1)
+                self._store.adopt(Start(number, last + 1))
+            return True
+        finally:
+            self._compacting.release()
 
     def remember(self, state: Mapping[str, JsonValue]) -> None:
         """Keep small values under their names in project.json, for widgets; other names stay.
@@ -201,7 +212,8 @@ class ProjectImage:
             raise SettingsError(
                 f"{', '.join(state)} cannot be kept: {error}; keep numbers, texts and lists of them"
             ) from error
-        self._put(state=self.record.state | dict(state))
+        with self._project.busy:
+            self._put(state=self.record.state | dict(state))
 
     def note_origin(self, modality: Modality, recipe: Recipe | None) -> None:
         """Note how the image was made, and how it was segmented.
@@ -269,8 +281,9 @@ class ProjectImage:
         ProjectError : the base itself is damaged, or nothing is. WriteError : the disk refuses.
         """
         self._project.require_writable()
-        self._digests.clear()
-        return self._store.set_damaged_aside()
+        with self._project.busy:
+            self._digests.clear()
+            return self._store.set_damaged_aside()
 
     def _open(self, record: ImageRecord) -> None:
         self._digests: dict[Block, bytes] = {}  # of what is saved, as far as it is known
@@ -305,9 +318,10 @@ class ProjectImage:
         labels, verified = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for done, piece in enumerate(pieces, 1):
             labels[piece.slices], verified[piece.slices] = self._store.read(piece, newest)
-            for block, content in digests(piece, labels[piece.slices], verified[piece.slices]).items():
-                if self._store.newest.get(block) == newest.get(block):  # else it was saved anew meanwhile
-                    self._digests[block] = content
+            found = digests(piece, labels[piece.slices], verified[piece.slices])
+            with self._project.busy:  # blocks that were saved anew meanwhile are as that save noted
+                same = {b: d for b, d in found.items() if self._store.newest.get(b) == newest.get(b)}
+                self._digests |= same
             yield Progress(done, len(pieces), "reading labels")
         return labels, verified
 

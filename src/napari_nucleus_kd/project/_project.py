@@ -100,10 +100,22 @@ class Project:
         """
         place = Path(folder).expanduser().absolute()
         make_folder(place)
+        remove_unfinished(place)  # of a program that was killed while it did this
         if any(place.iterdir()):
             raise WriteError(f"{place} is there and not empty; open it, or choose another name")
         write_file(place, ProjectFile())
         return cls(place, write=True)
+
+    @classmethod
+    def open_or_create(cls, folder: str | os.PathLike[str]) -> Self:
+        """Open a project, for writing if that is possible; make it if there is none.
+
+        Raises
+        ------
+        ProjectError, WriteError : see the class and create.
+        """
+        place = Path(folder).expanduser().absolute()
+        return cls(place) if is_project(place) else cls.create(place)
 
     def __enter__(self) -> Self:
         """Return the project itself."""
@@ -132,6 +144,19 @@ class Project:
         """What a person should know: why it cannot be changed, damage, images that are gone or changed."""
         found = (self.refusal, *(image.notice() for image in self.images))
         return tuple(text for text in found if text)
+
+    def image_of(
+        self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
+    ) -> ProjectImage | None:
+        """Return what the project has of an image; None if it has not been added.
+
+        Parameters
+        ----------
+        z, t, series : the plane, as it was given to refer_to.
+        """
+        place = Path(path).expanduser().resolve()
+        found = (image for image in self.images if image.find()[0].resolve() == place)
+        return next((image for image in found if _plane(image.record.reference) == (z, t, series)), None)
 
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
@@ -174,9 +199,10 @@ class Project:
         """
         self.require_writable()
         path, _ = reference.find(self.folder)
-        if any(image.find()[0] == path and _same_plane(image, reference) for image in self.images):
+        z, t, series = _plane(reference)
+        if self.image_of(path, z=z, t=t, series=series) is not None:
             raise ProjectError(f"{path.name} is in the project already; correct it there")
-        image = read(path, z=reference.z, t=reference.t, series=reference.series)
+        image = read(path, z=z, t=t, series=series)
         shape = image.shape_yx
         check_shapes(shape, labels, labels if verified is None else verified)
         record = ImageRecord(
@@ -247,5 +273,5 @@ class Project:
         return max((int(text) for text in digits if text.isdigit()), default=0) + 1
 
 
-def _same_plane(image: ProjectImage, reference: ImageReference) -> bool:
-    return all(getattr(image.record.reference, n) == getattr(reference, n) for n in ("z", "t", "series"))
+def _plane(reference: ImageReference) -> tuple[int | None, int, int]:
+    return reference.z, reference.t, reference.series

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import cc3d
@@ -18,7 +19,7 @@ from napari_nucleus_kd.types import LabelArray, Region
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TILE_PX = 256  # edge of a tile, about: an image is cut into equal ones
+TILE_PX = 256  # edge of a tile, about: an image is cut into equal ones, here and where tiles are suggested
 MARGIN_PX, MAX_MARGIN_PX = 32, 128  # of context around a tile that is learnt from
 _EACH, _TUNE_EACH, _TUNE = 5, 10, 3  # one tile in five judges, one in ten watches training
 BoolArray = npt.NDArray[np.bool_]
@@ -71,13 +72,23 @@ def tiles_of(shape_yx: tuple[int, int], offset: int) -> Iterator[Tile]:
     ----------
     offset : of the roles; images of one tile take turns.
     """
+    for row, column, region in _grid(shape_yx):
+        place = row + 2 * column - offset
+        role = Role.TUNE if place % _TUNE_EACH == _TUNE else Role.TRAIN
+        role = Role.VAL if place % _EACH == 0 else role
+        yield Tile(region, role)
+
+
+def grid(shape_yx: tuple[int, int]) -> list[Region]:
+    """Return the tiles of an image without their roles, row by row: they cover it and do not overlap."""
+    return [region for _, _, region in _grid(shape_yx)]
+
+
+def _grid(shape_yx: tuple[int, int]) -> Iterator[tuple[int, int, Region]]:
     rows, columns = (_edges(length) for length in shape_yx)
-    for i in range(len(rows) - 1):
-        for j in range(len(columns) - 1):
-            place = i + 2 * j - offset
-            role = Role.TUNE if place % _TUNE_EACH == _TUNE else Role.TRAIN
-            role = Role.VAL if place % _EACH == 0 else role
-            yield Tile(Region(rows[i], columns[j], rows[i + 1], columns[j + 1]), role)
+    for i, (y0, y1) in enumerate(pairwise(rows)):
+        for j, (x0, x1) in enumerate(pairwise(columns)):
+            yield i, j, Region(y0, x0, y1, x1)
 
 
 def _edges(length: int) -> list[int]:
@@ -95,6 +106,10 @@ class Verified:
     ----------
     labels : (Y, X) int32. Not changed.
     verified : (Y, X) bool. Not changed.
+
+    Attributes
+    ----------
+    diameter_px : median diameter of the nuclei that are verified completely; None if there are none.
     """
 
     def __init__(self, labels: LabelArray, verified: BoolArray, tiles: list[Tile]):
@@ -104,6 +119,8 @@ class Verified:
         count = len(self._boxes) + 1
         area = np.bincount(self._labels.ravel(), minlength=count)
         self._teaches = np.bincount(self._labels[verified], minlength=count) == area
+        known = area[1:][self._teaches[1:]]
+        self.diameter_px = float(np.median(2 * np.sqrt(known / np.pi))) if known.size else None
         for tile in tiles:
             if tile.role is Role.VAL:
                 self._teaches[fastremap.unique(self._labels[tile.region.slices])] = False

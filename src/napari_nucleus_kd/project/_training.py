@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
+import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from napari_nucleus_kd.channels import NETWORK_CHANNELS, choose_channels
+from napari_nucleus_kd.channels import NETWORK_CHANNELS, fit_input, given_input
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, WriteError
-from napari_nucleus_kd.index import COLUMNS
+from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
-from napari_nucleus_kd.io.atomic import make_folder, write_csv
+from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv, write_text
 from napari_nucleus_kd.project._tiles import TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Progress
 
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_nucleus_kd.channels import InputMap
+    from napari_nucleus_kd.project._format import ImageRecord
     from napari_nucleus_kd.project._image import ProjectImage
     from napari_nucleus_kd.project._project import Project
     from napari_nucleus_kd.project._tiles import Crop
     from napari_nucleus_kd.types import Image, Region
 
 ENOUGH = 20  # nuclei, below which nothing can be judged, or watched during training
+SUMMARY = "verified.json"  # beside the index: what was written; no other program writes it
+_NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
 
@@ -69,8 +74,12 @@ def training_steps(
     Images are cut into tiles of about 256 pixels. One in five, by its place, is kept to judge by: only if it
     is completely verified, and never learnt from. The others are learnt from where they are verified, and
     are written with 32 to 128 pixels of context that does not teach. A nucleus of which a pixel is not
-    verified does not teach, neither does one that reaches into a tile that judges. Pixels and channels are
-    the image's own, those channels that its recipe or its modality takes.
+    verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
+    own, of those channels that its recipe or its modality takes. The index says how the whole image is
+    scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
+    from, and judged by, looks as it does when the whole image is segmented.
+
+    What was saved last is read; save first.
 
     Parameters
     ----------
@@ -90,24 +99,45 @@ def training_steps(
     place = Path(folder).expanduser().absolute()
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise WriteError(f"{place} is there and not empty; choose another folder")
-    make_folder(place.parent)
-    partial = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
+    with scratch_beside(place) as partial:
         written = _Written()
         for image in project.images:
             yield from _image_steps(image, project.folder.stem, partial, written)
-        notes = _settle(written, partial, project)
+        _settle(written, partial, project)
         if place.exists():
             place.rmdir()
         partial.rename(place)
-    except OSError as error:
-        raise WriteError(
-            f"{place} cannot be written: {error.strerror or error}; check space and permissions"
+    return read_training(place)
+
+
+def read_training(folder: Path) -> TrainingData:
+    """Return what training_steps wrote into a folder.
+
+    Raises
+    ------
+    ProjectError : it wrote nothing there, or what it wrote is damaged.
+    """
+    try:
+        said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return TrainingData(
+            folder / "index.csv", int(said["taught"]), int(said["judged"]), tuple(map(str, said["notes"]))
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ProjectError(
+            f"{folder} holds no training data of a project ({error}); remove it, or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    nuclei = written.nuclei
-    return TrainingData(place / "index.csv", len(nuclei[Role.TRAIN]), len(nuclei[Role.VAL]), notes)
+
+
+def place_of(name: str) -> tuple[str, int, int]:
+    """Return what the file name of a tile says: the image's id, and y and x of the tile's corner, px.
+
+    >>> place_of("image-0001_y256_x0.ome.tif")
+    ('image-0001', 256, 0)
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise ProjectError(f"{name} is no tile of a project; give the name of an image that its index lists")
+    return found[1], int(found[2]), int(found[3])
 
 
 def _image_steps(
@@ -120,22 +150,39 @@ def _image_steps(
     if not verified.any():
         return
     record, image = entry.record, entry.read_image()
-    wanted = None if record.recipe is None else record.recipe.channels
-    channels = choose_channels(image, wanted, record.modality)
+    yield Progress(0, 0, f"looking at what is verified of {image.name}")
+    whole = _input(image, record)
     tiles = list(tiles_of(record.shape_yx, int(record.id.removeprefix("image-"))))
     known = Verified(labels, verified, tiles)
+    diameter = (record.recipe and record.recipe.diameter_px) or known.diameter_px
+    seen = (_cell(*whole.low), _cell(*whole.high), _cell(*([diameter] if diameter else [])))
     for name in ("images", "labels", "valid"):
         make_folder(folder / name)
     for done, tile in enumerate(tiles, 1):
         crop = known.judging(tile) if tile.role is Role.VAL else known.teaching(tile)
         if crop is not None:
             name = f"{record.id}_y{tile.region.y0}_x{tile.region.x0}"
-            files = _write(folder, name, _pixels(image, channels, crop.region), crop, image)
+            files = _write(folder, name, _pixels(image, whole.channels, crop.region), crop, image)
             split = tile.role
-            written.rows[split].append((*files[:2], record.modality.value, source, split.value, files[2]))
+            row = (*files[:2], record.modality.value, source, split.value, files[2], *seen)
+            written.rows[split].append(row)
             written.nuclei[split] |= {(record.id, number) for number in crop.numbers}
             written.loose += crop.loose
         yield Progress(done, len(tiles), f"writing what is verified of {image.name}")
+
+
+def _input(image: Image, record: ImageRecord) -> InputMap:
+    """Return how the whole image is seen when it is segmented."""
+    recipe = record.recipe or Recipe()
+    low, high = recipe.scaling_low, recipe.scaling_high
+    if low is None or high is None or recipe.modality is not record.modality:
+        return fit_input(image, recipe.channels, record.modality, recipe.percentiles)
+    return given_input(image, recipe.channels, record.modality, low, high)
+
+
+def _cell(*numbers: float) -> str:
+    """Return numbers as a cell of an index, exactly."""
+    return " ".join(repr(float(number)) for number in numbers)
 
 
 def _pixels(image: Image, channels: tuple[int, ...], region: Region) -> npt.NDArray[Any]:
@@ -174,9 +221,9 @@ def _write(
     return f"images/{name}.ome.tif", f"labels/{name}.tif", valid
 
 
-def _settle(written: _Written, folder: Path, project: Project) -> tuple[str, ...]:
-    """Decide on the splits and write the index; return what a person should know."""
-    rows, nuclei, notes = written.rows, written.nuclei, []
+def _settle(written: _Written, folder: Path, project: Project) -> None:
+    """Decide on the splits; write the index, and what a person should know."""
+    rows, nuclei, notes = written.rows, written.nuclei, list[str]()
     if not nuclei[Role.TRAIN] | nuclei[Role.TUNE]:
         raise ProjectError(
             f"{project.folder.name}: no nucleus is completely verified where models may learn; check whole "
@@ -201,8 +248,9 @@ def _settle(written: _Written, folder: Path, project: Project) -> tuple[str, ...
         )
     everything = [row for role in Role for row in rows[role]]
     _remove_unlisted(folder, everything)
-    write_csv(folder / "index.csv", [(*COLUMNS, "valid"), *everything])
-    return tuple(notes)
+    write_csv(folder / "index.csv", [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
+    summary = {"taught": len(nuclei[Role.TRAIN]), "judged": len(nuclei[Role.VAL]), "notes": notes}
+    write_text(folder / SUMMARY, json.dumps(summary, indent=1))
 
 
 def _as(role: Role, row: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from napari_nucleus_kd.channels import normalize_image
+from napari_nucleus_kd.channels import given_input, normalize_image
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.index import read_annotation, read_index
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.train.settings import CropSettings
-    from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
+    from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Modality
 
 MARGIN_PX = 32  # cut off again after encoding, so that nuclei at the rim are encoded whole
 
@@ -40,7 +40,7 @@ class Sample:
     labels : (Y, X) int32
     valid : (Y, X) bool, where the annotation is complete; None: everywhere.
     taught : whether the labels are a teacher's; a person then said nothing.
-    diameter_px : median diameter of its nuclei.
+    diameter_px : median diameter of its nuclei, or what its row says of the image that it is a part of.
     source : data set it comes from; batches are balanced over these.
     """
 
@@ -87,8 +87,8 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     taught = row.labels is None and labels is not None
     if labels is None:
         labels = np.zeros(source.shape_yx, np.int32)
-    image = normalize_image(np.asarray(source.pixels), row.modality, rgb=source.rgb)
-    known = median_diameter(labels)
+    image = network_input(row, source)
+    known = row.diameter_px or median_diameter(labels)
     if known is None and row.labels is None and estimate is not None:
         known = estimate(np.ascontiguousarray(image, np.float32))
     diameter = known or CANONICAL_DIAMETER_PX
@@ -97,6 +97,22 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     return Sample(
         row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid, taught
     )
+
+
+def network_input(row: Row, image: Image) -> FloatArray:
+    """Return what the network sees of the image of a row, (3, Y, X) float32 in [0, 1].
+
+    A part of a larger image is scaled as that image is, where its row says how.
+
+    Raises
+    ------
+    SettingsError : the channels do not fit the modality, or what the row says of them.
+    """
+    pixels = np.asarray(image.pixels)
+    if row.low is None or row.high is None:
+        return normalize_image(pixels, row.modality, rgb=image.rgb)
+    everything = range(len(image.channels))
+    return given_input(image, everything, row.modality, row.low, row.high).apply(pixels)
 
 
 class Batch(NamedTuple):

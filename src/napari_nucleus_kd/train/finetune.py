@@ -1,49 +1,75 @@
-"""A model made a person's own: trained on what they verified, judged against the one before, kept or not."""
+"""A model made a person's own: trained on what they verified, judged against the one before, kept or not.
+
+A run has a folder. `data_steps` writes there, once, what is verified in a project; `finetune_steps` trains
+and judges, and goes on where it was stopped or killed if it is called again. Then `accept` makes the result
+the next version of the model, and `reject` removes the folder. All of it knows no GUI: a window takes the
+steps in a thread, pauses by not taking the next one, and cancels by closing them.
+"""
 
 from __future__ import annotations
 
-import re
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
-from napari_nucleus_kd.config import Recipe, Settings
-from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.evaluate import evaluate_steps
-from napari_nucleus_kd.index import read_splits
-from napari_nucleus_kd.install import install_model
+from napari_nucleus_kd.index import read_index, read_splits, true_labels
+from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.package import is_package, list_models, load_model
+from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.pipeline import segment_steps
+from napari_nucleus_kd.project import SUMMARY, read_training, training_steps
+from napari_nucleus_kd.train.finetune_folder import (
+    CANDIDATE,
+    DATA,
+    FinetuneSettings,
+    alone,
+    begun,
+    note_begun,
+    reject,
+    remove_left,
+    run_folder,
+)
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
-from napari_nucleus_kd.types import finish
+from napari_nucleus_kd.types import Progress, retold
+from napari_nucleus_kd.versions import add_version, base_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.package import Model
-    from napari_nucleus_kd.types import Progress
+    from napari_nucleus_kd.project import Project, TrainingData
+    from napari_nucleus_kd.types import Image, LabelArray, Region
 
 
-class FinetuneSettings(Settings):
-    """How a model is fine-tuned; the defaults suit a few verified tiles and a minute of time."""
+__all__ = [
+    "FinetuneSettings", "Preview", "SideBySide", "Tuned", "accept", "begun", "compare_steps", "data_steps",
+    "finetune_steps", "reject", "run_folder",
+]  # fmt: skip
 
-    steps: int = Field(100, ge=1, description="Batches to learn from")
-    learning_rate: float = Field(3e-4, gt=0, description="Size of a step; larger learns and forgets faster")
-    keep: float = Field(
-        1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
-    )
-    batch: int = Field(4, ge=1, description="Crops a step")
-    crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
-    check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")
-    seed: int = Field(0, ge=0, lt=2**32)
-    device: str = Field("auto", pattern="^(auto|cpu|cuda|mps)$", description="What it is trained on")
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A part of an image that is segmented at each check, so that a person sees the model learn.
+
+    Attributes
+    ----------
+    recipe : resolved recipe of the labels there; the model in training takes the place of its model.
+    region : of the image; a tile of some hundred pixels.
+    show : called with the labels of the region, (Y, X) int32, in the thread that takes the steps.
+    """
+
+    image: Image
+    recipe: Recipe
+    region: Region
+    show: Callable[[LabelArray], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +79,65 @@ class Tuned:
     Attributes
     ----------
     parent, model : the model before, and the one after; this lies in the run's folder.
-    before, after : their scores on the held-out images; empty if there are none.
-    gain : mean difference of the PQ of a held-out image, and its 95% interval (bootstrap over the images);
-        None with fewer than three: so few can judge nothing.
+    index : CSV of what it learnt from and was judged by.
+    before, after : their scores on the held-out tiles, in the order of the index; empty if there are none.
     """
 
     parent: Model
     model: Model
+    index: Path
     before: tuple[Score, ...]
     after: tuple[Score, ...]
-    gain: tuple[float, float, float] | None
+
+    @property
+    def mean_pq(self) -> tuple[float, float] | None:
+        """Mean PQ of the held-out tiles, before and after; None if there are none."""
+        return (_mean_pq(self.before), _mean_pq(self.after)) if self.after else None
+
+    @property
+    def gain(self) -> tuple[float, float, float] | None:
+        """Mean difference of the PQ of a held-out tile, and its 95% interval (bootstrap over the tiles).
+
+        None with fewer than three: so few can judge nothing.
+        """
+        pairs = list(zip(self.before, self.after, strict=True))
+        if len(pairs) < _FEWEST_TILES:
+            return None
+        return bootstrap([new.values["pq"] - old.values["pq"] for old, new in pairs])
 
 
-_FEWEST_IMAGES = 3
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """A held-out tile as both models see it.
+
+    Attributes
+    ----------
+    image : the tile's pixels, in the channels that are used.
+    true, before, after : (Y, X) int32 labels: verified, of the model before, of the one after.
+    """
+
+    image: Image
+    true: LabelArray
+    before: LabelArray
+    after: LabelArray
+
+
+_FEWEST_TILES = 3
 _WARMUP_STEPS = 10
-_WRITTEN = ("recipe.json", "log.csv", "curves.png", "checkpoint.pt", "data")  # by a run, beside the model
+
+
+def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
+    """Write what is verified in a project into a run's folder; a run that goes on keeps what it began with.
+
+    What was saved last is taken: save first.
+
+    Raises
+    ------
+    ProjectError, SettingsError, ReadError, WriteError : see project.training_steps.
+    """
+    if (output / DATA / SUMMARY).exists():
+        return read_training(output / DATA)
+    return (yield from training_steps(project, output / DATA))
 
 
 def finetune_steps(
@@ -75,107 +145,130 @@ def finetune_steps(
     index: Path,
     output: Path,
     settings: FinetuneSettings | None = None,
-    watch: Callable[[Model], None] | None = None,
+    preview: Preview | None = None,
 ) -> Generator[Progress, None, Tuned]:
-    """Fine-tune a model and judge it and the one before on the same held-out images.
+    """Fine-tune a model and judge it and the one before on the same held-out tiles.
 
     Where nobody verified anything, the old model teaches, so that it is not forgotten.
 
     Parameters
     ----------
     model : name or folder of the model to start from.
-    index : CSV of what was verified, see index.read_index; its "val" rows are held out. A project writes one.
+    index : CSV of what was verified, see index.read_index; its "val" rows are held out. See data_steps.
     output : folder of the run; started again with the same settings and data, it goes on.
-    watch : called at each check with the model as it is then, for a preview.
+    preview : what is to be seen at each check.
 
     Yields
     ------
-    Progress after each step.
+    Progress after each step, with the value of each term of the objective; that of a check holds the means
+    since the one before ("train TERM"), the terms on what is watched ("tune TERM"), and the mean PQ on what
+    is held out ("val PQ"). Between these, progress of a check.
 
     Raises
     ------
-    ModelError : the model cannot be trained on. SettingsError, ReadError, WriteError : see train.run.
+    ModelError : the model cannot be trained on.
+    SettingsError : see train.run; also, another window or program is at this run.
+    ReadError, WriteError : see train.run.
     """
-    parent = load_model(model)
-    held_out = "val" in read_splits(index)
-    before: list[Score] = []
-    if held_out:
-        before = yield from evaluate_steps(index, "val", _recipe(parent))
+    parent, chosen = load_model(model), settings or FinetuneSettings()
+    planned = _settings(parent, index, chosen)
+    held_out = _HeldOut(index, chosen.device)
 
-    def judged(now: Model) -> dict[str, float]:
-        if watch is not None:
-            watch(now)
-        if not held_out:
-            return {}
-        return {"val PQ": _mean_pq(finish(evaluate_steps(index, "val", _recipe(now))))}
+    def look(now: Model) -> Generator[Progress, None, dict[str, float]]:
+        if preview is not None:
+            yield from _preview_steps(preview, now, chosen.device)
+        scores = yield from held_out.judge_steps(now)
+        return {"val PQ": _mean_pq(scores)} if scores else {}
 
-    chosen = _settings(parent, settings or FinetuneSettings())
-    tuned = yield from run_steps(chosen, index, output, watch=judged)
-    assert tuned is not None
-    after = (yield from evaluate_steps(index, "val", _recipe(tuned))) if held_out else []
-    return Tuned(parent, tuned, tuple(before), tuple(after), _gain(before, after))
+    with alone(output):
+        remove_left(output)
+        note_begun(output, model, chosen)
+        before = yield from held_out.judge_steps(parent)
+        tuned = yield from run_steps(planned, index, output, watch=look, judge=held_out.judge_steps)
+        assert tuned is not None
+        after = yield from held_out.judge_steps(tuned)
+    return Tuned(parent, tuned, index, tuple(before), tuple(after))
+
+
+def compare_steps(tuned: Tuned, tile: int, device: str = "auto") -> Generator[Progress, None, SideBySide]:
+    """Segment a held-out tile with the model before and the one after, to see both beside the truth.
+
+    Parameters
+    ----------
+    tile : which one, in the order of Tuned.before; project.place_of(its name) says where it lies.
+    """
+    row = read_index(tuned.index, "val")[tile]
+    image = read(row.image)
+    found: list[LabelArray] = []
+    for model in (tuned.parent, tuned.model):
+        recipe = Recipe(model=str(model.folder), device=device).model_copy(update=row.seen)
+        result = yield from segment_steps(image, recipe)
+        found.append(result.nuclei.labels)
+    return SideBySide(image, true_labels(row), *found)
 
 
 def accept(tuned: Tuned) -> Model:
-    """Put a fine-tuned model among the installed ones; the one before stays.
+    """Make a fine-tuned model the next version of its parent; the versions before stay, and so does the run.
+
+    Its name is chosen now: of two runs of one parent, each gets its own. Its card says how it compares.
 
     Raises
     ------
-    ModelError, WriteError : see install.install_model.
+    ModelError, WriteError : see versions.add_version.
     """
-    return install_model(tuned.model.folder)
+    return add_version(tuned.model.folder, base_name(tuned.parent.spec), _comparison(tuned))
 
 
-def reject(output: Path) -> None:
-    """Remove the folder of a run; one that holds anything else is left alone.
+class _HeldOut:
+    """Scores models on the tiles that are held out, each model once; nothing, if there are none."""
 
-    Raises
-    ------
-    SettingsError : the folder holds no run, or something that no run wrote.
-    WriteError : the disk refuses.
-    """
-    if not output.exists():
-        return
-    if not (output / "recipe.json").exists():
-        raise SettingsError(f"{output} holds no training run; nothing was removed")
-    foreign = sorted(p.name for p in output.iterdir() if p.name not in _WRITTEN and not is_package(p))
-    if foreign:
-        raise SettingsError(
-            f"{output} holds {foreign[0]}, which no training run writes; nothing was removed. Take out what "
-            "you want to keep, and remove the folder by hand"
-        )
-    try:
-        shutil.rmtree(output)
-    except OSError as error:
-        raise WriteError(f"{output} cannot be removed: {error.strerror or error}") from error
+    def __init__(self, index: Path, device: str):
+        self._index, self._device = index, device
+        self._there = len(read_splits(index).get("val", ()))
+        self._known: dict[str, list[Score]] = {}
 
+    def judge_steps(self, model: Model) -> Generator[Progress, None, list[Score]]:
+        """Return the scores of a model, in the order of the index."""
+        if not self._there:
+            return []
+        if model.hash not in self._known:
+            recipe = Recipe(model=str(model.folder), device=self._device)
+            done = 0
 
-def next_name(parent: str) -> str:
-    """Return the name of the next version of a model: my-model-2 after my-model and my-model-1."""
-    base = re.sub(r"-\d+$", "", parent)
-    known = {model.spec.name for model in list_models()}
-    return next(name for i in range(1, len(known) + 2) if (name := f"{base}-{i}") not in known)
+            def tell(progress: Progress) -> Progress:
+                nonlocal done
+                done = progress.done if "pq" in progress.values else done
+                return Progress(done, self._there, f"judging {model.spec.name} by what is held out")
+
+            steps = evaluate_steps(self._index, "val", recipe)
+            self._known[model.hash] = yield from retold(steps, tell)
+        return self._known[model.hash]
 
 
-def _settings(parent: Model, chosen: FinetuneSettings) -> TrainSettings:
-    spec = parent.spec
+def _preview_steps(preview: Preview, now: Model, device: str) -> Generator[Progress, None, None]:
+    own = {"model": str(now.folder), "model_hash": None, "device": device, "region": preview.region}
+    result = yield from segment_steps(preview.image, preview.recipe.model_copy(update=own))
+    preview.show(result.nuclei.labels)
+
+
+def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSettings:
+    spec, address = parent.spec, _address(parent)
     if spec.architecture != "student":
         raise ModelError(
             f"{spec.name} ({spec.architecture}) cannot be trained on; choose a student, not joined ones"
         )
-    return TrainSettings(
-        name=next_name(spec.name),
+    planned = TrainSettings(
+        name=CANDIDATE,
         purpose=f"{spec.name}, fine-tuned on images that its user verified.",
-        data=(f"Images verified by the user of {spec.name}.",),
         decode=spec.decode,
         enlarge_to_px=spec.enlarge_to_px,
         student=StudentConfig.model_validate(spec.options),
-        start=str(parent.folder),
+        start=address,
         crops=CropSettings(
             batch=chosen.batch, crop_px=chosen.crop_px, size_range=spec.size_range, wide_share=0.05
         ),
         distill=DistillSettings(
-            teachers=(str(parent.folder),), truth=1.0, taught=chosen.keep, flips=False, elsewhere=True
+            teachers=(address,), truth=1.0, taught=chosen.keep, flips=False, elsewhere=True
         ),
         steps=chosen.steps,
         learning_rate=chosen.learning_rate,
@@ -185,19 +278,37 @@ def _settings(parent: Model, chosen: FinetuneSettings) -> TrainSettings:
         workers=0,
         check_every=chosen.check_every,
         check_batches=2,
+        early_stop=chosen.early_stop,
         device=chosen.device,
     )
+    learnt = planned.learned_from(index)["data"][:16]
+    words = f"Images verified by the user of {spec.name}; SHA-256 of index and labels: {learnt}..."
+    return planned.model_copy(update={"data": (words,)})
 
 
-def _recipe(model: Model) -> Recipe:
-    return Recipe(model=str(model.folder))
+def _address(model: Model) -> str:
+    """Return by what a model is found: its name, or its folder if it is not installed."""
+    try:
+        return model.spec.name if load_model(model.spec.name).folder == model.folder else str(model.folder)
+    except ModelError:
+        return str(model.folder)
 
 
-def _mean_pq(scores: list[Score]) -> float:
+def _mean_pq(scores: Sequence[Score]) -> float:
     return float(np.mean([score.values["pq"] for score in scores]))
 
 
-def _gain(before: list[Score], after: list[Score]) -> tuple[float, float, float] | None:
-    if len(after) < _FEWEST_IMAGES:
-        return None
-    return bootstrap([new.values["pq"] - old.values["pq"] for old, new in zip(before, after, strict=True)])
+def _comparison(tuned: Tuned) -> str:
+    """Return what a card says of old and new, as Markdown."""
+    lines = [f"## Compared with {tuned.parent.spec.name}", ""]
+    if tuned.mean_pq is None:
+        return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
+    old, new = tuned.mean_pq
+    tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
+    if tuned.gain is None:
+        return "\n".join([*lines, "So few tiles say little.", ""])
+    mean, low, high = tuned.gain
+    return "\n".join(
+        [*lines, f"Gain {mean:+.3f} (95% bootstrap interval over tiles: {low:+.3f} to {high:+.3f}).", ""]
+    )

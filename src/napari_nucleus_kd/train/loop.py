@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import signal
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -21,7 +21,7 @@ from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrai
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.types import Progress, retold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.data import Batch
     from napari_nucleus_kd.train.log import Record
     from napari_nucleus_kd.train.settings import TrainSettings
+
+
+Watch: TypeAlias = "Callable[[Student], Generator[Progress, None, Mapping[str, float]]]"
 
 
 class Trained(NamedTuple):
@@ -56,7 +59,7 @@ def train_steps(
     settings: TrainSettings,
     index: Path,
     output: Path,
-    watch: Callable[[Student], Mapping[str, float]] | None = None,
+    watch: Watch | None = None,
 ) -> Generator[Progress, None, Trained | None]:
     """Train a student on the "train" rows of an index, checking it on the "tune" rows.
 
@@ -68,8 +71,8 @@ def train_steps(
     settings : what to train and how.
     index : CSV of images and labels; see train.data.load_index.
     output : folder for recipe.json, log.csv, curves.png and checkpoint.pt; made if need be.
-    watch : called at each check with the averaged network, on the CPU; what it returns is logged, and
-        changes nothing.
+    watch : steps that are taken at each check, of the averaged network on the CPU; what they return is
+        logged, and changes nothing.
 
     Yields
     ------
@@ -102,11 +105,11 @@ def train_steps(
     batches = _stream(train, run.step, fabric, settings)
     try:
         while run.step < settings.steps and not run.levelled_off:
-            parts = run.learn([next(batches) for _ in range(settings.accumulate)])
+            values = run.learn([next(batches) for _ in range(settings.accumulate)])
             if run.step % settings.check_every == 0 or run.step == settings.steps:
-                run.check(checks, watch)
+                values |= yield from run.check_steps(checks, watch)
                 run.save()
-            yield Progress(run.step, settings.steps, "training", parts)
+            yield Progress(run.step, settings.steps, "training", values)
     except GeneratorExit:  # stopped by a person
         if fabric.world_size == 1:  # the others may be a step ahead
             run.save()
@@ -114,7 +117,7 @@ def train_steps(
     finally:
         run.close()
     if not run.records:  # stopped before the first check, and to be packaged all the same
-        run.check(checks, watch)
+        yield from run.check_steps(checks, watch)
     return run.result() if run.first else None
 
 
@@ -275,11 +278,27 @@ class _Run:
         done = self.step / s.steps
         return s.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
+    def check_steps(
+        self, batches: list[Any], watch: Watch | None = None
+    ) -> Generator[Progress, None, dict[str, float]]:
+        """Judge the averaged network on the tuning batches, and by `watch`; return what is logged."""
+        self._tune(batches)
+        if watch is not None and self.first:
+            network = copy.deepcopy(cast("Student", self.average.module)).cpu().float()
+            self.records[-1] |= yield from retold(
+                watch(network.eval()), lambda p: Progress(self.step, self.settings.steps, p.message)
+            )
+        if self.first:
+            write_log(self.output, self.records)
+        if self.tensorboard is not None:
+            for name, value in self.records[-1].items():
+                self.tensorboard.add_scalar(name.replace(" ", "/", 1), value, self.step)
+            self.tensorboard.flush()
+        return self.records[-1]
+
     @torch.no_grad()
-    def check(
-        self, batches: list[Any], watch: Callable[[Student], Mapping[str, float]] | None = None
-    ) -> None:
-        """Judge the averaged network on the tuning batches: logs its terms, and keeps the best."""
+    def _tune(self, batches: list[Any]) -> None:
+        """Record the terms on the tuning batches, and keep the weights if they are the best."""
         self.average.eval()
         tuned: dict[str, float] = {}
         objective = 0.0
@@ -298,16 +317,7 @@ class _Run:
             | {f"train {name}": value / max(1, since) for name, value in self.sums.items()}
             | {f"tune {name}": value for name, value in tuned.items()}
         )
-        if watch is not None and self.first:
-            network = copy.deepcopy(cast("Student", self.average.module)).cpu().float()
-            self.records[-1] |= watch(network.eval())
         self.sums = {}
-        if self.first:
-            write_log(self.output, self.records)
-        if self.tensorboard is not None:
-            for name, value in self.records[-1].items():
-                self.tensorboard.add_scalar(name.replace(" ", "/", 1), value, self.step)
-            self.tensorboard.flush()
 
     def _weigh(self, objective: float) -> None:
         """Keep the weights if they are the best so far; else come nearer to halving the rate, or stopping."""

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -29,12 +29,15 @@ from napari_nucleus_kd.types import Modality
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
+    from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.train.settings import TrainSettings
     from napari_nucleus_kd.types import FloatArray, Progress
 
 _TEST_PX = 128
+Watch: TypeAlias = "Callable[[Model], Generator[Progress, None, Mapping[str, float]]]"
+Judge: TypeAlias = "Callable[[Model], Generator[Progress, None, list[Score]]]"
 
 
 def run_steps(
@@ -42,7 +45,8 @@ def run_steps(
     index: Path,
     output: Path,
     unlabelled: Path | None = None,
-    watch: Callable[[Model], Mapping[str, float]] | None = None,
+    watch: Watch | None = None,
+    judge: Judge | None = None,
 ) -> Generator[Progress, None, Model | None]:
     """Train a student and write it as a model package with card and metrics.
 
@@ -54,8 +58,9 @@ def run_steps(
         label images, see folders.index_steps, of which `output/index.csv` is made.
     unlabelled : folder of images that nobody annotated; the teachers of the settings say what is in them.
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
-    watch : called at each check with the model as it is then, which is gone afterwards; what it returns is
-        logged, and changes nothing.
+    watch : steps that are taken at each check, of the model as it is then, which is gone afterwards; what
+        they return is logged, and changes nothing.
+    judge : steps that score a model on the "val" rows; None: evaluate_steps, as a user who changes nothing.
 
     Yields
     ------
@@ -92,16 +97,19 @@ def run_steps(
         )
     make_folder(output)
 
-    def shown(network: Student) -> Mapping[str, float]:
+    def shown(network: Student) -> Generator[Progress, None, Mapping[str, float]]:
         assert watch is not None
         with _for_now(spec, network, output) as model:
-            return watch(model)
+            return (yield from watch(model))
+
+    def scored(model: Model) -> Generator[Progress, None, list[Score]]:
+        return evaluate_steps(index, "val", Recipe(model=str(model.folder), device=settings.device))
 
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
     if val:
-        metrics = yield from _judge(spec, trained.network, index, output, settings.device)
+        metrics = yield from _judge(spec, trained.network, output, judge or scored)
         spec = spec.model_copy(update={"metrics": metrics})
     _save(place, trained.network, spec, write_card(spec, settings, trained, notes))
     return load_model(str(place))
@@ -125,11 +133,11 @@ def _settled(new: Path, index: Path) -> Path:
 
 
 def _judge(
-    spec: ModelSpec, network: Student, index: Path, output: Path, device: str
+    spec: ModelSpec, network: Student, output: Path, judge: Judge
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
     with _for_now(spec, network, output) as model:
-        scores = yield from evaluate_steps(index, "val", Recipe(model=str(model.folder), device=device))
+        scores = yield from judge(model)
     return summary(scores)
 
 

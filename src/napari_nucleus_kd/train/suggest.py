@@ -1,8 +1,14 @@
-"""Where a correction helps most: the tiles that a model is least sure of and least agrees with itself on."""
+"""Where a correction helps most: the tiles that a model is least sure of and least agrees with itself on.
+
+Tiles are those of the project's grid, about 256 pixels (project.grid): so what is suggested and then verified
+is one whole tile to learn from, or to judge by (one in five, see project.tiles_of). `survey_steps` looks at
+them with a model, once; `suggest` chooses of them and is quick, so that it can be asked again after each tile
+that was verified.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,23 +16,25 @@ import numpy.typing as npt
 
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.metrics import match, overlap
-from napari_nucleus_kd.types import Progress, Region
+from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.job import Job
-    from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Maps
+    from napari_nucleus_kd.project import Plane
+    from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Maps, Region
 
-TILE_PX = 256
 Points = npt.NDArray[np.float64]
-Strategy = Literal["gain", "uncertainty", "random"]
+Strategy = Literal["promise", "uncertainty", "random"]
+_VERIFIED = 0.5  # share of a tile from which on it counts as verified
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """A part of an image that a person could annotate.
+class Surveyed:
+    """A tile that a model looked at; a person could annotate it.
 
     Attributes
     ----------
@@ -44,19 +52,19 @@ class Tile:
     nuclei: int
 
     @property
-    def gain(self) -> float:
+    def promise(self) -> float:
         """What annotating it is expected to teach, for comparison with others."""
         return self.uncertainty * self.disagreement
 
 
 def survey_steps(
-    image: Image, recipe: Recipe, *, other: Recipe | None = None, tile_px: int = TILE_PX, most: int = 200
-) -> Generator[Progress, None, list[Tile]]:
-    """Look at the tiles of an image, or of the recipe's region, with a model.
+    image: Image, recipe: Recipe, *, other: Recipe | None = None, most: int = 200
+) -> Generator[Progress, None, list[Surveyed]]:
+    """Look at the tiles of an image with a model.
 
     Parameters
     ----------
-    recipe : with the model to teach.
+    recipe : with the model to teach; with a region, the tiles that it touches are looked at.
     other : with another model, a teacher for instance, to disagree with; None takes the model itself on
         the mirror picture.
     most : tiles to look at; of a larger image an even choice is taken.
@@ -70,9 +78,11 @@ def survey_steps(
     SettingsError, ModelError, DeviceError, UnknownSegmenterError : see job.prepare.
     """
     yield Progress(0, 0, "opening the model")
-    job = measure_diameter(prepare(image, recipe))
-    rival = None if other is None else measure_diameter(prepare(image, other))
-    regions = _tiles(job.region.shape_yx, tile_px, most)
+    job = _opened(image, recipe)
+    rival = None if other is None else _opened(image, other)
+    part = recipe.region
+    regions = [r for r in grid(image.shape_yx) if part is None or _overlap(r, part)]
+    regions = _choice(regions, most)
     tiles = []
     for i, region in enumerate(regions, 1):
         tiles.append(_looked_at(job, rival, region))
@@ -81,22 +91,23 @@ def survey_steps(
 
 
 def suggest(
-    tiles: Sequence[Tile],
+    tiles: Sequence[Surveyed],
     count: int,
-    taken: Sequence[Region] = (),
+    verified: Plane | None = None,
     *,
-    strategy: Strategy = "gain",
+    strategy: Strategy = "promise",
     seed: int = 0,
-) -> list[Tile]:
+) -> list[Surveyed]:
     """Choose the tiles to annotate next, the best first.
 
     Each further tile counts the more, the less it resembles, and the farther it lies from, what is
-    annotated or chosen already.
+    verified or chosen already.
 
     Parameters
     ----------
-    taken : what is annotated; tiles that overlap it are not suggested again.
-    strategy : "gain" multiplies uncertainty by disagreement; the other two are there to compare with, and
+    verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
+        are not suggested. None: nowhere.
+    strategy : "promise" multiplies uncertainty by disagreement; the other two are there to compare with, and
         know no resemblance: "uncertainty" alone, or "random".
     seed : of "random".
 
@@ -104,21 +115,21 @@ def suggest(
     -------
     At most `count` tiles; fewer if no more are free.
     """
-    free = [t for t in tiles if not any(_overlap(t.region, region) for region in taken)]
+    done = [verified is not None and _share(verified, t.region) >= _VERIFIED for t in tiles]
+    free = [t for t, known in zip(tiles, done, strict=True) if not known]
     if strategy == "random":
         order = np.random.default_rng(seed).permutation(len(free))
         return [free[i] for i in order[:count]]
     if strategy == "uncertainty":
         return sorted(free, key=lambda t: -t.uncertainty)[:count]
-    known = [t for t in tiles if any(_overlap(t.region, region) for region in taken)]
-    place = _places([*free, *known])
-    gain = np.array([t.gain for t in free])
+    place = _places([*free, *(t for t, known in zip(tiles, done, strict=True) if known)])
+    promise = np.array([t.promise for t in free])
     nearest = np.full(len(free), np.inf)
     for i in range(len(free), len(place)):
         nearest = np.minimum(nearest, _distance(place[: len(free)], place[i]))
     chosen: list[int] = []
     while len(chosen) < min(count, len(free)):
-        worth = gain * np.where(np.isfinite(nearest), nearest, 1.0)
+        worth = promise * np.where(np.isfinite(nearest), nearest, 1.0)
         worth[chosen] = -1
         best = int(worth.argmax())
         chosen.append(best)
@@ -126,37 +137,39 @@ def suggest(
     return [free[i] for i in chosen]
 
 
-def _tiles(shape_yx: tuple[int, int], tile_px: int, most: int) -> list[Region]:
-    """Return tiles that cover an image, or an even choice of them; those at the end are moved inside."""
-    height, width = shape_yx
-    corners = [
-        (max(0, min(y, height - tile_px)), max(0, min(x, width - tile_px)))
-        for y in range(0, height, tile_px)
-        for x in range(0, width, tile_px)
-    ]
-    if len(corners) > most:
-        corners = [corners[i] for i in np.random.default_rng(0).permutation(len(corners))[:most]]
-    return [Region(y, x, min(y + tile_px, height), min(x + tile_px, width)) for y, x in corners]
+def _opened(image: Image, recipe: Recipe) -> Job:
+    """Return the job of a recipe for the whole image; the recipe's region, if it has one, fits the image."""
+    job = measure_diameter(prepare(image, recipe))
+    if recipe.region is None:
+        return job
+    return prepare(image, job.recipe.model_copy(update={"region": None}))
 
 
-def _looked_at(job: Job, rival: Job | None, region: Region) -> Tile:
+def _choice(regions: list[Region], most: int) -> list[Region]:
+    """Return an even choice of regions."""
+    if len(regions) <= most:
+        return regions
+    return [regions[i] for i in np.random.default_rng(0).permutation(len(regions))[:most]]
+
+
+def _share(verified: Plane, region: Region) -> float:
+    """Return the share of a region that is verified."""
+    return float((np.asarray(verified[region.slices]) != 0).mean())
+
+
+def _looked_at(job: Job, rival: Job | None, region: Region) -> Surveyed:
     picture, inside = _seen(job, region)
     maps, labels = _nuclei(job, picture, inside)
     if rival is None:
         width = picture.shape[2]
-        mirrored = Region(inside.y0, width - inside.x1, inside.y1, width - inside.x0)
+        mirrored = replace(inside, x0=width - inside.x1, x1=width - inside.x0)
         others = _nuclei(job, np.ascontiguousarray(picture[:, :, ::-1]), mirrored)[1][:, ::-1]
     else:
         others = _nuclei(rival, *_seen(rival, region))[1]
     pixels = picture[:, *inside.slices]
     looks = [*pixels.mean((1, 2)), *pixels.std((1, 2)), (labels > 0).mean()]
-    return Tile(
-        Region(
-            region.y0 + job.region.y0,
-            region.x0 + job.region.x0,
-            region.y1 + job.region.y0,
-            region.x1 + job.region.x0,
-        ),
+    return Surveyed(
+        region,
         uncertainty=_entropy(maps, inside),
         disagreement=1 - match(overlap(labels, others)).pq,
         looks=np.array(looks, np.float32),
@@ -165,9 +178,12 @@ def _looked_at(job: Job, rival: Job | None, region: Region) -> Tile:
 
 
 def _seen(job: Job, region: Region) -> tuple[FloatArray, Region]:
-    """Return the network's input around a part of a job's pixels, and where the part lies in it."""
-    diameter = job.recipe.diameter_px
-    around = job.segmenter.context_px(diameter) + job.segmenter.halo_px(diameter)
+    """Return the network's input around a part of a job's pixels, and where the part lies in it.
+
+    That is less than what a run takes, where only whole nuclei count: here tiles are but compared, and all
+    that the network can see around a tile would be ten times its area.
+    """
+    around = 2 * job.segmenter.halo_px(job.recipe.diameter_px)
     outer = region.grown(around, job.region.shape_yx)
     return job.tile(np.asarray(job.pixels[:, *outer.slices])), region.within(outer)
 
@@ -185,7 +201,7 @@ def _entropy(maps: Maps, inside: Region) -> float:
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
-def _places(tiles: Sequence[Tile]) -> Points:
+def _places(tiles: Sequence[Surveyed]) -> Points:
     """Return tiles as points, (n, K): one half what they look like, the other where they lie."""
     looks = np.array([t.looks for t in tiles], float).reshape(len(tiles), -1)
     where = np.array([[t.region.y0, t.region.x0] for t in tiles], float).reshape(len(tiles), -1)

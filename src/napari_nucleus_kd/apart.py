@@ -1,0 +1,178 @@
+"""Long steps in a process of their own: a window stays quick, and a crash there is no crash here.
+
+The two processes talk in lines of JSON, one at a time: the one that asks writes "next", the other takes one
+step and answers with its progress. So nothing runs ahead; who takes no step pauses it. When the pipe ends,
+because it was closed or because the program died, the steps are closed and the process goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+from napari_nucleus_kd import errors
+from napari_nucleus_kd.errors import DeviceError, NucleusKDError
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from pydantic import JsonValue
+
+_PATIENCE_S = 60.0  # for the step in hand, when the steps are closed
+_NICER = 5  # by how much it steps back behind the window, in units of `nice`
+_SHOWN = 2000  # characters of what a process said before it died
+
+
+def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, JsonValue]:
+    """Take the steps of a task in a process of its own.
+
+    Parameters
+    ----------
+    task : "module:function" of this package; the function takes the request and returns a generator of
+        Progress that returns what can be said in JSON.
+
+    Yields
+    ------
+    The task's progress.
+
+    Returns
+    -------
+    What the task returns.
+
+    Raises
+    ------
+    NucleusKDError : what the task raises of these, as it is.
+    DeviceError : the process died.
+    RuntimeError : a fault of the task's, with its traceback.
+    """
+    with tempfile.TemporaryFile() as said, _started(task, said) as process:
+        assert process.stdin is not None and process.stdout is not None
+        _write(process.stdin, request)
+        while True:
+            answer = _asked(process.stdin, process.stdout)
+            if answer is None:
+                raise DeviceError(_obituary(process, said))
+            kind, content = answer
+            if kind == "result":
+                answer_of: JsonValue = content
+                return answer_of
+            if kind == "error":
+                raise _error(*content)
+            yield Progress(**content)
+
+
+@contextlib.contextmanager
+def _started(task: str, said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the process; at the end close its pipe and wait until it has gone."""
+    options: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for the program that asks
+    if sys.platform == "win32":
+        options = {"creationflags": subprocess.BELOW_NORMAL_PRIORITY_CLASS | subprocess.CREATE_NO_WINDOW}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__, task],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        **options,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _asked(to: IO[bytes], back: IO[bytes]) -> tuple[str, Any] | None:
+    """Ask for the next step; None if nobody answers."""
+    try:
+        _write(to, "next")
+        line = back.readline()
+    except OSError:
+        return None
+    if not line.endswith(b"\n"):
+        return None
+    kind, content = json.loads(line)
+    return kind, content
+
+
+def _write(pipe: IO[bytes], value: Any) -> None:
+    pipe.write(json.dumps(value).encode() + b"\n")
+    pipe.flush()
+
+
+def _error(name: str, text: str) -> Exception:
+    """Return an error of this package as it was raised, or another one with its traceback."""
+    kind = getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, NucleusKDError):
+        return kind(text)
+    return RuntimeError(text)
+
+
+def _obituary(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
+    """Say how a process died and what can be done."""
+    try:
+        code = process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        code = None
+    said.seek(0)
+    last = said.read()[-_SHOWN:].decode(errors="replace").strip()
+    how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
+    return (
+        f"the process that did the work ended {how}, perhaps for want of memory. Close other programs, and "
+        f"start it again: it goes on from what was kept.{' It said: ' + last if last else ''}"
+    )
+
+
+def main() -> None:
+    """Serve the task named on the command line to the program that started this one."""
+    to = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    if hasattr(os, "nice"):
+        os.nice(_NICER)
+    module, _, function = sys.argv[1].partition(":")
+    if module.partition(".")[0] != __package__:
+        raise SystemExit(f"{module} is no module of {__package__}")
+    request = json.loads(sys.stdin.buffer.readline())
+    with contextlib.suppress(BrokenPipeError):
+        _serve(getattr(importlib.import_module(module), function), request, to)
+
+
+def _serve(task: Any, request: JsonValue, to: IO[bytes]) -> None:
+    steps: Generator[Progress, None, JsonValue] | None = None
+    try:
+        while sys.stdin.buffer.readline():
+            steps = task(request) if steps is None else steps
+            try:
+                progress = asdict(next(steps))
+            except StopIteration as stop:
+                _write(to, ("result", stop.value))
+                return
+            values = {n: v for n, v in progress["values"].items() if math.isfinite(v)}
+            _write(to, ("progress", progress | {"values": values}))
+    except NucleusKDError as error:
+        _write(to, ("error", (type(error).__name__, str(error))))
+    except Exception:
+        _write(to, ("error", ("", traceback.format_exc())))
+    finally:
+        if steps is not None:
+            steps.close()
+
+
+if __name__ == "__main__":
+    main()

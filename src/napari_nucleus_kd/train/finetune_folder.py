@@ -1,0 +1,162 @@
+"""The folder of a fine-tuning run: what it was begun with, that one program is at it, and its removal."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from napari_nucleus_kd.config import Settings
+from napari_nucleus_kd.errors import SettingsError, WriteError
+from napari_nucleus_kd.io.atomic import make_folder, write_text
+from napari_nucleus_kd.package import is_package
+from napari_nucleus_kd.project import SUMMARY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CANDIDATE = "candidate"  # name of the model in the folder; its own it gets when it is accepted
+DATA = "data"  # folder in it, of what is learnt from
+_BEGUN, _LOCK, _CHECKPOINT = "finetune.json", "run.lock", "checkpoint.pt"
+_WRITTEN = (_BEGUN, _LOCK, _CHECKPOINT, "recipe.json", "log.csv", "curves.png")  # by a run
+_LEFT = re.compile(rf"\.(judged-.*|{CANDIDATE}-.*|.*\.partial)")  # by a run that was killed
+
+
+class FinetuneSettings(Settings):
+    """How a model is fine-tuned; the defaults suit a few verified tiles and a minute of time."""
+
+    steps: int = Field(100, ge=1, description="Batches to learn from")
+    learning_rate: float = Field(3e-4, gt=0, description="Size of a step; larger learns and forgets faster")
+    keep: float = Field(
+        1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
+    )
+    batch: int = Field(4, ge=1, description="Crops a step")
+    crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
+    check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")
+    early_stop: int | None = Field(None, ge=1, description="Stop after so many checks without improvement")
+    seed: int = Field(0, ge=0, lt=2**32)
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="What it is trained and judged on"
+    )
+
+
+class _Begun(Settings):
+    """What a run was begun with."""
+
+    model: str
+    settings: FinetuneSettings
+
+
+def run_folder(project: Path) -> Path:
+    """Return the usual folder of a project's run, of which it has one at a time."""
+    return project / "finetune"
+
+
+def begun(output: Path) -> tuple[str, FinetuneSettings] | None:
+    """Return the model and the settings of the run in a folder, to go on with it; None if there is none.
+
+    A run that is done is there until it is rejected; going on with it gives its result again.
+
+    Raises
+    ------
+    SettingsError : the folder holds a run that cannot be read.
+    """
+    if not (output / _BEGUN).exists():
+        return None
+    try:
+        found = _Begun.model_validate_json((output / _BEGUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{output / _BEGUN} cannot be read; reject this run: {error}") from error
+    return found.model, found.settings
+
+
+def note_begun(output: Path, model: str, settings: FinetuneSettings) -> None:
+    """Note what a run is begun with; of one that goes on, only another number of steps is noted.
+
+    Raises
+    ------
+    SettingsError : the folder holds a run that cannot be read. WriteError : the disk refuses.
+    """
+    found = begun(output)
+    if found is not None and (output / _CHECKPOINT).exists():
+        before = found[1].model_copy(update={"steps": settings.steps})
+        if (found[0], before) != (model, settings):
+            return  # the run refuses these, or they do not shape it
+    write_text(output / _BEGUN, _Begun(model=model, settings=settings).model_dump_json(indent=1))
+
+
+def reject(output: Path) -> None:
+    """Remove the folder of a run, accepted or not; one that holds anything else is left alone.
+
+    Raises
+    ------
+    SettingsError : the folder holds no run, or something that no run wrote, or the run is going on.
+    WriteError : the disk refuses.
+    """
+    if not output.exists():
+        return
+    inside = sorted(output.iterdir())
+    if not any(path.name in (_BEGUN, _LOCK, "recipe.json") or _is_data(path) for path in inside):
+        raise SettingsError(f"{output} holds no training run; nothing was removed")
+    foreign = [path.name for path in inside if not _is_of_a_run(path)]
+    if foreign:
+        raise SettingsError(
+            f"{output} holds {foreign[0]}, which no training run writes; nothing was removed. Take out what "
+            "you want to keep, and remove the folder by hand"
+        )
+    with alone(output):  # nobody is at it
+        pass
+    try:
+        shutil.rmtree(output)
+    except OSError as error:
+        raise WriteError(f"{output} cannot be removed: {error.strerror or error}") from error
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Hold the lock of a run, which the system frees when the process ends, however it ends.
+
+    Raises
+    ------
+    SettingsError : another program holds it. WriteError : the disk refuses.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(output)
+    lock = FileLock(str(output / _LOCK), timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SettingsError(
+            f"another window or program is at the run in {output}; wait for it, or stop it there"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise WriteError(
+            f"{output} cannot be written: {error}; choose a folder on a disk of yours"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def remove_left(output: Path) -> None:
+    """Remove what a killed run left half-written."""
+    for path in output.iterdir():
+        if _LEFT.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif _LEFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _is_data(path: Path) -> bool:
+    return path.name == DATA and (path / SUMMARY).is_file()
+
+
+def _is_of_a_run(path: Path) -> bool:
+    known = path.name in _WRITTEN or _LEFT.fullmatch(path.name) is not None
+    return known or _is_data(path) or is_package(path)
