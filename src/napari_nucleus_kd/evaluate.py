@@ -79,6 +79,13 @@ def evaluate_steps(
     """
     rows = read_rows(index, split)
     check_rows([], judged=rows)
+    return (yield from score_steps(rows, recipe, true_diameter=true_diameter))
+
+
+def score_steps(
+    rows: Sequence[Row], recipe: Recipe, *, true_diameter: bool = False
+) -> Generator[Progress, None, list[Score]]:
+    """Segment the images of rows, which were checked, and compare them with their labels; see above."""
     found = []
     for i, row in enumerate(rows, 1):
         labels = true_labels(row)

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_nucleus_kd.errors import LabelsError, ProjectError
-from napari_nucleus_kd.project import Project, project_folder
+from napari_nucleus_kd.project import Project, has_image, project_folder
 from napari_nucleus_kd.types import Modality, finish
 
 
@@ -119,3 +119,5 @@ def test_an_image_is_found_by_its_path(project, image, tmp_path, monkeypatch):
     monkeypatch.chdir(image.parent)
     assert project.image_of(f"../{image.parent.name}/{image.name}") is found
     assert project.image_of(image, z=3) is None and project.image_of(tmp_path / "other.tif") is None
+    assert has_image(project.folder, image) and not has_image(project.folder, image, z=3)
+    assert not has_image(project.folder, tmp_path / "other.tif")

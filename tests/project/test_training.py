@@ -13,7 +13,15 @@ from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_v
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
-from napari_nucleus_kd.project import Project, Role, place_of, read_training, tiles_of, training_steps
+from napari_nucleus_kd.project import (
+    Project,
+    Role,
+    count_verified,
+    place_of,
+    read_training,
+    tiles_of,
+    training_steps,
+)
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish
@@ -205,6 +213,25 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, labels, column, value)
         writer.writerows(rows)
     with pytest.raises(ReadError, match=column):
         read_splits(data.index)
+
+
+@pytest.mark.parametrize("offset", [0, 2**31 - 5000])
+def test_nuclei_that_are_verified_completely_are_counted(labels, offset):
+    verified = np.zeros(SHAPE, bool)
+    verified[100:300, 40:500] = True
+    whole = {n for n in np.unique(labels[verified]).tolist() if n and verified[labels == n].all()}
+    numbers = np.where(labels > 0, labels + offset, 0).astype(np.int32)
+    assert count_verified(numbers, verified) == len(whole) > 10
+    assert count_verified(numbers, np.zeros(SHAPE, bool)) == count_verified(numbers[:0], verified[:0]) == 0
+
+
+def test_numbers_may_be_of_any_size(tmp_path, labels):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    verified = np.ones(SHAPE, bool)
+    small = export(tmp_path / "a", labels, verified)
+    large = export(tmp_path / "b", np.where(labels > 9, labels + (2**31 - 5000), labels), verified)
+    assert (large.taught, large.judged, large.notes) == (small.taught, small.judged, small.notes)
 
 
 def test_what_was_written_is_told_again(tmp_path, labels):

@@ -54,6 +54,20 @@ def is_project(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def has_image(
+    folder: Path, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
+) -> bool:
+    """Tell whether the project in a folder has an image, without opening it; see Project.image_of.
+
+    Raises
+    ------
+    ProjectError : there is no project, or it is damaged.
+    """
+    wanted, place = (z, t, series), Path(path).expanduser().resolve()
+    references = (record.reference for record in read_file(folder).images)
+    return any(_plane(r) == wanted and r.find(folder)[0].resolve() == place for r in references)
+
+
 class Project:
     """An open project; close it, or use it with `with`, so that others may write it.
 
@@ -155,8 +169,8 @@ class Project:
         z, t, series : the plane, as it was given to refer_to.
         """
         place = Path(path).expanduser().resolve()
-        found = (image for image in self.images if image.find()[0].resolve() == place)
-        return next((image for image in found if _plane(image.record.reference) == (z, t, series)), None)
+        planes = (i for i in self.images if _plane(i.record.reference) == (z, t, series))
+        return next((image for image in planes if image.find()[0].resolve() == place), None)
 
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
