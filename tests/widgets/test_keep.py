@@ -9,9 +9,9 @@ from napari.components import ViewerModel
 
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
-from napari_nucleus_kd.types import Modality, finish
+from napari_nucleus_kd.types import Modality, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept
-from napari_nucleus_kd.widgets._kept_steps import Whole, count_verified, merged_steps
+from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -106,10 +106,10 @@ def test_counting_what_is_verified():
     verified = np.zeros(LABELS.shape, np.uint8)
     verified[20:70, 20:62] = 1  # the first completely, half of the second
     verified[140:160, 10:40] = 3
-    counted = count_verified(LABELS, verified)
+    counted = count(LABELS, verified)
     assert counted.nuclei == 2
     assert counted.share == pytest.approx((verified > 0).mean())
-    assert count_verified(LABELS, np.ones_like(verified)).nuclei == 5
+    assert count(LABELS, np.ones_like(verified)).nuclei == 5
 
 
 def test_labels_of_a_part_as_if_of_the_whole():
@@ -124,13 +124,17 @@ def test_new_labels_come_in_but_what_is_verified_stays():
     verified = np.zeros(LABELS.shape, bool)
     verified[20:70, 20:55] = True  # of the first one, and a bit of the second
     found = disks(LABELS.shape, (42, 42, 12), (42, 85, 9), (120, 30, 10), (100, 92, 8))
-    merged = finish(merged_steps(LABELS, verified, found))
+    merged = finish(merged_steps(LABELS, verified, found, Region(0, 0, *LABELS.shape)))
     for number in (1, 2):
         np.testing.assert_array_equal(merged == number, LABELS == number)
     assert not np.isin([3, 4, 5], merged).any(), "what nobody checked is replaced"
     numbers = set(np.unique(merged)) - {0, 1, 2}
     assert len(numbers) == 3 and min(numbers) > 5
     assert (merged[found == 3] > 5).all() and (merged[found == 4] > 5).all()
+    part = finish(merged_steps(LABELS, verified, found, Region(80, 80, 182, 208)))
+    for number in (1, 2, 4, 5):  # the last one reaches out of the part
+        np.testing.assert_array_equal(part == number, LABELS == number, "outside nothing was looked for")
+    assert 3 not in part and (part[95:105, 92] > 5).all()
     inside = merged[(found == 2) & ~np.isin(LABELS, [1, 2]) & ~verified]
     assert len(set(inside)) == 1 and inside[0] > 5
 
@@ -434,3 +438,28 @@ def test_what_a_script_changed_is_saved_too(desk, nuclei_file):
     layer.refresh()
     person.done()
     assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
+
+
+def test_a_damaged_save_is_told_and_set_aside_on_request(desk, nuclei_file):
+    first = desk().open(nuclei_file)
+    layer = first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    layer.paint((160, 150), 9)
+    first.saved()
+    first.done()
+    journal = project_folder(nuclei_file) / "image-0001" / "journal"
+    newest = max(journal.glob("*.zip"))
+    newest.write_bytes(newest.read_bytes()[:-20])
+    person = desk().open(nuclei_file)
+    assert "is damaged" in person.panel.problem.text.text() and not person.panel.aside.isHidden()
+    found = person.keeping.kept.target.layer
+    assert not (found.data == 9).any(), "what was saved before the damage is there"
+    found.paint((10, 150), 12)
+    person.panel.aside.click()
+    person.settle()
+    person.saved()
+    person.done()
+    assert (kept_in(project_folder(nuclei_file))[0] == 12).any()
+    assert list((project_folder(nuclei_file) / "image-0001").glob("damaged-*/*.zip"))

@@ -16,9 +16,11 @@ from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane
 from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
 from napari_nucleus_kd.widgets._projects import Projects
+from napari_nucleus_kd.widgets._taking_in import STEP, TakingIn
 from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target, image_under, target_of
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 from napari_nucleus_kd.widgets._verifying import Verifying, key_of
+from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._target import Under
     from napari_nucleus_kd.widgets._verifying import Key
 
-STEP = "keep"
 _BYTES_PER_PX = 5  # of labels and verified pixels
 _SHARE = 0.5  # of the free memory that they may take
 
@@ -57,6 +58,7 @@ class Keeping:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.verifying = Verifying(session, self)
+        self.taking_in = TakingIn(session, self)
         self.projects = Projects(session, STEP)
         self._kept: dict[Key, Kept] = {}
         self._looked: set[Key] = set()
@@ -93,15 +95,14 @@ class Keeping:
         source, image = self._session.source, self._session.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
 
+    def of_project(self, project: Project) -> list[Kept]:
+        """Return those images of a project that are open here."""
+        return [kept for kept in self._kept.values() if kept.project is project]
+
     def counts(self, project: Project) -> list[tuple[str, Counted | None]]:
         """Return the images of a project and what is verified of each; None where it is being counted."""
-        here = {kept.image.record.id: kept.counted for kept in self._kept.values() if kept.project is project}
+        here = {kept.image.record.id: kept.counted for kept in self.of_project(project)}
         return self.projects.counts(project, here, self.changed.emit)
-
-    def flush_all(self) -> None:
-        """Save what is not saved of any image, before this returns."""
-        for kept in self._kept.values():
-            kept.flush()
 
     # Finding what was kept before
 
@@ -196,6 +197,15 @@ class Keeping:
     def _is_there(self, source: Source) -> bool:
         return any(known.key == source.key for known in self._session.sources())
 
+    def set_damaged_aside(self) -> None:
+        """Go on without what is damaged of the image in hand: it is moved aside; what is seen is saved."""
+        kept = self.kept
+        if kept is None:
+            return
+        self._session.workspace.problem = None
+        steps = one_step(kept.image.set_damaged_aside)
+        self._session.run_beside(steps, lambda _: kept.touch_all(), ended=self.changed.emit, step=STEP)
+
     # Keeping
 
     def keep(self, save_as: Path | None = None) -> None:
@@ -209,7 +219,7 @@ class Keeping:
             target = target_of(self._session.viewer)
             self.keep_labels(target, image_under(target, self._session), save_as)
         except EditError as error:
-            self._complain(str(error))
+            self.complain(str(error))
 
     def keep_labels(self, target: Target, under: Under, save_as: Path | None = None) -> None:
         """Make a project of labels; nothing is done if they are kept already, or their image is in no file.
@@ -240,7 +250,7 @@ class Keeping:
         self._session.run_beside(
             keep_steps(image, place, labels, Origin(modality, recipe), dict(self.projects.open)),
             partial(self._made, key, target, mask, under.corner),
-            ended=self._made_or_not,
+            ended=self.rested,
             step=STEP,
         )
         self.changed.emit()
@@ -264,53 +274,10 @@ class Keeping:
         kept.touch_all()  # a person may have gone on while it was made
         kept.save()
 
-    def _made_or_not(self) -> None:
+    def rested(self) -> None:
+        """Note that nothing is under way any more."""
         self.doing = ""
         self.changed.emit()
-
-    def take_in(self) -> None:
-        """Put the labels in hand in the place of those that are kept, but for what is verified."""
-        kept = self.kept
-        if kept is None or self.doing:
-            return
-        try:
-            target = target_of(self._session.viewer)
-            under = image_under(target, self._session)
-        except EditError as error:
-            self._complain(str(error))
-            return
-        found = _kept_steps.Whole(target.labels, under.corner, kept.image.record.shape_yx)
-        self.doing = f"Taking in “{target.layer.name}”…"
-        self._session.run_beside(
-            _kept_steps.merged_steps(kept.labels, kept.mask.pixels, found),
-            partial(self._taken_in, kept, target),
-            ended=self._made_or_not,
-            step=STEP,
-        )
-        self.changed.emit()
-
-    def _taken_in(self, kept: Kept, target: Target, merged: Any) -> None:
-        source, viewer = self._session.source, self._session.viewer_if_there
-        if viewer is None or source is None or self.kept is not kept:
-            return
-        layer, recipe = kept.target.layer, target.layer.metadata.get(RECIPE_KEY)
-        target.layer.visible = False
-        if kept.target.labels.shape == merged.shape:
-            layer.data = merged.reshape(layer.data.shape)
-            layer._reset_history()  # else Redo would stamp former corrections on these
-            if recipe is not None:
-                layer.metadata[RECIPE_KEY] = recipe
-            layer.visible = True
-        else:
-            layer.visible = False
-            plane = shown_plane(source, viewer)
-            outlines = self._session.workspace.preferences.outlines
-            layer = _show.add_kept_labels(viewer, plane, merged, recipe, outlines=outlines)
-            kept.follow(Target(layer, plane.axes, plane.point), (0, 0))
-        kept.touch_all()
-        viewer.layers.selection.active = layer
-        self.note = "Taken in. Nuclei in verified pixels stayed as they were."
-        self._session.corrections.look_again()
 
     # The end
 
@@ -326,7 +293,8 @@ class Keeping:
 
     def rest(self) -> None:
         """No widget is left: save; without a window that tells its end, let others write the projects."""
-        self.flush_all()
+        for kept in self._kept.values():
+            kept.flush()
         if not self.guarded:
             self.close()
 
@@ -337,6 +305,7 @@ class Keeping:
         self.verifying.masks.clear()
         self._looked.clear()
 
-    def _complain(self, text: str) -> None:
+    def complain(self, text: str) -> None:
+        """Say in the widget why something cannot be done."""
         self._session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
         self.changed.emit()

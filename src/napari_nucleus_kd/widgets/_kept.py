@@ -168,6 +168,15 @@ class Kept:
             self._timer.start(SOON_MS)
         self.changed.emit()
 
+    def write(self) -> None:
+        """Save what was touched, in any thread.
+
+        Raises
+        ------
+        ProjectError, WriteError, LabelsError : see ProjectImage.save.
+        """
+        self.image.save(self.labels, self.mask.pixels)
+
     def flush(self) -> None:
         """Save what is not saved before this returns."""
         self._timer.stop()
@@ -178,7 +187,7 @@ class Kept:
             self.image.touch()
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
-            self.image.save(self.labels, self.mask.pixels)
+            self.write()
             self._pending = False
             self.problem = ""
             self.saved = datetime.now()

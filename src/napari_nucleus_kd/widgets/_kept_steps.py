@@ -32,7 +32,7 @@ class Opened:
     Attributes
     ----------
     labels, verified : (Y, X) int32 and uint8, new arrays.
-    counted : see count_verified.
+    counted : see count.
     saved : when it was saved last.
     crashed : the program that had it open before did not close it.
     """
@@ -106,17 +106,14 @@ def find_steps(
     ------
     ProjectError : the project of this name is damaged or of a newer version.
     """
-    from napari_nucleus_kd.project import SUFFIX, is_project, project_folder
+    from napari_nucleus_kd.project import SUFFIX, has_image, is_project, project_folder
 
     usual = project_folder(path)
     beside = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda place: place != usual)
     for folder in beside if elsewhere is None else [elsewhere]:
-        if not is_project(folder):
-            continue
         try:
-            return (yield from open_steps(folder, path, z, known))
-        except LookupError:
-            continue
+            if is_project(folder) and has_image(folder, path, z=z):
+                return (yield from open_steps(folder, path, z, known))
         except ProjectError:
             if folder == usual:
                 raise
@@ -128,7 +125,7 @@ def open_steps(folder: Path, path: Path, z: int | None, known: Known) -> Generat
 
     Raises
     ------
-    LookupError : it does not have this image. ProjectError : it is damaged, or of a newer version.
+    ProjectError : it does not have this image, is damaged, or of a newer version.
     """
     from napari_nucleus_kd.project import Project
 
@@ -136,30 +133,17 @@ def open_steps(folder: Path, path: Path, z: int | None, known: Known) -> Generat
     crashed = folder not in known and (folder / _HOLDER).exists()
     project = known.get(folder) or Project(folder)
     try:
-        image = image_of(project, path, z)
+        image = project.image_of(path, z=z)
         if image is None:
-            raise LookupError(f"{folder.name} does not have {path.name}")
+            raise ProjectError(f"{folder.name} does not have {path.name} any more; open the image again")
         labels, checked = yield from image.load_steps()
     except BaseException:
         if folder not in known:
             project.close()
         raise
     verified = checked.view(np.uint8)
-    counted = count_verified(labels, verified)
-    return Opened(project, image, labels, verified, counted, saved_at(image), crashed and project.writable)
-
-
-def image_of(project: Project, path: Path, z: int | None) -> ProjectImage | None:
-    """Return a project's image of a file and plane; None if there is none."""
-    wanted = path.expanduser().absolute()
-    return next((i for i in project.images if i.find()[0] == wanted and i.record.reference.z == z), None)
-
-
-def saved_at(image: ProjectImage) -> datetime:
-    """Return when an image was saved last."""
-    files = [*(image.folder / "journal").glob("*.zip"), *image.folder.glob("base-*")]
-    newest = max((file.stat().st_mtime for file in files), default=0.0)
-    return datetime.fromtimestamp(newest)
+    counted = count(labels, verified)
+    return Opened(project, image, labels, verified, counted, image.saved_at, crashed and project.writable)
 
 
 def save_steps(
@@ -178,7 +162,7 @@ def save_steps(
     yield Progress(0, 0, "Saving")
     image.save(labels, verified)
     now = datetime.now()
-    counted = count_verified(labels[:, :], np.asarray(verified[:, :]))
+    counted = count(labels[:, :], np.asarray(verified[:, :]))
     if image.saves > _MANY_SAVES:
         yield from image.compact_steps()
     return now, counted
@@ -197,40 +181,36 @@ def count_steps(project: Project, numbers: list[str]) -> Generator[Progress, Non
             except ProjectError:
                 found[image.record.id] = Counted()
                 continue
-            found[image.record.id] = count_verified(labels, verified)
+            found[image.record.id] = count(labels, verified)
     return found
 
 
-def count_verified(labels: npt.NDArray[Any], verified: npt.NDArray[Any]) -> Counted:
+def count(labels: npt.NDArray[Any], verified: npt.NDArray[Any]) -> Counted:
     """Count the nuclei all of whose pixels are verified, and the share of the pixels that is.
 
-    >>> count_verified(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 0, 1]]))
+    >>> count(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 0, 1]]))
     Counted(nuclei=1, share=0.75)
     """
-    import fastremap
+    from napari_nucleus_kd.project import count_verified
 
     checked = verified != 0
     if not checked.any():
         return Counted()
-    rows, cols = np.flatnonzero(checked.any(1)), np.flatnonzero(checked.any(0))
-    inside = fastremap.unique(labels[checked])
-    part = Region(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1).grown(1, labels.shape)
-    # A nucleus that reaches out of what is verified has a pixel in this frame that is not.
-    around = labels[part.slices]
-    left = set(fastremap.unique(around[~checked[part.slices]]).tolist())
-    whole = [n for n in inside.tolist() if n and n not in left]
-    return Counted(len(whole), float(checked.mean()))
+    return Counted(count_verified(labels.astype(np.int32, copy=False), checked), float(checked.mean()))
 
 
-def merged_steps(kept: Any, verified: Any, found: Any) -> Generator[Progress, None, npt.NDArray[np.int32]]:
-    """Put new labels in the place of kept ones, but for what is verified.
+def merged_steps(
+    kept: Any, verified: Any, found: Any, part: Region
+) -> Generator[Progress, None, npt.NDArray[np.int32]]:
+    """Put new labels of a part of an image in the place of kept ones, but for what is verified.
 
-    Nuclei with a verified pixel stay as they are. Of the new ones those come in that have less than half of
-    their pixels under these or in what is verified, without these pixels.
+    Nuclei with a verified pixel, or one outside of the part, stay as they are. Of the new ones those come in
+    that have less than half of their pixels under these or in what is verified, without these pixels.
 
     Parameters
     ----------
     kept, verified, found : (Y, X) of the whole image, indexed like arrays.
+    part : where new labels were looked for.
 
     Returns
     -------
@@ -240,11 +220,13 @@ def merged_steps(kept: Any, verified: Any, found: Any) -> Generator[Progress, No
 
     yield Progress(0, 2, "Taking in the new nuclei")
     old, checked, new = np.asarray(kept[:, :]), np.asarray(verified[:, :]) != 0, np.asarray(found[:, :])
-    staying = fastremap.unique(old[checked])
+    fixed = np.ones(old.shape, bool)
+    fixed[part.slices] = checked[part.slices]
+    staying = fastremap.unique(old[fixed])
     stays = np.isin(old, staying[staying > 0])
     yield Progress(1, 2, "Taking in the new nuclei")
     new, _ = fastremap.renumber(new, in_place=False)
-    closed = stays | checked
+    closed = stays | fixed
     area = np.bincount(new.ravel())
     under = np.bincount(new[closed], minlength=len(area))
     comes = under < area / 2

@@ -49,10 +49,12 @@ class Plan:
     Attributes
     ----------
     output : folder of the run.
+    saves : save what is not saved of its images.
     colors : of text and lines in the curves, as Matplotlib knows them.
     """
 
     project: Project
+    saves: tuple[Callable[[], None], ...]
     model: str
     output: Path
     settings: FinetuneSettings
@@ -117,6 +119,9 @@ def retrain_steps(
     from napari_nucleus_kd.train.apart import finetune_apart_steps
     from napari_nucleus_kd.train.finetune import Preview, data_steps
 
+    yield Progress(0, 0, "saving")
+    for save in plan.saves:
+        save()
     data = yield from data_steps(plan.project, plan.output)
     tell("data", data)
     preview, look = None, plan.look

@@ -124,11 +124,11 @@ class Retraining:
         kept = self._session.keeping.kept
         if kept is None or self.running:
             return
-        self._session.keeping.flush_all()
         self._session.workspace.problem = None
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
         self._output = run_folder(kept.project.folder)
-        plan = Plan(kept.project, model, self._output, settings, self._look(kept), color)
+        saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
+        plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept), color)
         self._going.set()
         steps = pausable(retrain_steps(plan, self._bridge.told.emit), self._going)
         self._job = self._session.run_beside(

@@ -54,10 +54,16 @@ class KeepPanel(QWidget):
             "Open a project…", "Choose a folder *.nucleus-kd, and open its image with what was kept of it"
         )
         self.point = self._button("Point to the image…", "Say where the image of this project is now")
+        self.aside = self._button(
+            "Go on without it",
+            "Set the damaged file, and those after it, aside in the project, and save what you see.\n"
+            "Nothing is deleted",
+        )
+        self.aside.clicked.connect(self._keeping.set_damaged_aside)
         self.keep.clicked.connect(self._on_keep)
         self.open.clicked.connect(self._on_open)
         self.point.clicked.connect(self._on_point)
-        self.take_in.clicked.connect(self._keeping.take_in)
+        self.take_in.clicked.connect(self._keeping.taking_in.start)
         self.again.clicked.connect(self._keeping.look_again)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -67,6 +73,7 @@ class KeepPanel(QWidget):
             layout.addWidget(part)
         layout.addWidget(self.unsaved)
         layout.addWidget(self.problem)
+        layout.addWidget(self.aside)
         layout.addWidget(self.point)
         owner.follow(self._keeping.changed, self.refresh)
         self.refresh()
@@ -93,6 +100,7 @@ class KeepPanel(QWidget):
         keeping, kept = self._keeping, self._keeping.kept
         image = self._session.workspace.image
         self.marks.setVisible(image is not None)
+        self.aside.setVisible(kept is not None and kept.project.writable and bool(kept.image.damage))
         self.point.setVisible(keeping.projects.lost is not None)
         self.open.setVisible(kept is None and not keeping.doing)
         counted = "" if kept is None else _words.verified(kept.counted)
