@@ -12,10 +12,12 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_nucleus_kd.project import Project, project_folder
-from napari_nucleus_kd.types import finish
-from napari_nucleus_kd.widgets import _kept
+from napari_nucleus_kd.train.suggest import Surveyed
+from napari_nucleus_kd.types import Region, finish
+from napari_nucleus_kd.widgets import _kept, _suggesting
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import session_of
+from napari_nucleus_kd.widgets._stroke import StrokeView
 
 PLUGIN = "napari-nucleus-kd"
 LEFT, NOTHING = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
@@ -154,3 +156,44 @@ def test_saving_never_holds_the_window_up(make_napari_viewer, qtbot, settle, tmp
         now = time.thread_time()  # the wall clock also counts what else the machine does
         longest, last = max(longest, now - last), now
     assert longest < 0.1
+
+
+def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settle, monkeypatch):
+    tiles = [
+        Surveyed(Region(256, 256, 512, 512), 0.4, 0.5, np.zeros(3, np.float32), 12),
+        Surveyed(Region(0, 0, 256, 256), 0.2, 0.5, np.ones(3, np.float32), 3),
+    ]
+
+    def survey(image, recipe):
+        yield from ()
+        return tiles
+
+    monkeypatch.setattr(_suggesting, "_survey_steps", survey)
+    viewer = make_napari_viewer(show=True)
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    viewer.window._qt_window.resize(1200, 800)
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    qtbot.waitUntil(dock.isVisible)
+    viewer.add_image(np.zeros((512, 512), np.uint8))
+    viewer.add_labels(np.zeros((512, 512), np.int32))
+    settle(session)
+    widget.step.suggest.ask.click()
+    settle(session)
+    assert "12 nuclei" in widget.step.suggest.lines[0].text()
+    qtbot.wait(300)
+    camera = camera_of(viewer)
+    camera.center, camera.zoom = (0.0, 256, 256), 0.5
+    viewer.screenshot(flash=False)
+    (glass,) = viewer.window._qt_viewer.canvas.native.findChildren(StrokeView)
+    assert glass.isVisible() and len(glass.tiles()) == 2
+    assert glass.tiles()[0].width() == pytest.approx(128, abs=2)
+    drag(viewer, qtbot, (400, 400), (400, 400))
+    np.testing.assert_allclose(camera.center[-2:], (383.5, 383.5), atol=1)
+    assert camera.zoom * 256 == pytest.approx(0.85 * session.corrections.canvas_px, rel=0.01)
+    zoom = camera.zoom
+    viewer.screenshot(flash=False)
+    drag(viewer, qtbot, (400, 400), (400, 400))
+    assert camera.zoom == zoom, "a click in the tile that fills the view is no wish to go there"
+    widget.step.suggest.hide_all.click()
+    assert not glass.isVisible()

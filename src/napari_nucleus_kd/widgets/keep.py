@@ -9,8 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QMainWindow, QPushButton, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets import _words
-from napari_nucleus_kd.widgets._keeping import STEP
 from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
+from napari_nucleus_kd.widgets._taking_in import STEP
 from napari_nucleus_kd.widgets._verified import MARGIN_PX
 
 if TYPE_CHECKING:
