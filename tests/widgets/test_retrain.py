@@ -75,7 +75,7 @@ class Desk:
 
     def begin(self, settings=QUICK):
         (model,) = self.session.models  # by its folder: another process learns, which knows no fixtures
-        self.run.start(str(model.folder), settings, "white")
+        self.run.start(str(model.folder), settings)
 
     def leave(self):
         self.run.cancel()
@@ -226,7 +226,7 @@ def test_steps_wait_while_paused_and_close_what_they_take():
 
 def test_pictures_of_curves_and_outlines():
     curves = {"total": [(1, 2.0), (2, 1.0)], "val PQ": [(2, 0.5)], "train total": [(2, 1.5)]}
-    picture = draw_curves(curves, "white")
+    picture = draw_curves(curves, 10)
     assert picture.shape[2] == 4 and picture[..., 3].max() == 255 and picture[0, 0, 3] == 0
     labels = np.zeros((20, 20), np.int32)
     labels[5:15, 5:15] = 1

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _EACH_S = 2.0  # the curves are drawn no more often
 _WAIT_S = 0.1  # between looks whether a pause is over
 _TRAINING = "training"  # message of a step, as against those of a check
+_GREY = "#8a8a8a"  # of text, legible on napari's dark and light
+_UNDRAWN = ("learning_rate", "step")  # what is no curve
+_SEEN_PX = 128  # edge of what is shown of a tile, so that outlines are seen
 _TRUE, _FOUND = (86, 180, 233), (240, 228, 66)  # blue and yellow of Okabe and Ito
 
 
@@ -50,7 +53,6 @@ class Plan:
     ----------
     output : folder of the run.
     saves : save what is not saved of its images.
-    colors : of text and lines in the curves, as Matplotlib knows them.
     """
 
     project: Project
@@ -59,7 +61,6 @@ class Plan:
     output: Path
     settings: FinetuneSettings
     look: Look | None
-    colors: str = "white"
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Course:
             self.began = time.monotonic(), progress.done
         is_check = any(" " in name for name in progress.values)
         for name, value in progress.values.items():
-            if name != "learning_rate" and (progress.message == _TRAINING or is_check):
+            if name not in _UNDRAWN and (progress.message == _TRAINING or is_check):
                 self.curves[name].append((progress.done, float(value)))
         return is_check
 
@@ -134,9 +135,8 @@ def retrain_steps(
             tell("preview", outlined(picture, look.true, labels))
 
         preview = Preview(look.image, recipe, look.region, show)
-    tuned = yield from _told(
-        finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview), plan.colors, tell
-    )
+    steps = finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview)
+    tuned = yield from _told(steps, tell)
     return data, tuned
 
 
@@ -148,7 +148,7 @@ def _resolved(look: Look) -> Recipe:
 
 
 def _told(
-    steps: Generator[Progress, None, Tuned], colors: str, tell: Callable[[str, Any], None]
+    steps: Generator[Progress, None, Tuned], tell: Callable[[str, Any], None]
 ) -> Generator[Progress, None, Tuned]:
     """Pass steps on, with the time left as a value, and draw the curves now and then."""
     course, drawn = Course(), 0.0
@@ -160,7 +160,7 @@ def _told(
                 tuned: Tuned = stop.value
                 return tuned
             if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
-                tell("curves", draw_curves(course.curves, colors))
+                tell("curves", draw_curves(course.curves, progress.total))
                 drawn = time.monotonic()
             left = course.seconds_left(progress)
             values = {} if left is None else {"seconds left": left}
@@ -171,12 +171,12 @@ def _told(
         steps.close()
 
 
-def draw_curves(curves: dict[str, Points], color: str) -> Picture:
-    """Draw the losses of each step and the accuracy at each check, side by side, on nothing.
+def draw_curves(curves: dict[str, Points], total: int) -> Picture:
+    """Draw the losses of each step and the accuracy at each check, one above the other, on nothing.
 
     Parameters
     ----------
-    color : of text and frames.
+    total : steps of the run.
 
     Returns
     -------
@@ -185,27 +185,29 @@ def draw_curves(curves: dict[str, Points], color: str) -> Picture:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6, 1.9), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.2, 2.9), dpi=100, layout="constrained")
     figure.patch.set_alpha(0)
     canvas = FigureCanvasAgg(figure)
-    losses, accuracy = figure.subplots(1, 2)
+    losses, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for name, points in curves.items():
         if " " not in name:
             losses.plot(*zip(*points, strict=True), lw=1, label=name)
     losses.set_yscale("log")
-    losses.set_title("losses of each step", fontsize=8, color=color)
+    losses.set_title("losses", fontsize=8, color=_GREY)
     if judged := curves.get("val PQ"):
         accuracy.plot(*zip(*judged, strict=True), "o-", color="#e69f00", ms=3, lw=1)
-    accuracy.set_title("PQ of what is held out", fontsize=8, color=color)
+    accuracy.set_title("PQ of what is held out", fontsize=8, color=_GREY)
     accuracy.set_ylim(0, 1)
+    accuracy.set_xlim(0, max(1, total))
+    accuracy.set_xlabel("step", fontsize=7, color=_GREY)
     for axes in (losses, accuracy):
         axes.patch.set_alpha(0)
-        axes.tick_params(colors=color, labelsize=7, which="both")
-        axes.set_xlabel("step", fontsize=7, color=color)
+        axes.tick_params(colors=_GREY, labelsize=7, which="both")
         for edge in axes.spines.values():
-            edge.set_color(color)
+            edge.set_color(_GREY)
     if losses.lines:
-        losses.legend(fontsize=5, labelcolor=color, framealpha=0, ncols=2, loc="upper right")
+        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "borderaxespad": 0.2}
+        losses.legend(fontsize=6, labelcolor=_GREY, framealpha=0, handlelength=1, **place)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba()).copy()
 
@@ -229,12 +231,15 @@ def _grey(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
-    """Draw outlines into a picture: blue what a person checked, over it yellow what a model sees."""
+    """Draw outlines into the middle of a picture: blue what is checked, over it yellow what a model sees."""
     from skimage.segmentation import find_boundaries
 
-    drawn = picture.copy()
+    middle = tuple(
+        slice(max(0, (n - _SEEN_PX) // 2), max(0, (n - _SEEN_PX) // 2) + _SEEN_PX) for n in true.shape
+    )
+    drawn = picture[middle].copy()
     for labels, color in ((true, _TRUE), (found, _FOUND)):
-        drawn[find_boundaries(labels, mode="inner")] = color
+        drawn[find_boundaries(labels[middle], mode="inner")] = color
     return drawn
 
 

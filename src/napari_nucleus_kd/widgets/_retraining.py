@@ -111,13 +111,12 @@ class Retraining:
 
     # A run
 
-    def start(self, model: str, settings: FinetuneSettings, color: str) -> None:
+    def start(self, model: str, settings: FinetuneSettings) -> None:
         """Learn from what is checked in the project in hand, in a thread.
 
         Parameters
         ----------
         model : name or folder of the model to start from.
-        color : of text in the curves.
         """
         from napari_nucleus_kd.train.finetune_folder import run_folder
 
@@ -128,7 +127,7 @@ class Retraining:
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
         self._output = run_folder(kept.project.folder)
         saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
-        plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept), color)
+        plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept))
         self._going.set()
         steps = pausable(retrain_steps(plan, self._bridge.told.emit), self._going)
         self._job = self._session.run_beside(

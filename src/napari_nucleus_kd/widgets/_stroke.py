@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
+from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, QSizeF, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import QMainWindow, QWidget
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DARK, _BRIGHT = QColor(0, 0, 0, 200), QColor("#f0e442")  # one of them is seen on every picture
 _LINE_PX, _RIM_PX = 2, 4
 _MARK_PX = 11  # radius
-_NUMBER_AT = QPointF(6, 18)  # from the corner of a tile
+_TAG = QSizeF(20, 20)  # with the number of a tile
 _GAP_PX, _ARM_PX = 10, 14  # of the frame around a nucleus, and of its corners
 
 
@@ -117,16 +117,28 @@ class StrokeView(QWidget):
                 painter.drawPolygon(shape)
             else:
                 painter.drawPolyline(shape)
-            for number, tile in enumerate(tiles, 1):
+            for tile in tiles:
                 painter.drawRect(tile)
-                painter.drawText(tile.topLeft() + _NUMBER_AT, str(number))
             for corner in () if frame is None else _corners(frame):
                 painter.drawPolyline(corner)
             if color is _BRIGHT:
                 painter.setPen(QPen(color, width, Qt.PenStyle.DashLine))
             for mark in marks:
                 painter.drawEllipse(mark, _MARK_PX, _MARK_PX)
+        _draw_numbers(painter, tiles)
         painter.end()
+
+
+def _draw_numbers(painter: QPainter, tiles: list[QRectF]) -> None:
+    """Write 1, 2, ... into the corners of tiles."""
+    font = painter.font()
+    font.setBold(True)
+    painter.setFont(font)
+    painter.setPen(_DARK)
+    for number, tile in enumerate(tiles, 1):
+        tag = QRectF(tile.topLeft(), _TAG)
+        painter.fillRect(tag, _BRIGHT)
+        painter.drawText(tag, Qt.AlignmentFlag.AlignCenter, str(number))
 
 
 def _corners(frame: QRectF) -> list[QPolygonF]:

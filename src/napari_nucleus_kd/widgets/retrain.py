@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPalette, QPixmap
+from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
 
 _STEPS = 100
-_PICTURE_PX = 170  # edge of a tile that is shown
+_PICTURE_PX = 160  # edge of a tile that is shown
 _BUSY = 1000
 
 
@@ -74,7 +74,7 @@ class RetrainWidget(StepWidget):
         self.problem = ProblemBox(self, STEP)
         self.curves = QLabel()
         self.curves.setToolTip(
-            "Left: what is made smaller, a line a term. Right: accuracy (panoptic quality, 0 to 1)\n"
+            "Above: what is made smaller, a line a term. Below: accuracy (panoptic quality, 0 to 1)\n"
             "on checked tiles that the model does not learn from"
         )
         self.preview = QLabel()
@@ -137,8 +137,7 @@ class RetrainWidget(StepWidget):
     def _run(self, model: str, settings: FinetuneSettings) -> None:
         self.curves.clear()
         self.preview.clear()
-        color = self.palette().color(QPalette.ColorRole.WindowText).name()
-        self.retraining.start(model, settings, color)
+        self.retraining.start(model, settings)
 
     def _on_bring_back(self) -> None:
         if self.versions.currentData():
@@ -174,9 +173,9 @@ class RetrainWidget(StepWidget):
         self.bar.setRange(0, _BUSY if known else 0)
         if progress is not None and known:
             self.bar.setValue(round(_BUSY * progress.done / progress.total))
-        if not retraining.running and retraining.tuned is None:
-            self.curves.setVisible(False)
+        if not retraining.running:
             self.preview.setVisible(False)
+            self.curves.setVisible(retraining.tuned is not None and not self.curves.pixmap().isNull())
 
     def _about(self) -> str:
         kept, data = self.session.keeping.kept, self.retraining.data
