@@ -463,3 +463,27 @@ def test_a_damaged_save_is_told_and_set_aside_on_request(desk, nuclei_file):
     person.done()
     assert (kept_in(project_folder(nuclei_file))[0] == 12).any()
     assert list((project_folder(nuclei_file) / "image-0001").glob("damaged-*/*.zip"))
+
+
+def test_a_change_during_a_save_is_saved_by_the_next_one(desk, nuclei_file, monkeypatch):
+    """A save that begins between napari's word of a change and the change itself takes the old pixels."""
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept, saves = person.keeping.kept, []
+
+    def save_at_once(event):
+        kept.write()
+        saves.append(1)
+
+    layer.events.paint.connect(
+        save_at_once, position="last"
+    )  # after ours: the blocks are touched, the data not yet changed
+    layer.data_setitem((np.array([160]), np.array([150])), 9)
+    layer.events.paint.disconnect(save_at_once)
+    assert saves
+    person.qtbot.wait(200)
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()

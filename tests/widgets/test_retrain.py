@@ -2,6 +2,7 @@
 
 import threading
 
+import napari
 import numpy as np
 import pytest
 import tifffile
@@ -21,6 +22,7 @@ from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
 
+PLUGIN = "napari-nucleus-kd"
 TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
 QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, check_every=2, device="cpu")
 
@@ -43,16 +45,13 @@ def roots(save_network, tmp_path, monkeypatch):
 class Desk:
     """A person with an image of 512 x 512 pixels and its true nuclei."""
 
-    def __init__(self, qtbot, settle, path, truth):
-        self.qtbot, self._settle, self.path = qtbot, settle, path
-        self.viewer = ViewerModel()
+    def __init__(self, viewer, qtbot, settle, path, truth):
+        self.viewer, self.qtbot, self._settle = viewer, qtbot, settle
         self.session = session_of(self.viewer)
         self.session.workspace.set_recipe(
             model="mine", modality=Modality.FLUORESCENCE, diameter_px=18, device="cpu"
         )
-        self.correct, self.retrain = CorrectWidget(self.viewer), RetrainWidget(self.viewer)
-        self.correct.show()
-        self.retrain.show()
+        self.correct, self.retrain = self._widgets()
         self.settle()
         self.session.open(path)
         self.settle()
@@ -62,6 +61,15 @@ class Desk:
         self.layer = self.viewer.add_labels(truth.copy(), name="nuclei")
         self.viewer.layers.selection.active = self.layer
         self.run = self.session.retraining
+
+    def _widgets(self):
+        if isinstance(self.viewer, napari.Viewer):
+            docks = (self.viewer.window.add_plugin_dock_widget(PLUGIN, n) for n in ("Correct", "Retrain"))
+            return tuple(widget.step for _, widget in docks)
+        widgets = CorrectWidget(self.viewer), RetrainWidget(self.viewer)
+        for widget in widgets:
+            widget.show()
+        return widgets
 
     def settle(self):
         self._settle(self.session, 900)
@@ -80,22 +88,38 @@ class Desk:
     def leave(self):
         self.run.cancel()
         self.settle()
+        if isinstance(self.viewer, napari.Viewer):
+            self.viewer.close()
+            return
         for widget in (self.correct, self.retrain):
             widget.deleteLater()
         self.qtbot.waitUntil(lambda: not self.session._views)
 
 
 @pytest.fixture
-def desk(qtbot, settle, draw, tmp_path):
-    pixels, truth = draw(512, 512)
-    path = tmp_path / "tissue.tif"
-    tifffile.imwrite(path, pixels)
-    desk = Desk(qtbot, settle, path, truth)
-    yield desk
-    desk.leave()
+def sit(qtbot, settle, draw, tmp_path):
+    """Return a function that sits a person in front of a viewer."""
+    desks = []
+
+    def sit(viewer):
+        pixels, truth = draw(512, 512)
+        path = tmp_path / "tissue.tif"
+        tifffile.imwrite(path, pixels)
+        desks.append(Desk(viewer, qtbot, settle, path, truth))
+        return desks[0]
+
+    yield sit
+    desks[0].leave()
 
 
-def test_a_model_is_retrained_accepted_and_used(desk):
+@pytest.fixture
+def desk(sit):
+    return sit(ViewerModel())
+
+
+def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
+    """In a window that is drawn: check, retrain, accept, segment with the new version, bring back the old."""
+    desk = sit(make_napari_viewer(show=True))
     widget, run = desk.retrain, desk.run
     assert "Nothing is checked yet" in widget.about.text() and not widget.start.isEnabled()
     desk.check((0, 0), (511, 511))

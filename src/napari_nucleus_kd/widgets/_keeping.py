@@ -115,9 +115,8 @@ class Keeping:
             self._looked.add(key)
             plane = shown_plane(source, self._session.viewer)
             projects = self.projects
-            steps = _kept_steps.find_steps(
-                path, z_of(image), dict(projects.open), projects.elsewhere.get(path)
-            )
+            elsewhere = projects.elsewhere.get(path)
+            steps = _kept_steps.find_steps(path, z_of(image), projects.open, elsewhere)
             self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
         self.changed.emit()
 
@@ -136,26 +135,20 @@ class Keeping:
         self._on_image(self._session.workspace.image)
 
     def _drop(self, key: Key) -> None:
-        """Save an image, and keep it no more; with its last image a project is closed."""
+        """Save an image, and keep it no more."""
         kept = self._kept.pop(key)
         self.projects.recount(kept.project, kept.image.record.id)
         self.verifying.masks.pop(key, None)
         self._looked.discard(key)
         kept.close()
-        if all(other.project is not kept.project for other in self._kept.values()):
-            self.projects.release(kept.project)
-
-    def _leave(self, project: Project) -> None:
-        """Close a project that was opened for nothing."""
-        if project.folder not in self.projects.open:
-            project.close()
+        self.projects.open.leave(kept.project)
 
     def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
         """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
         if opened is None:
             return
         if key in self._kept or not self._is_there(plane.source):
-            self._leave(opened.project)
+            self.projects.open.leave(opened.project)
             return
         outlines = self._session.workspace.preferences.outlines
         recipe = opened.image.record.recipe
@@ -165,7 +158,7 @@ class Keeping:
     def _show_verified(self, key: Key, plane: Plane, opened: Opened, layer: Labels) -> None:
         viewer = self._session.viewer_if_there
         if viewer is None or layer not in viewer.layers or key in self._kept:
-            self._leave(opened.project)
+            self.projects.open.leave(opened.project)
             return
         former = self.verifying.masks.pop(key, None)
         if former is not None and former.layer in viewer.layers:
@@ -190,7 +183,6 @@ class Keeping:
 
     def _put(self, key: Key, kept: Kept) -> None:
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
-        self.projects.adopt(kept.project)
         kept.changed.connect(self.changed.emit)
         self._looked.add(key)
 
@@ -248,7 +240,7 @@ class Keeping:
         self.doing = f"Making a project for {path.name}…"
         self._session.workspace.problem = None
         self._session.run_beside(
-            keep_steps(image, place, labels, Origin(modality, recipe), dict(self.projects.open)),
+            keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open),
             partial(self._made, key, target, mask, under.corner),
             ended=self.rested,
             step=STEP,
@@ -266,7 +258,7 @@ class Keeping:
         project, image = made
         viewer = self._session.viewer_if_there
         if viewer is None or target.layer not in viewer.layers or mask.layer not in viewer.layers:
-            self._leave(project)
+            self.projects.open.leave(project)
             return
         kept = Kept(project, image, target, mask, corner)
         self._put(key, kept)
@@ -302,6 +294,7 @@ class Keeping:
         """Save everything, and let others write the projects."""
         for key in tuple(self._kept):
             self._drop(key)
+        self.projects.open.close()
         self.verifying.masks.clear()
         self._looked.clear()
 

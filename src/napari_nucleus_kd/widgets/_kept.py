@@ -107,11 +107,19 @@ class Kept:
     def _on_changed(
         self, axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]
     ) -> None:
+        parts = []
         for change in changes:
             (y0, y1), (x0, x1) = (change.span(axis) for axis in axes)
             y, x = corner
-            self.image.touch(Region(y0 + y, x0 + x, y1 + y, x1 + x))
+            parts.append(Region(y0 + y, x0 + x, y1 + y, x1 + x))
+        self._touch(parts)
+        # Once more when the data have changed: a save that begins just now would take them as they were.
+        QTimer.singleShot(0, partial(self._touch, parts))
         self._save_soon()
+
+    def _touch(self, parts: list[Region]) -> None:
+        for part in parts:
+            self.image.touch(part)
 
     def _on_unknown(self) -> None:
         self.image.touch()

@@ -12,15 +12,14 @@ from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
     from pathlib import Path
 
     import numpy.typing as npt
 
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import LabelArray
-
-    Known = Mapping[Path, Project]  # by folder
+    from napari_nucleus_kd.widgets._open_projects import OpenProjects
 
 _HOLDER = "holder.json"  # there while a project is open for writing, and after a crash
 
@@ -88,14 +87,13 @@ class Whole:
 
 
 def find_steps(
-    path: Path, z: int | None, known: Known, elsewhere: Path | None = None
+    path: Path, z: int | None, projects: OpenProjects, elsewhere: Path | None = None
 ) -> Generator[Progress, None, Opened | None]:
     """Look beside an image for the project that it is in, and open it.
 
     Parameters
     ----------
     z : plane of the file that is shown; None if it has one.
-    known : projects that are open already.
     elsewhere : folder of its project, if that is known not to be beside it.
 
     Returns
@@ -113,33 +111,32 @@ def find_steps(
     for folder in beside if elsewhere is None else [elsewhere]:
         try:
             if is_project(folder) and has_image(folder, path, z=z):
-                return (yield from open_steps(folder, path, z, known))
+                return (yield from open_steps(folder, path, z, projects))
         except ProjectError:
             if folder == usual:
                 raise
     return None
 
 
-def open_steps(folder: Path, path: Path, z: int | None, known: Known) -> Generator[Progress, None, Opened]:
+def open_steps(
+    folder: Path, path: Path, z: int | None, projects: OpenProjects
+) -> Generator[Progress, None, Opened]:
     """Open a project and read what was kept of one of its images.
 
     Raises
     ------
     ProjectError : it does not have this image, is damaged, or of a newer version.
     """
-    from napari_nucleus_kd.project import Project
-
     yield Progress(0, 0, f"Reading {folder.name}")
-    crashed = folder not in known and (folder / _HOLDER).exists()
-    project = known.get(folder) or Project(folder)
+    crashed = folder not in projects and (folder / _HOLDER).exists()
+    project = projects.take(folder)
     try:
         image = project.image_of(path, z=z)
         if image is None:
             raise ProjectError(f"{folder.name} does not have {path.name} any more; open the image again")
         labels, checked = yield from image.load_steps()
     except BaseException:
-        if folder not in known:
-            project.close()
+        projects.leave(project)
         raise
     verified = checked.view(np.uint8)
     counted = count(labels, verified)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import Image, Modality
-    from napari_nucleus_kd.widgets._kept_steps import Known
+    from napari_nucleus_kd.widgets._open_projects import OpenProjects
 
 
 _PACKAGE = Path(napari_nucleus_kd.__file__).parent
@@ -67,14 +67,14 @@ def z_of(image: Image) -> int | None:
 
 
 def keep_steps(
-    image: Image, place: Place, labels: Any, origin: Origin, known: Known
+    image: Image, place: Place, labels: Any, origin: Origin, projects: OpenProjects
 ) -> Generator[Progress, None, tuple[Project, ProjectImage]]:
     """Add an image to the project of its folder, or make one.
 
     Parameters
     ----------
     labels : (Y, X) of the whole image.
-    known : projects that are open already.
+    projects : takes the one that the image is added to; the caller leaves it.
 
     Raises
     ------
@@ -87,37 +87,34 @@ def keep_steps(
         yield from write_image_steps(image, place.path)
     modality = origin.modality or suggest_modality(image)[0]
     yield Progress(0, 0, f"Making a project for {place.path.name}")
-    project = _project_for(place.path, modality, known)
+    project = _project_for(place.path, modality, projects)
     try:
         reference = project.refer_to(place.path, z=place.z)
         added = yield from project.add_steps(reference, labels, modality=modality, recipe=origin.recipe)
     except BaseException:
-        if project.folder not in known:
-            project.close()
+        projects.leave(project)
         raise
     return project, added
 
 
-def _project_for(path: Path, modality: Modality, known: Known) -> Project:
+def _project_for(path: Path, modality: Modality, projects: OpenProjects) -> Project:
     """Return the project of an image: of its name, else one beside it with such images, else a new one.
 
     One that another window has open is left to that, unless it has the image's name.
     """
-    from napari_nucleus_kd.project import SUFFIX, Project, is_project, project_folder
+    from napari_nucleus_kd.project import SUFFIX, is_project, project_folder
 
     usual = project_folder(path)
-    if usual in known or is_project(usual):
-        return known.get(usual) or Project(usual, write=True)
-    for folder in sorted(filter(is_project, path.parent.glob(f"*{SUFFIX}"))):
+    beside = () if is_project(usual) else sorted(filter(is_project, path.parent.glob(f"*{SUFFIX}")))
+    for folder in beside:
         try:
-            project = known.get(folder) or Project(folder)
+            project = projects.take(folder)
         except ProjectError:
             continue  # it is damaged, which does not matter here
         if project.writable and all(image.record.modality is modality for image in project.images):
             return project
-        if folder not in known:
-            project.close()
-    return Project.create(usual)
+        projects.leave(project)
+    return projects.take(usual)
 
 
 def write_image_steps(image: Any, path: Path) -> Generator[Progress, None, Path]:

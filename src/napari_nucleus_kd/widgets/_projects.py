@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.widgets._kept_steps import count_steps
+from napari_nucleus_kd.widgets._open_projects import OpenProjects
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
@@ -42,25 +43,18 @@ class Projects:
 
     Attributes
     ----------
+    open : those that are worked on.
+    elsewhere : folder of the project of an image that does not lie beside it, by the image's path.
     lost : the image that a person should point to; None if all are where they were.
     """
 
     def __init__(self, session: Session, step: str) -> None:
         self._session, self._step = session, step
-        self.open: dict[Path, Project] = {}
+        self.open = OpenProjects()
         self.elsewhere: dict[Path, Path] = {}
         self.lost: Listed | None = None
         self._counted: dict[tuple[Path, str], Counted] = {}  # of images that are not open here
         self._counting = False
-
-    def adopt(self, project: Project) -> None:
-        """Note that a project is open."""
-        self.open[project.folder] = project
-
-    def release(self, project: Project) -> None:
-        """Let others write a project."""
-        self.open.pop(project.folder, None)
-        project.close()
 
     def counts(
         self, project: Project, here: Mapping[str, Counted], changed: Callable[[], None]
@@ -124,7 +118,7 @@ class Projects:
         if lost is None:
             return
         self._session.workspace.problem = None
-        steps = relocate_steps(lost, path, self.open.get(lost.folder))
+        steps = relocate_steps(lost, path, self.open)
         self._session.run_beside(steps, self._show, ended=ended, step=self._step)
 
     def _show(self, image: Listed) -> None:
@@ -154,29 +148,22 @@ def list_steps(folder: Path) -> Generator[Progress, None, list[Listed]]:
     return found
 
 
-def relocate_steps(lost: Listed, path: Path, known: Project | None) -> Generator[Progress, None, Listed]:
+def relocate_steps(lost: Listed, path: Path, projects: OpenProjects) -> Generator[Progress, None, Listed]:
     """Note in a project where an image is now.
-
-    Parameters
-    ----------
-    known : the project, if it is open.
 
     Raises
     ------
     ProjectError : the file is of another size than the labels, or another window has the project open.
     ReadError, WriteError
     """
-    from napari_nucleus_kd.project import Project
-
     yield Progress(0, 0, f"Looking at {path.name}")
-    project = known or Project(lost.folder, write=True)
+    project = projects.take(lost.folder)
     try:
         image = next(image for image in project.images if image.record.id == lost.id)
         image.relocate(path)
         return _listed(project, lost.id)
     finally:
-        if known is None:
-            project.close()
+        projects.leave(project)
 
 
 def _listed(project: Project, number: str) -> Listed:

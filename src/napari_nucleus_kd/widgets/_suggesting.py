@@ -49,6 +49,7 @@ class Suggesting:
         self._target: Target | None = None
         self._under: Under | None = None
         session.keeping.changed.connect(self._choose)
+        session.viewer.layers.events.removed.connect(self._on_removed)
 
     def start(self) -> None:
         """Look at the tiles of the image in hand."""
@@ -88,6 +89,10 @@ class Suggesting:
             viewer.mouse_drag_callbacks.remove(self._on_press)
         self._surveyed, self.tiles, self._target, self._under = [], [], None, None
         self.changed.emit()
+
+    def _on_removed(self, event: Any) -> None:
+        if self._target is not None and event.value is self._target.layer:
+            self.stop()
 
     def _found(self, target: Target, under: Under, tiles: list[Surveyed]) -> None:
         self._surveyed, self._target, self._under = tiles, target, under

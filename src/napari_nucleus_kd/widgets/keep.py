@@ -126,7 +126,8 @@ class KeepPanel(QWidget):
         if kept is None and self._session.corrections.layer is None:
             return keeping.note
         if kept is None:
-            return keeping.note or "These corrections are in memory only."
+            where = " The image is in no file yet; press “Keep in a file…”." if keeping.needs_file() else ""
+            return keeping.note or f"These corrections are in memory only.{where}"
         if not kept.project.writable:
             return f"{keeping.note}\nOnly to look at: {kept.project.refusal}.".strip()
         other = "The nuclei that are selected are not kept. " if keeping.is_other_layer else ""
