@@ -206,6 +206,11 @@ def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_fi
     assert rows.min() >= inner_rows.min() - 4 and cols.max() <= inner_cols.max() + 4
     review.back()
     assert not mask.any()
+    review.accept()
+    review.start(5)
+    person.settle()
+    assert review.queue.left == 4, "what is checked is not asked again"
+    assert number not in [doubt.number for doubt in review.queue.waiting()]
     np.testing.assert_array_equal(layer.data, LABELS)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import fastremap
 import numpy as np
 
 from napari_nucleus_kd.types import Progress, Region
@@ -34,22 +35,25 @@ class Measured:
     labels : (Y, X), a copy.
     table : of measure.features, in pixels.
     places : a pixel (y, x) of each nucleus.
-    order : the most doubtful first.
+    checked : numbers of those that a person has verified.
+    order : the others, the most doubtful first.
     """
 
     labels: npt.NDArray[Any]
     table: dict[str, npt.NDArray[Any]]
     places: dict[int, Place]
+    checked: frozenset[int]
     order: list[Doubt]
 
 
-def measure_steps(labels: Any, scores: Scores) -> Generator[Progress, None, Measured]:
+def measure_steps(labels: Any, scores: Scores, verified: Any = None) -> Generator[Progress, None, Measured]:
     """Measure the nuclei of a plane and put them in the order of doubt.
 
     Parameters
     ----------
     labels : (Y, X), numpy or what is indexed like it.
     scores : of those nuclei that have one, by their number.
+    verified : (Y, X), not 0 where a person has checked the pixels; None: nowhere.
     """
     from napari_nucleus_kd.measure import features
     from napari_nucleus_kd.review import doubts
@@ -61,7 +65,22 @@ def measure_steps(labels: Any, scores: Scores) -> Generator[Progress, None, Meas
         table["score"] = np.array([scores.get(int(n), np.nan) for n in table["label"]])
     yield Progress(1, 2, "Looking where the nuclei are")
     places = yield from place_steps(plane)
-    return Measured(plane, table, places, doubts(table))
+    checked = _checked(plane, table, verified)
+    return Measured(plane, table, places, checked, _without(doubts(table), checked))
+
+
+def _checked(labels: npt.NDArray[Any], table: dict[str, npt.NDArray[Any]], verified: Any) -> frozenset[int]:
+    """Return the numbers of the nuclei all of whose pixels are verified."""
+    if verified is None:
+        return frozenset()
+    numbers, counts = fastremap.unique(labels[np.asarray(verified) != 0], return_counts=True)
+    seen = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    areas = zip(table["label"].tolist(), table["area_px2"].tolist(), strict=True)
+    return frozenset(number for number, area in areas if seen.get(number) == area)
+
+
+def _without(order: list[Doubt], checked: frozenset[int]) -> list[Doubt]:
+    return [doubt for doubt in order if doubt.number not in checked]
 
 
 def mirror_steps(
@@ -88,4 +107,4 @@ def mirror_steps(
     part = Region(corner[0], left, corner[0] + height, left + width)
     result = yield from segment_steps(mirrored, recipe.model_copy(update={"region": part}))
     agreed = agreement(measured.labels, result.nuclei.labels[:, ::-1])
-    return doubts(measured.table, agreed)
+    return _without(doubts(measured.table, agreed), measured.checked)

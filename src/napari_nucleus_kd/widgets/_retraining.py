@@ -220,7 +220,7 @@ class Retraining:
 
     def _accepted(self, found: tuple[Model, tuple[Model, ...]]) -> None:
         model, models = found
-        self.tuned, self.pair = None, None
+        self.tuned, self.pair, self._output = None, None, None
         self._choose(model, models)
         self.note = f"{model.spec.name} is installed, and chosen in Segment. The versions before stay."
 
@@ -234,7 +234,9 @@ class Retraining:
         from napari_nucleus_kd.train.finetune_folder import reject, run_folder
 
         project = self.project
-        output = self._output or (None if project is None else run_folder(project.folder))
+        output = self._output
+        if self.tuned is None:
+            output = None if project is None else run_folder(project.folder)
         if output is None or self.running or self.doing:
             return
 

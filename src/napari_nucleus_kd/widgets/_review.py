@@ -86,7 +86,8 @@ class Review:
         except EditError as error:
             self._corrections.complain(str(error))
             return
-        steps = measure_steps(target.labels, _scores(target.layer))
+        checked = session.keeping.verifying.seen_in(target)
+        steps = measure_steps(target.labels, _scores(target.layer), checked)
         session.run_main("correct", "Measuring the nuclei", steps, partial(self._begin, target, most))
 
     def stop(self) -> None:
@@ -102,7 +103,10 @@ class Review:
         if target.layer is not self._corrections.layer:
             return
         if not measured.order:
-            self._corrections.say("There is no nucleus in this plane.")
+            none = (
+                "All nuclei here are checked." if measured.checked else "There is no nucleus in this plane."
+            )
+            self._corrections.say(none)
             return
         self.layer, self._key = target.layer, target.key
         self.queue, self._places = Queue(measured.order, most), measured.places

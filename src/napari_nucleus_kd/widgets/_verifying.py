@@ -13,6 +13,7 @@ from napari_nucleus_kd.widgets._target import image_under
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from napari.layers import Layer
 
     from napari_nucleus_kd.widgets._keeping import Keeping
@@ -42,6 +43,17 @@ class Verifying:
         review = session.corrections.review
         review.accepted.connect(self._on_accepted)
         review.taken_back.connect(self._on_taken_back)
+
+    def seen_in(self, target: Target) -> npt.NDArray[np.uint8] | None:
+        """Return what is verified in a plane of labels, (Y, X), a view; None if nothing is."""
+        try:
+            under = image_under(target, self._session)
+        except EditError:
+            return None
+        mask = self.masks.get(key_of(under))
+        (y, x), (height, width) = under.corner, target.labels.shape
+        found = None if mask is None else mask.pixels[max(0, y) : y + height, max(0, x) : x + width]
+        return found if found is not None and found.shape == (height, width) else None
 
     def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> None:
         """Mark a box as verified or not.

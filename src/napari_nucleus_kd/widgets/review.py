@@ -31,7 +31,8 @@ class ReviewPanel(QWidget):
         self.begin = QPushButton("Review the most doubtful")
         self.begin.setToolTip(
             "Go through the nuclei that are most likely wrong: of low score, unusual size or shape,\n"
-            "or not seen by the model in the mirror picture. The view jumps to each of them"
+            "or not seen by the model in the mirror picture. The view jumps to each of them.\n"
+            "What is checked already is left out"
         )
         self.most = QSpinBox()
         self.most.setRange(1, 1_000_000)
