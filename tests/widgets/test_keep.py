@@ -12,6 +12,7 @@ from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
+from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -492,3 +493,35 @@ def test_a_change_during_a_save_is_saved_by_the_next_one(desk, nuclei_file, monk
     person.qtbot.wait(200)
     person.saved()
     assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_each_plane_of_a_stack_is_kept_for_itself(desk, stack_file):
+    person = desk().open(stack_file)
+    first = person.session.workspace.image.notes
+    person.session.show_plane(2)
+    person.settle()
+    layer = person.add_nuclei()
+    layer.metadata[FROM_KEY] = person.session.source.key
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    assert person.keeping.kept.image.record.reference.z == 2
+    person.session.show_plane(3)
+    person.settle()
+    assert person.session.workspace.image.notes != first
+    assert person.keeping.kept is None and not layer.visible
+    other = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    person.box((100, 100), (140, 140))
+    person.settle()
+    person.saved()
+    project = person.keeping.kept.project
+    assert [image.record.reference.z for image in project.images] == [2, 3]
+    assert person.keeping.kept.target.layer is other
+    person.session.show_plane(2)
+    person.settle()
+    assert person.keeping.kept.target.layer is layer and layer.visible
+    person.done()
+    with Project(project_folder(stack_file), write=True) as project:
+        first, second = (finish(image.load_steps()) for image in project.images)
+    np.testing.assert_array_equal(first[0], LABELS)
+    assert second[1].sum() == 41 * 41

@@ -62,6 +62,7 @@ class Keeping:
         self.projects = Projects(session, STEP)
         self._kept: dict[Key, Kept] = {}
         self._looked: set[Key] = set()
+        self._key: Key | None = None  # of the image in hand
         self.doing = ""
         self.note = ""
         self.guarded = False  # the end of the window closes the projects, see `close`
@@ -107,8 +108,10 @@ class Keeping:
     # Finding what was kept before
 
     def _on_image(self, image: Image | None) -> None:
-        self.note = ""
         key, source = self._key_in_hand(), self._session.source
+        if key != self._key:
+            self._key, self.note = key, ""
+            self._show_kept()
         path = None if image is None else file_of(image)
         if image is not None and source is not None and path is not None and key not in self._looked:
             assert key is not None
@@ -119,6 +122,13 @@ class Keeping:
             steps = _kept_steps.find_steps(path, z_of(image), projects.open, elsewhere)
             self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
         self.changed.emit()
+
+    def _show_kept(self) -> None:
+        """Show what is kept of the plane in hand again, which another plane of its stack had hidden."""
+        kept = self.kept
+        if kept is not None:
+            for layer in (kept.mask.layer, kept.target.layer):
+                layer.visible = True
 
     def look_again(self) -> None:
         """Open the project of the image in hand anew, for instance when another window has closed it."""
