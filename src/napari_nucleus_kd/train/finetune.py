@@ -310,7 +310,10 @@ def _comparison(tuned: Tuned) -> str:
         return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
     old, new = tuned.mean_pq
     tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
-    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}. Their pixels are scaled, and the")
+    lines.append(
+        "diameter of their nuclei is taken, as when the images are segmented that they are parts of."
+    )
     if tuned.gain is None:
         return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain

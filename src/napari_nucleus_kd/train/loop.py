@@ -128,7 +128,8 @@ def _data(settings: TrainSettings, index: Path) -> tuple[Batches, Batches]:
     tune, train = load_index(index, "tune"), load_index(index, "train", estimate)
     if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
         raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
-    return Batches(tune, settings.crops, settings.seed + 1), Batches(train, settings.crops, settings.seed)
+    crops, seed, enlarge = settings.crops, settings.seed, settings.enlarge_to_px
+    return Batches(tune, crops, seed + 1, enlarge), Batches(train, crops, seed, enlarge)
 
 
 def _fabric(settings: TrainSettings) -> Fabric:
