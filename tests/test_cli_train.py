@@ -18,7 +18,7 @@ from napari_nucleus_kd._cli_train import metrics_table, read_settings
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
-from napari_nucleus_kd.networks.student import STUDENTS
+from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import load_model
 
 TINY = {
@@ -117,8 +117,11 @@ def test_no_index_is_one_clear_message(tmp_path):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ('{"pretrained": true}', "no such weights"),
-        ('{"stepps": 3}', "stepps"),
+        ('{"pretrained": true, "student": {}}', "no such weights"),
+        ('{"stepps": 3}', r"stepps: there is no such setting; did you mean steps\?"),
+        ('{"crops": {"bach": 3}, "steps": -1}', r"crops\.bach: .* did you mean batch\?; steps = -1: "),
+        ('{"crops": 5}', "crops = 5: Input should be an object"),
+        ('{"student": "compat"}', r"student = 'compat': no student 'compat'; choose from compact"),
         ('{"steps": 0}', "greater than or equal to 1"),
         ("{", "JSON"),
     ],
@@ -128,6 +131,24 @@ def test_wrong_settings_name_the_setting(tmp_path, text, rule):
     config.write_text(text)
     with pytest.raises(SettingsError, match=rule):
         read_settings(config)
+
+
+def test_without_recipe_and_student_the_shipped_model_is_gone_on_from():
+    shipped = load_model("nucleus-student").spec
+    settings = read_settings(None, batch=3)
+    assert settings.start == "nucleus-student"
+    assert settings.student == StudentConfig.model_validate(shipped.options)
+    assert (settings.crops.size_range, settings.enlarge_to_px) == (shipped.size_range, shipped.enlarge_to_px)
+    assert (settings.decode, settings.crops.batch) == (shipped.decode, 3)
+    anew = read_settings(None, student="nano", steps=7)
+    assert (anew.start, anew.student, anew.steps) == (None, STUDENTS["nano"], 7)
+
+
+def test_what_a_recipe_says_is_not_taken_over(tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"start": "nucleus-student", "crops": {"size_range": [10, 50]}, "steps": 9}')
+    settings = read_settings(recipe)
+    assert (settings.crops.size_range, settings.steps) == ((10, 50), 9)
 
 
 def test_given_settings_replace_the_files(tmp_path):
@@ -182,11 +203,13 @@ def test_ctrl_c_keeps_every_step_and_the_best_can_be_packaged(index, tmp_path):
         program.kill()
     assert program.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
+    assert said.startswith("Starting from random weights") and "the same command goes on" in said
     done = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
     assert done >= 5
     ended = start([*arguments, "--steps", "1"])
     said, _ = ended.communicate(timeout=120)
     assert ended.returncode == 0, said
+    assert "Going on with the run in" in said
     assert (run / "tiny/model.json").exists()
     assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == done
 

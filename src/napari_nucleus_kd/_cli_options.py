@@ -204,8 +204,26 @@ TrainData = Annotated[
     ),
 ]
 StudentName = Annotated[
-    str | None, typer.Option("--student", help="compact (as shipped), nano (preview), vit, large (teacher).")
+    str | None,
+    typer.Option(
+        "--student", help="Network to train anew: compact (as shipped), nano (preview), vit, large (teacher)."
+    ),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to go on from, by name or folder; default, without RECIPE and --student: nucleus-student."
+    ),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained", help="Start the encoder of --student from its ImageNet weights."
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option(help="At its highest.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Crops a step.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that cut crops.")]
 Check = Annotated[
     bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
 ]

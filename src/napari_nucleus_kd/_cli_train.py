@@ -15,12 +15,14 @@ from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.train.card import HEADS
+from napari_nucleus_kd.train.card import HEADS, origin
+from napari_nucleus_kd.train.loop import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
+from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -32,44 +34,65 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def read_settings(recipe: Path | None, **given: object) -> TrainSettings:
+def read_settings(recipe: Path | None, batch: int | None = None, **given: object) -> TrainSettings:
     """Return the settings of a JSON file, with those given (not None) in place of the file's.
+
+    Parameters
+    ----------
+    batch : crops a step, which belongs to the setting `crops`.
 
     Raises
     ------
-    SettingsError : the file cannot be read, or a setting is unknown or out of range.
+    SettingsError : the file cannot be read, or settings are unknown or out of range.
+    ModelError : the model to start from cannot be read.
     """
     try:
         values = json.loads(recipe.read_bytes()) if recipe else {}
         if not isinstance(values, dict):
             raise SettingsError(f"{recipe} must hold one JSON object")
-        if recipe and values.get("dataset"):
-            values["dataset"] = str((recipe.parent / values["dataset"]).resolve())
+        for name in ("dataset", "unlabelled"):
+            if recipe and isinstance(values.get(name), str):
+                values[name] = str((recipe.parent / values[name]).resolve())
         values |= {name: value for name, value in given.items() if value is not None}
+        if not recipe and not {"start", "student"} & values.keys():
+            values["start"] = Recipe().model
         if isinstance(values.get("start"), str) and "student" not in values:
-            values["student"] = load_model(values["start"]).spec.options
+            values = taken_over(load_model(values["start"]).spec, values)
+        if batch is not None:
+            values["crops"] = values.get("crops", {}) | {"batch": batch}
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{recipe} is not JSON: {error}") from error
     except OSError as error:
         raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{recipe or 'settings'}: {where}: {first['msg']}") from error
+        raise SettingsError(f"{recipe or 'settings'}: {complaint(error, TrainSettings)}") from error
 
 
-def train_model(settings: TrainSettings, output: Path, unlabelled: Path | None = None) -> None:
+def train_model(settings: TrainSettings, output: Path) -> None:
     """Train a model behind a progress bar and show how good it is; only the first of several processes does.
 
     Raises
     ------
     SettingsError : the settings name no data.
+    KeyboardInterrupt : after Ctrl-C, when what was reached is kept.
     """
     if settings.dataset is None:
         raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
     console = Console(quiet=settings.devices > 1 and rank_zero_only.rank > 0)
-    model = show(run_steps(settings, settings.dataset, output, unlabelled), console)
+    kept = output / CHECKPOINT
+    begins = f"Going on with the run in {output}" if kept.exists() else f"Starting from {origin(settings)}"
+    console.print(f"{begins}.", soft_wrap=True)
+    try:
+        model = show(run_steps(settings, settings.dataset, output), console)
+    except KeyboardInterrupt:
+        if kept.exists():
+            console.print(
+                f"What was reached is kept in {output}: the same command goes on from there; with --steps 1 "
+                "it makes a model of the best so far.",
+                soft_wrap=True,
+            )
+        raise
     if model is not None:
         show_trained(model, console)
 
@@ -96,7 +119,8 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
             except StopIteration as stop:
                 result: T = stop.value
                 return result
-            values = " ".join(f"{name} {value:.3f}" for name, value in step.values.items())
+            shown = {k: v for k, v in step.values.items() if k == "objective"} or step.values
+            values = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
             bar.update(
                 task, completed=step.done, total=step.total or None, description=step.message, values=values
             )
@@ -134,7 +158,7 @@ def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings
     try:
         changed = DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})
     except ValidationError as error:
-        raise SettingsError(f"--teacher: {error.errors()[0]['msg']}") from error
+        raise SettingsError(complaint(error, DistillSettings)) from error
     return settings.model_copy(update={"distill": changed})
 
 

@@ -228,20 +228,39 @@ def train(
     output: options.RunFolder,
     recipe: options.TrainingRecipe = None,
     data: options.TrainData = None,
+    start: options.Start = None,
     student: options.StudentName = None,
+    pretrained: options.Pretrained = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
+    learning_rate: options.LearningRate = None,
+    batch: options.Batch = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images; the result is a model package in OUTPUT.
 
+    Without a recipe it goes on from the shipped model, for 2,000 steps; with --student it begins anew.
     A run that was stopped goes on from where it was when the same command is given again; with --steps at
     most those done, it ends there with the best model so far.
     """
     from napari_nucleus_kd._cli_train import read_settings, train_model
 
-    place = data and data.resolve()
-    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
+    settings = read_settings(
+        recipe,
+        dataset=data and data.resolve(),
+        start=start,
+        student=student,
+        pretrained=pretrained,
+        name=name,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
     train_model(settings, output)
 
 
@@ -258,17 +277,36 @@ def distill(
     recipe: options.TrainingRecipe = None,
     data: options.TrainData = None,
     unlabelled: options.Unlabelled = None,
+    start: options.Start = None,
     student: options.StudentName = None,
+    pretrained: options.Pretrained = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
+    learning_rate: options.LearningRate = None,
+    batch: options.Batch = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
     from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
 
-    place = data and data.resolve()
-    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
-    train_model(taught_by(settings, teacher), output, unlabelled)
+    settings = read_settings(
+        recipe,
+        dataset=data and data.resolve(),
+        unlabelled=unlabelled and unlabelled.resolve(),
+        start=start,
+        student=student,
+        pretrained=pretrained,
+        name=name,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
+    train_model(taught_by(settings, teacher), output)
 
 
 @app.command()

@@ -160,7 +160,7 @@ def unlabelled_steps(
         if _without_ending(stem) == stem and path.resolve() not in listed
     ]
     if not found:
-        raise ReadError(f"{folder}: no image in it that {index.name} does not list")
+        raise ReadError(f"{folder}: no image in it that is not among the annotated ones")
     if index.resolve() == combined.resolve():
         raise ReadError(f"{index} would be overwritten; choose another output folder")
     told = {} if taught is None else {_without_ending(stem): file for stem, file in _by_stem(taught).items()}
