@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from skimage.io import imread, imsave
+from skimage.io import imsave
 from typer.testing import CliRunner
 
 from napari_nucleus_kd._cli_train import metrics_table, read_settings
@@ -68,26 +68,6 @@ def test_evaluate_prints_the_metrics(index):
     assert done.exit_code == 0, done.output
     assert "PQ" in done.output
     assert "set" in done.output
-
-
-def test_evaluate_writes_a_report(index, tmp_path):
-    with index.open("a", newline="") as file:
-        csv.writer(file).writerow(["image.png", "labels.png", "fluorescence", "set", "val"])
-    report = tmp_path / "report"
-    arguments = ["evaluate", "--data", str(index), "--segmenter", "classical", "--output", str(report)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    with (report / "images.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == ["image.png"] * 2
-    assert {"pq", "f1", "ap", "pixel_accuracy", "true_count"} <= set(rows[0])
-    found = json.loads((report / "summary.json").read_text())["set"]
-    assert found["images"] == [2]
-    assert found["pq"][0] == pytest.approx(float(rows[0]["pq"]), abs=1e-4)
-    assert "count_r2" not in found, "two images with the same count say nothing of counting"
-    pictures = sorted(path.name for path in (report / "pictures").iterdir())
-    assert [name.split("_")[1] for name in pictures] == ["best1", "worst1"]
-    assert imread(report / "pictures" / pictures[0]).shape == (80, 160, 3)
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])

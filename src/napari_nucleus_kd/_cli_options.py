@@ -181,6 +181,7 @@ Report = Annotated[
         file_okay=False,
     ),
 ]
+ReplaceReport = Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there.")]
 ModelName = Annotated[str | None, typer.Option(help="Of the model.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="How long to train.")]
 TrainDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -241,6 +242,9 @@ Package = Annotated[
     Path, typer.Argument(metavar="FOLDER|FILE.zip", help="A model package, as train and export write it.")
 ]
 ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace an installed model of that name.")]
+InstalledModel = Annotated[str, typer.Argument(metavar="NAME", help="Name of an installed model.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ReplaceJoined = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
 Members = Annotated[list[str], typer.Argument(metavar="NAME|FOLDER...", help="Models to join.")]
 ModelFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the new model.", file_okay=False)
