@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.project import Project, training_steps
 from napari_nucleus_kd.train.finetune import accept, finetune_steps
 
