@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, Row, read_splits

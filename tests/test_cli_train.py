@@ -5,19 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from io import StringIO
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from skimage.io import imsave
 from typer.testing import CliRunner
 
-from napari_nucleus_kd._cli_train import metrics_table, read_settings
+from napari_nucleus_kd._cli_train import read_settings
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import load_model
 
@@ -68,16 +65,6 @@ def test_evaluate_prints_the_metrics(index):
     assert done.exit_code == 0, done.output
     assert "PQ" in done.output
     assert "set" in done.output
-
-
-@pytest.mark.parametrize("columns", ["80", "200"])
-def test_every_number_of_the_table_is_seen(columns):
-    values = {name: [0.123, 0.111, 0.134] for name in (*SHOWN, "count_r2")} | {"images": [67.0]}
-    console = Console(width=int(columns), file=StringIO())
-    console.print(metrics_table({"dsb2018-fluorescence": values}))
-    text = console.file.getvalue()
-    assert "dsb2018-fluorescence: 67 images" in text and "…" not in text
-    assert [text.count(number) for number in ("0.123", "0.111", "0.134")] == [9, 9, 9]
 
 
 def test_a_folder_has_no_splits(index):

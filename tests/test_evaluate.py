@@ -10,7 +10,7 @@ from rich.console import Console
 from skimage.io import imread, imsave
 from typer.testing import CliRunner
 
-from napari_nucleus_kd._cli_evaluate import metrics_table
+from napari_nucleus_kd._cli_show import metrics_table
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.evaluate import SHOWN, tellable
 

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.prompt import Confirm
 from rich.table import Table
 
-from napari_nucleus_kd._cli_evaluate import metrics_table
 from napari_nucleus_kd._cli_info import show_facts
+from napari_nucleus_kd._cli_show import metrics_table
 from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.install import find_installed, remove_model
 from napari_nucleus_kd.package import FILES, survey_models

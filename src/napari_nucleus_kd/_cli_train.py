@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from contextlib import contextmanager
-from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
-from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
 
+from napari_nucleus_kd._cli_show import metrics_table, show
 from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.train.card import HEADS, origin
+from napari_nucleus_kd.train.card import origin
 from napari_nucleus_kd.train.loop import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_nucleus_kd import types
     from napari_nucleus_kd.package import Model
 
 T = TypeVar("T")
@@ -97,56 +90,6 @@ def train_model(settings: TrainSettings, output: Path) -> None:
         show_trained(model, console)
 
 
-def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
-    """Run steps to their end behind a progress bar with time left; returns their result.
-
-    Raises
-    ------
-    KeyboardInterrupt : after Ctrl-C, once the step in hand is done and the steps are closed.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"),
-    )
-    with Progress(*columns, console=console) as bar, _ctrl_c_waits() as pressed:
-        task = bar.add_task("starting", total=None, values="")
-        while not pressed.is_set():
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            shown = {k: v for k, v in step.values.items() if k == "objective"} or step.values
-            values = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
-            bar.update(
-                task, completed=step.done, total=step.total or None, description=step.message, values=values
-            )
-    steps.close()
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[Event]:
-    """Let the step in hand end after Ctrl-C; pressed again, it breaks off at once."""
-    pressed = Event()
-    if threading.current_thread() is not threading.main_thread():  # nobody can press there
-        yield pressed
-        return
-
-    def note(_number: int, _frame: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:
     """Return the settings with these teachers; what else the settings say of teaching stays.
 
@@ -169,20 +112,3 @@ def show_trained(model: Model, console: Console) -> None:
     else:
         console.print("Not judged: too few images to keep some back from training.")
     console.print(f"model: {model.folder}", soft_wrap=True)
-
-
-def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Group:
-    """Return tables of evaluate.summary, one a source, that fit a terminal of 80 columns."""
-    return Group(*(_source_table(source, values) for source, values in metrics.items()))
-
-
-def _source_table(source: str, values: dict[str, list[float]]) -> Table:
-    heads = {**HEADS, "count_r2": "R2"}
-    shown = [name for name in (*SHOWN, "count_r2") if name in values]
-    count = int(values["images"][0])
-    table = Table(
-        "", *(heads[name] for name in shown), title=f"{source}: {count} images", box=None, padding=(0, 1)
-    )
-    for row, part in (("mean", 0), ("95% from", 1), ("to", 2)):
-        table.add_row(row, *(f"{values[name][part]:.3f}" for name in shown))
-    return table

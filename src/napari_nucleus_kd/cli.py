@@ -217,7 +217,7 @@ def models_export(
     overwrite: options.ReplaceExport = False,
 ) -> None:
     """Write a model for another computer or program; what was written is run and compared first."""
-    from napari_nucleus_kd._cli_train import show
+    from napari_nucleus_kd._cli_show import show
     from napari_nucleus_kd.export import export_steps
     from napari_nucleus_kd.package import load_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_nucleus_kd.evaluate import SHOWN
+from napari_nucleus_kd.evaluate import SHOWN, tellable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,6 +133,12 @@ def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
         "|---" * (len(SHOWN) + 2) + "|",
     ]
     for source, values in metrics.items():
-        cells = [f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in (values[name] for name in SHOWN)]
+        told, _ = tellable(values)
+        cells = [_cell(*told[name]) for name in SHOWN]
         lines.append(f"| {source} | {values['images'][0]:.0f} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _cell(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return a mean with its interval, which few images do not have."""
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} ({low:.3f} to {high:.3f})"

@@ -111,6 +111,8 @@ def _data_steps(
     The index, and what a person should know of the data.
     """
     taught = None if settings.distill is None else settings.distill.label_folder
+    if taught is not None and not taught.is_dir():
+        raise SettingsError(f"labels:{taught}: there is no such folder; name one of label images")
     index, made = data, []
     try:
         if data.is_dir():
