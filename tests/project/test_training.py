@@ -22,6 +22,7 @@ from napari_nucleus_kd.project import (
     tiles_of,
     training_steps,
 )
+from napari_nucleus_kd.train import data as train_data
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish
@@ -196,6 +197,25 @@ def test_a_part_is_seen_as_the_whole_image_is(tmp_path, labels, modality, colour
             np.testing.assert_array_equal(job.tile(np.asarray(job.pixels)), seen_whole[cut])
             assert job.recipe.diameter_px == learnt[row.name].diameter_px
             assert job.recipe.diameter_px == (31.5 if by_hand else pytest.approx(median_diameter(labels)))
+
+
+@pytest.mark.parametrize(("diameter_px", "shown_px"), [(15.0, 30.0), (31.0, 31.0), (60.0, 40.0)])
+def test_nuclei_are_learnt_at_the_size_at_which_the_model_sees_them(
+    tmp_path, labels, monkeypatch, diameter_px, shown_px
+):
+    """The model enlarges those below 24 px to 30 px, as the shipped one does."""
+    recipe = Recipe(modality=Modality.FLUORESCENCE, diameter_px=diameter_px)
+    data_set = export(tmp_path, labels, np.ones(SHAPE, bool), recipe=recipe)
+    scales, true = [], train_data.warp
+    monkeypatch.setattr(
+        train_data,
+        "warp",
+        lambda image, marks, size, scale, rng: scales.append(scale) or true(image, marks, size, scale, rng),
+    )
+    crops = CropSettings(crop_px=64, batch=2, size_range=(24, 40), scale_jitter=0, wide_share=0)
+    samples = load_index(data_set.index, "train")
+    Batches(samples, crops, 0, 30.0)[0]
+    assert scales == pytest.approx([shown_px / diameter_px] * 2)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,9 @@ def test_only_runs_are_removed(tmp_path):
         reject(tmp_path / "photos")
     assert (tmp_path / "photos/data").exists()
     reject(tmp_path / "nothing")
+    (tmp_path / "run/.data.0123abcd.partial").mkdir(parents=True)  # it was killed while data were written
+    reject(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_no_student_is_refused(spots, index, tmp_path, roots):

@@ -15,7 +15,7 @@ import numpy as np
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
-from napari_nucleus_kd.evaluate import score_steps
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
 from napari_nucleus_kd.index import check_rows, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
@@ -101,7 +101,7 @@ class Tuned:
         None with fewer than three: so few can judge nothing.
         """
         pairs = list(zip(self.before, self.after, strict=True))
-        if len(pairs) < _FEWEST_TILES:
+        if len(pairs) < FEWEST_IMAGES:
             return None
         return bootstrap([new.values["pq"] - old.values["pq"] for old, new in pairs])
 
@@ -122,7 +122,6 @@ class SideBySide:
     after: LabelArray
 
 
-_FEWEST_TILES = 3
 _WARMUP_STEPS = 10
 
 
@@ -310,7 +309,10 @@ def _comparison(tuned: Tuned) -> str:
         return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
     old, new = tuned.mean_pq
     tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
-    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}. Their pixels are scaled, and the")
+    lines.append(
+        "diameter of their nuclei is taken, as when the images are segmented that they are parts of."
+    )
     if tuned.gain is None:
         return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain
