@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, Row, read_splits
@@ -35,8 +35,15 @@ from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, Loss
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# Each adds to the one before it.
-VARIANTS = ("annotation alone", "+ distillation", "+ hybrid loss", "+ consistency", "+ layer-wise dropout")
+# Each adds to the one before it; but the last is the second one at a temperature that softens less.
+VARIANTS = (
+    "annotation alone",
+    "+ distillation",
+    "+ hybrid loss",
+    "+ consistency",
+    "+ layer-wise dropout",
+    "annotation + distillation at T 2",
+)
 SHARES = (1.0, 0.25, 0.1, 0.05)
 
 
@@ -102,13 +109,17 @@ def _line(row: Row, split: str, *, labels: bool) -> list[str]:
 def settings_of(trial: Trial, teacher: str, steps: int) -> TrainSettings:
     """Return how a trial is trained."""
     parts = VARIANTS.index(trial.variant)
+    temperature = 14.0
+    if parts == len(VARIANTS) - 1:
+        parts, temperature = 1, 2.0
+    distill = DistillSettings(teachers=(teacher,), flips=False, temperature=temperature)
     return TrainSettings(
         name="student",
         student=STUDENTS["compact"].model_copy(update={"dropout": 0.2 if parts >= 4 else 0.0}),
         pretrained=True,
         crops=CropSettings(batch=4, crop_px=192, size_range=(24, 40)),
         enlarge_to_px=30,
-        distill=DistillSettings(teachers=(teacher,), flips=False) if parts else None,
+        distill=distill if parts else None,
         loss=LossWeights(tversky=float(parts >= 2), consistency=float(parts >= 3)),
         steps=steps,
         warmup_steps=50,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from napari_nucleus_kd._cli_train import metrics_table, show
+from napari_nucleus_kd._cli_show import metrics_table, show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 

@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 import _common
-from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.evaluate import evaluate_steps, summary

@@ -16,7 +16,7 @@ import tifffile
 from typer.testing import CliRunner
 
 import napari_nucleus_kd as nk
-from napari_nucleus_kd import _cli_segment, package, pipeline
+from napari_nucleus_kd import _cli_segment, errors, package, pipeline
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.types import Progress
 
@@ -460,3 +460,47 @@ def test_help_needs_no_heavy_package() -> None:
         "sys.exit(bool({'torch', 'dask', 'skimage', 'napari', 'qtpy'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ}).returncode == 0
+
+
+REFUSED = {errors.SettingsError, errors.ModelError, errors.UnknownSegmenterError, errors.DeviceError}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [kind for kind in vars(errors).values() if isinstance(kind, type)],
+    ids=lambda kind: kind.__name__,
+)
+@pytest.mark.parametrize(
+    ("command", "inside"), [(["info"], "_cli_info.computer_facts"), (["models"], "_cli_models.show_models")]
+)
+def test_an_error_has_one_status_in_every_command(
+    error: type[Exception], command: list[str], inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("the [thing] and the rule")
+
+    monkeypatch.setattr(f"napari_nucleus_kd.{inside}", fail)
+    result = run(*command)
+    assert result.exit_code == (2 if error in REFUSED else 1)
+    assert result.output == "Error: the [thing] and the rule\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "inside"), [(["info"], "_cli_info.computer_facts"), (["models"], "_cli_models.show_models")]
+)
+def test_ctrl_c_is_130_in_every_command(
+    command: list[str], inside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"napari_nucleus_kd.{inside}", stop)
+    result = run(*command)
+    assert result.exit_code == 130 and "Stopped." in result.output and "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nothing"], ["models", "nothing"], ["info", "--nothing"], ["evaluate"]]
+)
+def test_what_typer_refuses_is_2(arguments: list[str]) -> None:
+    assert run(*arguments).exit_code == 2

@@ -81,6 +81,9 @@ def test_an_export_is_installed_and_exported_again(spots, own, tmp_path):
     ("arguments", "message"),
     [
         (("show", "nothing"), "no model"),
+        (("show", "Nucleus-Studnet"), "did you mean nucleus-student?"),
+        (("remove", "nothing"), "no model 'nothing' is installed; installed are: none"),
+        (("remove", "nucleus-student", "--yes"), "came with the program"),
         (("install", "nothing.zip"), "is not there"),
         (("export", "nothing", "--format", "zip", "-o", "x.zip"), "no model"),
         (("export", "nucleus-student", "--format", "onnx", "-o", "x.pt"), "must end in .onnx"),
@@ -96,3 +99,36 @@ def test_the_shipped_model_cannot_be_replaced(own):
     result = run("install", package.model_roots()[0] / "nucleus-student", "--overwrite")
     assert result.exit_code == 1 and "shipped" in result.output
     assert not list(own.iterdir())
+
+
+def test_remove_asks_first(spots, own):
+    assert run("install", spots).exit_code == 0
+
+    def answered(text, *more):
+        return CliRunner().invoke(
+            app, ["models", "remove", "spots", *more], input=text, env={"COLUMNS": "300"}
+        )
+
+    for text in ("n\n", "\n"):
+        kept = answered(text)
+        assert (
+            kept.exit_code == 0 and "Remove spots (" in kept.output and "Nothing was removed" in kept.output
+        )
+    nobody = answered("")
+    assert nobody.exit_code == 2 and "add --yes" in nobody.output
+    assert (own / "spots").is_dir()
+    gone = answered("y\n")
+    assert gone.exit_code == 0 and f"removed: {own / 'spots'}" in gone.output
+    assert list(own.iterdir()) == []
+    assert run("install", spots).exit_code == 0
+    assert answered("", "--yes").exit_code == 0 and list(own.iterdir()) == []
+
+
+def test_few_images_show_no_interval(spots, tmp_path, own):
+    folder = shutil.copytree(spots, tmp_path / "foreign")
+    spec = json.loads((folder / "model.json").read_text())
+    metrics = {"two": {"images": [2.0], "pq": [0.71, 0.62, 0.83], "count_r2": [0.99, 0.98, 1.0]}}
+    (folder / "model.json").write_text(json.dumps(spec | {"metrics": metrics}))
+    said = run("show", folder).output
+    assert "0.710" in said and "0.620" not in said and "0.99" not in said
+    assert "No 95% intervals: 2 images say nothing of the spread" in said

@@ -5,20 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from io import StringIO
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
-from skimage.io import imread, imsave
+from skimage.io import imsave
 from typer.testing import CliRunner
 
-from napari_nucleus_kd._cli_train import metrics_table, read_settings
+from napari_nucleus_kd._cli_train import read_settings
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.evaluate import SHOWN
-from napari_nucleus_kd.networks.student import STUDENTS
+from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import load_model
 
 TINY = {
@@ -70,36 +67,6 @@ def test_evaluate_prints_the_metrics(index):
     assert "set" in done.output
 
 
-def test_evaluate_writes_a_report(index, tmp_path):
-    with index.open("a", newline="") as file:
-        csv.writer(file).writerow(["image.png", "labels.png", "fluorescence", "set", "val"])
-    report = tmp_path / "report"
-    arguments = ["evaluate", "--data", str(index), "--segmenter", "classical", "--output", str(report)]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    with (report / "images.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == ["image.png"] * 2
-    assert {"pq", "f1", "ap", "pixel_accuracy", "true_count"} <= set(rows[0])
-    found = json.loads((report / "summary.json").read_text())["set"]
-    assert found["images"] == [2]
-    assert found["pq"][0] == pytest.approx(float(rows[0]["pq"]), abs=1e-4)
-    assert "count_r2" not in found, "two images with the same count say nothing of counting"
-    pictures = sorted(path.name for path in (report / "pictures").iterdir())
-    assert [name.split("_")[1] for name in pictures] == ["best1", "worst1"]
-    assert imread(report / "pictures" / pictures[0]).shape == (80, 160, 3)
-
-
-@pytest.mark.parametrize("columns", ["80", "200"])
-def test_every_number_of_the_table_is_seen(columns):
-    values = {name: [0.123, 0.111, 0.134] for name in (*SHOWN, "count_r2")} | {"images": [67.0]}
-    console = Console(width=int(columns), file=StringIO())
-    console.print(metrics_table({"dsb2018-fluorescence": values}))
-    text = console.file.getvalue()
-    assert "dsb2018-fluorescence: 67 images" in text and "…" not in text
-    assert [text.count(number) for number in ("0.123", "0.111", "0.134")] == [9, 9, 9]
-
-
 def test_a_folder_has_no_splits(index):
     done = CliRunner().invoke(app, ["evaluate", "--data", str(index.parent), "--split", "train"])
     assert done.exit_code == 2 and "no splits" in done.output
@@ -117,8 +84,11 @@ def test_no_index_is_one_clear_message(tmp_path):
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ('{"pretrained": true}', "no such weights"),
-        ('{"stepps": 3}', "stepps"),
+        ('{"pretrained": true, "student": {}}', "no such weights"),
+        ('{"stepps": 3}', r"stepps: there is no such setting; did you mean steps\?"),
+        ('{"crops": {"bach": 3}, "steps": -1}', r"crops\.bach: .* did you mean batch\?; steps = -1: "),
+        ('{"crops": 5}', "crops = 5: Input should be an object"),
+        ('{"student": "compat"}', r"student = 'compat': no student 'compat'; choose from compact"),
         ('{"steps": 0}', "greater than or equal to 1"),
         ("{", "JSON"),
     ],
@@ -128,6 +98,24 @@ def test_wrong_settings_name_the_setting(tmp_path, text, rule):
     config.write_text(text)
     with pytest.raises(SettingsError, match=rule):
         read_settings(config)
+
+
+def test_without_recipe_and_student_the_shipped_model_is_gone_on_from():
+    shipped = load_model("nucleus-student").spec
+    settings = read_settings(None, batch=3)
+    assert settings.start == "nucleus-student"
+    assert settings.student == StudentConfig.model_validate(shipped.options)
+    assert (settings.crops.size_range, settings.enlarge_to_px) == (shipped.size_range, shipped.enlarge_to_px)
+    assert (settings.decode, settings.crops.batch) == (shipped.decode, 3)
+    anew = read_settings(None, student="nano", steps=7)
+    assert (anew.start, anew.student, anew.steps) == (None, STUDENTS["nano"], 7)
+
+
+def test_what_a_recipe_says_is_not_taken_over(tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"start": "nucleus-student", "crops": {"size_range": [10, 50]}, "steps": 9}')
+    settings = read_settings(recipe)
+    assert (settings.crops.size_range, settings.steps) == ((10, 50), 9)
 
 
 def test_given_settings_replace_the_files(tmp_path):
@@ -182,11 +170,13 @@ def test_ctrl_c_keeps_every_step_and_the_best_can_be_packaged(index, tmp_path):
         program.kill()
     assert program.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
+    assert said.startswith("Starting from random weights") and "the same command goes on" in said
     done = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
     assert done >= 5
     ended = start([*arguments, "--steps", "1"])
     said, _ = ended.communicate(timeout=120)
     assert ended.returncode == 0, said
+    assert "Going on with the run in" in said
     assert (run / "tiny/model.json").exists()
     assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == done
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from napari_nucleus_kd.errors import ReadError
-from napari_nucleus_kd.folders import _groups, _splits, find_pairs, index_steps, read_rows
+from napari_nucleus_kd.folders import _groups, _splits, index_steps, read_rows
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
@@ -29,52 +28,6 @@ def write(path: Path, seed: int, *, noise: int = 0) -> None:
 def rows_of(index: Path) -> list[dict[str, str]]:
     with index.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        ("images/{}.png", "labels/{}.tif"),
-        ("images/{}.png", "masks/{}.png"),
-        ("img/{}.tif", "labels/{}_mask.png"),
-        ("{}.png", "{}_labels.tif"),
-        ("{}.tif", "{}_masks.png"),
-    ],
-)
-def test_pairs_are_found_by_their_names(images: str, labels: str, tmp_path: Path) -> None:
-    expected = []
-    for name in ("a", "b.c", "d_1"):
-        pair = tmp_path / images.format(name), tmp_path / labels.format(name)
-        for path in pair:
-            write(path, 0)
-        expected.append(pair)
-    (tmp_path / "notes.txt").write_text("no image")
-    assert find_pairs(tmp_path) == expected
-
-
-@pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        (["images/a.png", "images/b.png", "labels/a.png"], "b.png has no label image"),
-        (["images/a.png", "labels/a.png", "labels/z.png"], "z.png has no image"),
-        (["a.png", "a_labels.png", "b.png"], "b.png has no label image"),
-        (["images/a.png", "images/a.tif", "labels/a.png"], "have one name"),
-        (["notes.txt"], "no image in it"),
-        (["images/a.png", "truth/a.png"], "no labels/"),
-    ],
-)
-def test_what_is_alone_or_missing_is_named(files: list[str], said: str, tmp_path: Path) -> None:
-    for name in files:
-        write((tmp_path / name).with_suffix(".png"), 0) if name.endswith("txt") else write(tmp_path / name, 0)
-    if files == ["notes.txt"]:
-        (tmp_path / "notes.png").unlink()
-    with pytest.raises(ReadError, match=said):
-        find_pairs(tmp_path)
-
-
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match="nowhere"):
-        find_pairs(tmp_path / "nowhere")
 
 
 def test_images_that_belong_together_stay_on_one_side(tmp_path: Path, finish: Callable) -> None:
@@ -132,13 +85,6 @@ def test_the_largest_group_is_trained_on(seed: int) -> None:
     groups = np.array([0] * 98 + [1, 2])
     splits = [split for (split,) in _splits(groups, seed)]
     assert splits[:98] == ["train"] * 98 and sorted(splits[98:]) == ["tune", "val"]
-
-
-def test_two_label_images_of_one_image_are_refused(tmp_path: Path) -> None:
-    for name in ("a.png", "a_mask.png", "a_labels.tif"):
-        write(tmp_path / name, 0)
-    with pytest.raises(ReadError, match="labels of one image"):
-        find_pairs(tmp_path)
 
 
 def test_all_pairs_of_a_folder_are_judged_on(tmp_path: Path) -> None:

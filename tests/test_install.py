@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from napari_nucleus_kd import install, package
-from napari_nucleus_kd.errors import ModelError, WriteError
-from napari_nucleus_kd.install import install_model, pack
+from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
+from napari_nucleus_kd.install import install_model, pack, remove_model
 from napari_nucleus_kd.package import FILES, load_model
 
 
@@ -270,3 +270,95 @@ def test_a_disk_that_refuses_is_one_clear_error(spots, roots):
     roots[1].write_text("a file where the folder should be")
     with pytest.raises(WriteError, match="cannot be installed"):
         install_model(spots)
+
+
+def test_the_folder_of_a_run_points_to_the_model_in_it(spots, roots, tmp_path):
+    shutil.copytree(spots, tmp_path / "run/spots")
+    (tmp_path / "run/log.csv").touch()
+    for take in (install_model, load_model):
+        with pytest.raises(
+            ModelError, match=r"run is no model, but there is one in it; did you mean .*spots\?"
+        ):
+            take(tmp_path / "run")
+    assert left(roots[1]) == []
+
+
+@pytest.mark.parametrize("form", ["zip", "zip with a folder", "folder"])
+@pytest.mark.parametrize("name", ["rdf.yaml", "bioimageio.yaml"])
+def test_a_package_of_bioimageio_is_called_so(roots, tmp_path, form, name):
+    files = [(name, "format_version: 0.5.4"), ("weights.onnx", "x")]
+    source = tmp_path / "theirs"
+    if form == "folder":
+        source.mkdir()
+        for file, text in files:
+            (source / file).write_text(text)
+    else:
+        source = zipped(tmp_path / "theirs.zip", files, folder="" if form == "zip" else "model/")
+    with pytest.raises(ModelError, match=r"theirs.* is a package for BioImage\.IO .* --format zip"):
+        install_model(source)
+    assert left(roots[1]) == []
+
+
+@pytest.mark.parametrize("by", ["name", "folder"])
+def test_an_installed_model_is_removed_and_nothing_else(make_model, spots, roots, by):
+    install_model(make_model("other"))
+    installed = install_model(spots).folder
+    if by == "folder":
+        installed = installed.rename(roots[1] / "a-run")
+    assert remove_model("spots" if by == "name" else "a-run") == installed
+    assert left(roots[1]) == ["other"] and load_model("other").verify() < 1e-3
+    with pytest.raises(
+        ModelError, match=r"no model 'othr' is installed; installed are: other; did you mean other\?"
+    ):
+        remove_model("othr")
+
+
+def test_a_damaged_model_can_be_removed(spots, roots):
+    install_model(spots)
+    (roots[1] / "spots/model.json").write_text("{")
+    remove_model("spots")
+    assert left(roots[1]) == []
+
+
+def test_shipped_models_and_folders_elsewhere_are_never_removed(copy, spots, roots, monkeypatch):
+    shutil.copytree(spots, roots[0] / "spots")
+    with pytest.raises(SettingsError, match="came with the program"):
+        remove_model("spots")
+    monkeypatch.chdir(copy.parent)
+    for place in (str(copy), copy.name, str(roots[0] / "spots")):
+        with pytest.raises(ModelError, match="not among the installed models"):
+            remove_model(place)
+    with pytest.raises(ModelError, match="no model"):
+        remove_model("")
+    assert sorted(left(copy)) == sorted(left(roots[0] / "spots")) == sorted(FILES)
+
+
+def test_of_a_link_only_the_link_is_removed(copy, roots):
+    roots[1].mkdir()
+    (roots[1] / "spots").symlink_to(copy, target_is_directory=True)
+    remove_model("spots")
+    assert left(roots[1]) == [] and sorted(left(copy)) == sorted(FILES)
+
+
+def test_what_a_link_in_a_model_points_to_stays(spots, roots, tmp_path):
+    install_model(spots)
+    (tmp_path / "card.md").write_text("precious")
+    card = roots[1] / "spots/card.md"
+    card.unlink()
+    card.symlink_to(tmp_path / "card.md")
+    remove_model("spots")
+    assert left(roots[1]) == [] and (tmp_path / "card.md").read_text() == "precious"
+
+
+def test_a_model_folder_with_something_else_in_it_stays(spots, roots):
+    install_model(spots)
+    (roots[1] / "spots/notes.txt").touch()
+    (roots[1] / "spots/.DS_Store").touch()
+    with pytest.raises(
+        WriteError, match=r"holds notes\.txt, which is no part of a model; nothing was removed"
+    ):
+        remove_model("spots")
+    assert load_model("spots").folder == roots[1] / "spots"
+    (roots[1] / "spots/notes.txt").unlink()
+    remove_model("spots")
+    assert left(roots[1]) == []

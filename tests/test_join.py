@@ -6,7 +6,7 @@ import torch
 from typer.testing import CliRunner
 
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.errors import ModelError, WriteError
+from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
@@ -63,3 +63,24 @@ def test_the_command_joins(students, tmp_path):
     both = load_model(tmp_path / "both")
     assert both.spec.name == "both"
     assert both.spec.options["flips"]
+
+
+def test_a_model_counts_once(students, tmp_path):
+    with pytest.raises(SettingsError, match=r"s0 and .*s0 have the same weights: .* leave one out"):
+        join_models([students[0], students[1], students[0]], "both", tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_a_joined_model_is_replaced_only_on_purpose(students, tmp_path):
+    arguments = ["models", "join", str(students[0].folder), "--output", str(tmp_path / "one")]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    before = load_model(tmp_path / "one").hash
+    arguments.insert(2, str(students[1].folder))
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code == 1 and "--overwrite replaces it" in " ".join(again.output.split())
+    assert load_model(tmp_path / "one").hash == before
+    assert CliRunner().invoke(app, [*arguments, "--overwrite"]).exit_code == 0
+    assert load_model(tmp_path / "one").hash != before
+    (tmp_path / "else").mkdir()
+    with pytest.raises(WriteError, match="is no model"):
+        join_models(students[:2], "both", tmp_path / "else", overwrite=True)

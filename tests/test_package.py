@@ -195,3 +195,23 @@ def test_a_package_stays_if_its_successor_cannot_take_its_place(spots_architectu
         save_model(copy, network(config(sharpness=9)), before.spec, "", picture, overwrite=True)
     assert load_model(copy) == before
     assert [f.name for f in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_misspelt_name_or_place_is_asked_for(spots, tmp_path):
+    with pytest.raises(ModelError, match=r"no model 'nucleus_studnet': .*; did you mean nucleus-student\?$"):
+        load_model("nucleus_studnet")
+    shutil.copytree(spots, tmp_path / "my-nuclei")
+    with pytest.raises(ModelError) as caught:
+        load_model(tmp_path / "my-nucleii")
+    assert str(caught.value).endswith(f"; did you mean {tmp_path / 'my-nuclei'}?")
+    with pytest.raises(ModelError) as caught:
+        load_model("stardist")
+    assert "did you mean" not in str(caught.value)
+
+
+def test_a_zip_file_given_as_a_model_asks_for_install(tmp_path):
+    (tmp_path / "m.zip").touch()
+    with pytest.raises(
+        ModelError, match=r"m\.zip is a file; a model is a folder\. nucleus-kd models install"
+    ):
+        load_model(tmp_path / "m.zip")

@@ -1,7 +1,9 @@
 """The order in which nuclei are reviewed."""
 
 import numpy as np
+import pytest
 
+from napari_nucleus_kd.edit import at_border
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.review import agreement, doubts
 
@@ -64,3 +66,27 @@ def test_few_or_no_nuclei_are_not_unusual():
     assert {d.doubt for d in found} == {0.0} and {d.reason for d in found} == {""}
     assert [d.number for d in found][:2] == [1, 2], "as in the table"
     assert doubts(features(np.zeros((8, 8), np.int32))) == []
+
+
+def test_nuclei_at_the_border_are_not_odd_for_that():
+    labels = field()
+    labels[:, :14] = 0  # the first of each row is cut: small, long and dented
+    labels = labels[:, 14:]
+    cut = at_border(labels)
+    assert {1, 7, 13, 19, 25} <= set(cut)
+    table = features(labels)
+    assert {d.number for d in doubts(table)[:5]} == {1, 7, 13, 19, 25}
+    by_number = {d.number: d for d in doubts(table, cut=cut)}
+    assert all(by_number[n].doubt == 0 and by_number[n].reason == "" for n in cut)
+    scores = np.full(30, 0.99, np.float32)
+    scores[0] = 0.2
+    assert doubts(features(labels, scores=scores), cut=cut)[0].reason == "low score, 0.20"
+
+
+@pytest.mark.parametrize("spot", [np.s_[20:21, 20:21], np.s_[20:21, 10:30]])
+def test_a_pixel_or_a_line_is_odd_like_others(spot):
+    labels = field()
+    labels[:40, :40] = 0
+    labels[spot] = 1
+    first = doubts(features(labels))[0]
+    assert first.number == 1 and 0.5 < first.doubt <= 1

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from napari_nucleus_kd._cli_train import show
+from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.project import Project
 from napari_nucleus_kd.train.finetune import accept, begun, data_steps, finetune_steps
 

@@ -1,18 +1,20 @@
-"""What `nucleus-kd models list`, `show`, `install` and `export` print."""
+"""What `nucleus-kd models list`, `show` and `remove` print and ask."""
 
 from __future__ import annotations
 
 from math import prod
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from rich.markdown import Markdown
 from rich.markup import escape
+from rich.prompt import Confirm
 from rich.table import Table
 
 from napari_nucleus_kd._cli_info import show_facts
-from napari_nucleus_kd._cli_train import metrics_table
-from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd._cli_show import metrics_table
+from napari_nucleus_kd.errors import NucleusKDError, SettingsError
+from napari_nucleus_kd.install import find_installed, remove_model
 from napari_nucleus_kd.package import FILES, survey_models
 
 if TYPE_CHECKING:
@@ -114,10 +116,29 @@ def show_model(model: Model, console: Console) -> None:
     show_facts([(name, _printable(value)) for name, value in _facts(model)], console)
     try:
         metrics = metrics_table(_METRICS.validate_python(model.spec.metrics))
-    except (ValidationError, LookupError):  # a foreign package may measure otherwise
+    except (ValueError, OverflowError, LookupError):  # a foreign package may measure otherwise
         metrics = None
     if metrics is not None and model.spec.metrics:
         console.print("", metrics)
     else:
         console.print(escape(_printable(f"metrics: {model.spec.metrics or 'none'}")), soft_wrap=True)
     console.print("", Markdown(_printable(model.card) or "No card."))
+
+
+def remove_installed(name: str, console: Console, *, yes: bool) -> None:
+    """Remove an installed model, after asking unless the answer is known.
+
+    Raises
+    ------
+    SettingsError : nobody is there to answer. ModelError, WriteError : see install.remove_model.
+    """
+    folder = find_installed(name)
+    question = f"Remove {escape(name)} ({escape(str(folder))})?"
+    try:
+        sure = yes or Confirm.ask(question, console=console, default=False)
+    except EOFError as error:
+        raise SettingsError("nobody answers here; add --yes to remove it without asking") from error
+    if sure:
+        console.print(escape(f"removed: {remove_model(name)}"), soft_wrap=True, highlight=False)
+    else:
+        console.print("Nothing was removed.")

@@ -181,6 +181,7 @@ Report = Annotated[
         file_okay=False,
     ),
 ]
+ReplaceReport = Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there.")]
 ModelName = Annotated[str | None, typer.Option(help="Of the model.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="How long to train.")]
 TrainDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -204,8 +205,26 @@ TrainData = Annotated[
     ),
 ]
 StudentName = Annotated[
-    str | None, typer.Option("--student", help="compact (as shipped), nano (preview), vit, large (teacher).")
+    str | None,
+    typer.Option(
+        "--student", help="Network to train anew: compact (as shipped), nano (preview), vit, large (teacher)."
+    ),
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to go on from, by name or folder; default, without RECIPE and --student: nucleus-student."
+    ),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained", help="Start the encoder of --student from its ImageNet weights."
+    ),
+]
+LearningRate = Annotated[float | None, typer.Option(help="At its highest.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Crops a step.")]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that cut crops.")]
 Check = Annotated[
     bool, typer.Option("--check", help="Run each on its test input; exit status 1 if one fails.")
 ]
@@ -223,6 +242,9 @@ Package = Annotated[
     Path, typer.Argument(metavar="FOLDER|FILE.zip", help="A model package, as train and export write it.")
 ]
 ReplaceModel = Annotated[bool, typer.Option("--overwrite", help="Replace an installed model of that name.")]
+InstalledModel = Annotated[str, typer.Argument(metavar="NAME", help="Name of an installed model.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ReplaceJoined = Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")]
 Members = Annotated[list[str], typer.Argument(metavar="NAME|FOLDER...", help="Models to join.")]
 ModelFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the new model.", file_okay=False)

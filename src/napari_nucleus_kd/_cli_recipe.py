@@ -37,7 +37,7 @@ def read_recipe(path: Path) -> Recipe:
     except OSError as error:
         raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsError(f"{path} is not a recipe of this version: {complaint(error)}") from error
+        raise SettingsError(f"{path} is not a recipe of this version: {complaint(error, Recipe)}") from error
 
 
 def channel_key(text: str) -> int | str:
@@ -72,4 +72,4 @@ def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:
     try:
         return DecodeSettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(complaint(error)) from error
+        raise SettingsError(complaint(error, DecodeSettings)) from error

@@ -3,124 +3,91 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
-from contextlib import contextmanager
-from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
-from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.console import Console
 
+from napari_nucleus_kd._cli_show import metrics_table, show
+from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.evaluate import SHOWN
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.train.card import HEADS
+from napari_nucleus_kd.train.card import origin
+from napari_nucleus_kd.train.loop import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings
+from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from napari_nucleus_kd import types
     from napari_nucleus_kd.package import Model
 
 T = TypeVar("T")
 
 
-def read_settings(recipe: Path | None, **given: object) -> TrainSettings:
+def read_settings(recipe: Path | None, batch: int | None = None, **given: object) -> TrainSettings:
     """Return the settings of a JSON file, with those given (not None) in place of the file's.
+
+    Parameters
+    ----------
+    batch : crops a step, which belongs to the setting `crops`.
 
     Raises
     ------
-    SettingsError : the file cannot be read, or a setting is unknown or out of range.
+    SettingsError : the file cannot be read, or settings are unknown or out of range.
+    ModelError : the model to start from cannot be read.
     """
     try:
         values = json.loads(recipe.read_bytes()) if recipe else {}
         if not isinstance(values, dict):
             raise SettingsError(f"{recipe} must hold one JSON object")
-        if recipe and values.get("dataset"):
-            values["dataset"] = str((recipe.parent / values["dataset"]).resolve())
+        for name in ("dataset", "unlabelled"):
+            if recipe and isinstance(values.get(name), str):
+                values[name] = str((recipe.parent / values[name]).resolve())
         values |= {name: value for name, value in given.items() if value is not None}
+        if not recipe and not {"start", "student"} & values.keys():
+            values["start"] = Recipe().model
         if isinstance(values.get("start"), str) and "student" not in values:
-            values["student"] = load_model(values["start"]).spec.options
+            values = taken_over(load_model(values["start"]).spec, values)
+        if batch is not None:
+            values["crops"] = values.get("crops", {}) | {"batch": batch}
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{recipe} is not JSON: {error}") from error
     except OSError as error:
         raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(f"{recipe or 'settings'}: {where}: {first['msg']}") from error
+        raise SettingsError(f"{recipe or 'settings'}: {complaint(error, TrainSettings)}") from error
 
 
-def train_model(settings: TrainSettings, output: Path, unlabelled: Path | None = None) -> None:
+def train_model(settings: TrainSettings, output: Path) -> None:
     """Train a model behind a progress bar and show how good it is; only the first of several processes does.
 
     Raises
     ------
     SettingsError : the settings name no data.
+    KeyboardInterrupt : after Ctrl-C, when what was reached is kept.
     """
     if settings.dataset is None:
         raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
     console = Console(quiet=settings.devices > 1 and rank_zero_only.rank > 0)
-    model = show(run_steps(settings, settings.dataset, output, unlabelled), console)
+    kept = output / CHECKPOINT
+    begins = f"Going on with the run in {output}" if kept.exists() else f"Starting from {origin(settings)}"
+    console.print(f"{begins}.", soft_wrap=True)
+    try:
+        model = show(run_steps(settings, settings.dataset, output), console)
+    except KeyboardInterrupt:
+        if kept.exists():
+            console.print(
+                f"What was reached is kept in {output}: the same command goes on from there; with --steps 1 "
+                "it makes a model of the best so far.",
+                soft_wrap=True,
+            )
+        raise
     if model is not None:
         show_trained(model, console)
-
-
-def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
-    """Run steps to their end behind a progress bar with time left; returns their result.
-
-    Raises
-    ------
-    KeyboardInterrupt : after Ctrl-C, once the step in hand is done and the steps are closed.
-    """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[values]}"),
-    )
-    with Progress(*columns, console=console) as bar, _ctrl_c_waits() as pressed:
-        task = bar.add_task("starting", total=None, values="")
-        while not pressed.is_set():
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            values = " ".join(f"{name} {value:.3f}" for name, value in step.values.items())
-            bar.update(
-                task, completed=step.done, total=step.total or None, description=step.message, values=values
-            )
-    steps.close()
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[Event]:
-    """Let the step in hand end after Ctrl-C; pressed again, it breaks off at once."""
-    pressed = Event()
-    if threading.current_thread() is not threading.main_thread():  # nobody can press there
-        yield pressed
-        return
-
-    def note(_number: int, _frame: object) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:
@@ -134,7 +101,7 @@ def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings
     try:
         changed = DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})
     except ValidationError as error:
-        raise SettingsError(f"--teacher: {error.errors()[0]['msg']}") from error
+        raise SettingsError(complaint(error, DistillSettings)) from error
     return settings.model_copy(update={"distill": changed})
 
 
@@ -145,20 +112,3 @@ def show_trained(model: Model, console: Console) -> None:
     else:
         console.print("Not judged: too few images to keep some back from training.")
     console.print(f"model: {model.folder}", soft_wrap=True)
-
-
-def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> Group:
-    """Return tables of evaluate.summary, one a source, that fit a terminal of 80 columns."""
-    return Group(*(_source_table(source, values) for source, values in metrics.items()))
-
-
-def _source_table(source: str, values: dict[str, list[float]]) -> Table:
-    heads = {**HEADS, "count_r2": "R2"}
-    shown = [name for name in (*SHOWN, "count_r2") if name in values]
-    count = int(values["images"][0])
-    table = Table(
-        "", *(heads[name] for name in shown), title=f"{source}: {count} images", box=None, padding=(0, 1)
-    )
-    for row, part in (("mean", 0), ("95% from", 1), ("to", 2)):
-        table.add_row(row, *(f"{values[name][part]:.3f}" for name in shown))
-    return table

@@ -34,7 +34,9 @@ class _Commands(TyperGroup):
             Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILED) from error
         except KeyboardInterrupt as error:
-            Console(stderr=True).print("Stopped. segment, train and distill go on when given again.")
+            Console(stderr=True).print(
+                "Stopped. segment, train, distill and finetune go on when given again."
+            )
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -138,13 +140,13 @@ def segment(
         raise typer.Exit(FAILED)
 
 
-_models = typer.Typer(help="List, show, install and export models.")
+_models = typer.Typer(help="List, show, install, remove, join and export models.")
 app.add_typer(_models, name="models")
 
 
 @_models.callback(invoke_without_command=True)
 def models(ctx: typer.Context, check: options.Check = False) -> None:
-    """List, show, install and export models; without a command: list."""
+    """List, show, install, remove, join and export models; without a command: list."""
     if ctx.invoked_subcommand is None:
         models_list(check)
     elif check:
@@ -180,18 +182,29 @@ def models_install(source: options.Package, overwrite: options.ReplaceModel = Fa
     )
 
 
+@_models.command("remove")
+def models_remove(name: options.InstalledModel, yes: options.Yes = False) -> None:
+    """Remove an installed model; those that came with the program stay."""
+    from napari_nucleus_kd._cli_models import remove_installed
+
+    remove_installed(name, Console(), yes=yes)
+
+
 @_models.command("join")
 def models_join(
     members: options.Members,
     output: options.ModelFolder,
     name: options.ModelName = None,
     flips: options.Flips = True,
+    overwrite: options.ReplaceJoined = False,
 ) -> None:
     """Make one model of several: the mean of what they say; slower and a little better, so a teacher."""
     from napari_nucleus_kd.join import join_models
     from napari_nucleus_kd.package import load_model
 
-    model = join_models([load_model(m) for m in members], name or output.resolve().name, output, flips=flips)
+    models = [load_model(member) for member in members]
+    name = name or output.resolve().name
+    model = join_models(models, name, output, flips=flips, overwrite=overwrite)
     Console().print(f"model: {model.folder}", soft_wrap=True)
 
 
@@ -204,7 +217,7 @@ def models_export(
     overwrite: options.ReplaceExport = False,
 ) -> None:
     """Write a model for another computer or program; what was written is run and compared first."""
-    from napari_nucleus_kd._cli_train import show
+    from napari_nucleus_kd._cli_show import show
     from napari_nucleus_kd.export import export_steps
     from napari_nucleus_kd.package import load_model
 
@@ -228,20 +241,39 @@ def train(
     output: options.RunFolder,
     recipe: options.TrainingRecipe = None,
     data: options.TrainData = None,
+    start: options.Start = None,
     student: options.StudentName = None,
+    pretrained: options.Pretrained = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
+    learning_rate: options.LearningRate = None,
+    batch: options.Batch = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images; the result is a model package in OUTPUT.
 
+    Without a recipe it goes on from the shipped model, for 2,000 steps; with --student it begins anew.
     A run that was stopped goes on from where it was when the same command is given again; with --steps at
     most those done, it ends there with the best model so far.
     """
     from napari_nucleus_kd._cli_train import read_settings, train_model
 
-    place = data and data.resolve()
-    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
+    settings = read_settings(
+        recipe,
+        dataset=data and data.resolve(),
+        start=start,
+        student=student,
+        pretrained=pretrained,
+        name=name,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
     train_model(settings, output)
 
 
@@ -258,17 +290,36 @@ def distill(
     recipe: options.TrainingRecipe = None,
     data: options.TrainData = None,
     unlabelled: options.Unlabelled = None,
+    start: options.Start = None,
     student: options.StudentName = None,
+    pretrained: options.Pretrained = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
+    learning_rate: options.LearningRate = None,
+    batch: options.Batch = None,
+    seed: options.Seed = None,
+    workers: options.Workers = None,
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
     from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
 
-    place = data and data.resolve()
-    settings = read_settings(recipe, dataset=place, student=student, name=name, steps=steps, device=device)
-    train_model(taught_by(settings, teacher), output, unlabelled)
+    settings = read_settings(
+        recipe,
+        dataset=data and data.resolve(),
+        unlabelled=unlabelled and unlabelled.resolve(),
+        start=start,
+        student=student,
+        pretrained=pretrained,
+        name=name,
+        steps=steps,
+        learning_rate=learning_rate,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        device=device,
+    )
+    train_model(taught_by(settings, teacher), output)
 
 
 @app.command()
@@ -304,26 +355,16 @@ def evaluate(
         bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
     ] = False,
     output: options.Report = None,
+    overwrite: options.ReplaceReport = False,
 ) -> None:
     """Segment annotated images and compare: PQ, AP, AJI and Dice with 95% intervals."""
+    from napari_nucleus_kd._cli_evaluate import evaluate_model
     from napari_nucleus_kd._cli_recipe import build_recipe
-    from napari_nucleus_kd._cli_train import metrics_table, show
-    from napari_nucleus_kd.evaluate import evaluate_steps, report_steps, summary
 
-    given = {"segmenter": segmenter, "model": model, "device": device}
-    recipe = build_recipe(None, given)
-    console = Console()
-    if data.is_dir():
-        if split != "val":
-            raise SettingsError(
-                f"{data} is a folder, and has no splits; leave --split out, or give a CSV index"
-            )
-        console.print("All images of the folder are judged: none of them may have been trained on.")
-    scores = show(evaluate_steps(data, split, recipe, true_diameter=true_diameter), console)
-    console.print(metrics_table(summary(scores)))
-    if output is not None:
-        show(report_steps(data, split, recipe, scores, output), console)
-        console.print(f"report: {output}", soft_wrap=True)
+    if data.is_dir() and split != "val":
+        raise SettingsError(f"{data} is a folder, and has no splits; leave --split out, or give a CSV index")
+    recipe = build_recipe(None, {"segmenter": segmenter, "model": model, "device": device})
+    evaluate_model(data, split, recipe, output, true_diameter=true_diameter, overwrite=overwrite)
 
 
 def main() -> None:

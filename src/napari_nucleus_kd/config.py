@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 from dataclasses import astuple
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -12,7 +13,9 @@ from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from pydantic_core import ErrorDetails
 
 
 class Settings(BaseModel):
@@ -79,11 +82,35 @@ def recipe_from(values: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(complaint(error)) from error
+        raise SettingsError(complaint(error, Recipe)) from error
 
 
-def complaint(error: ValidationError) -> str:
-    """Say in one line which settings broke which rules."""
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))} = {fault['input']!r}: {fault['msg']}" for fault in error.errors()
-    )
+def complaint(error: ValidationError, settings: type[BaseModel] | None = None) -> str:
+    """Say in one line which settings broke which rules.
+
+    Parameters
+    ----------
+    settings : what was to be read; if given, the nearest of its names is told for an unknown one.
+    """
+    return "; ".join(_fault(fault, settings) for fault in error.errors())
+
+
+def _fault(fault: ErrorDetails, settings: type[BaseModel] | None) -> str:
+    where, rule = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        near = get_close_matches(str(fault["loc"][-1]), _names_inside(settings, fault["loc"][:-1]), 1)
+        return f"{where}: there is no such setting" + (f"; did you mean {near[0]}?" if near else "")
+    if fault["type"] == "missing":
+        return f"{where}: is missing"
+    if not where:  # a rule on several settings, which it names
+        return rule
+    return f"{where} = {fault['input']!r}: {rule}"
+
+
+def _names_inside(settings: type[BaseModel] | None, path: Sequence[int | str]) -> tuple[str, ...]:
+    """Return the names of the settings that lie at a path inside others; none if they have no names."""
+    for part in path:
+        field = settings.model_fields.get(str(part)) if settings else None
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        settings = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    return tuple(settings.model_fields) if settings else ()

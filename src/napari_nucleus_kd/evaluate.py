@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +15,16 @@ from napari_nucleus_kd.channels import given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows, true_labels
-from napari_nucleus_kd.io import read
-from napari_nucleus_kd.io.atomic import make_folder, write_csv, write_text
+from napari_nucleus_kd.io import image_suffix, read
+from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-    from pathlib import Path
+    from collections.abc import Generator, Mapping, Sequence
 
     import numpy.typing as npt
+    from PIL import Image as pil
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.index import Row
@@ -33,9 +34,14 @@ if TYPE_CHECKING:
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
 _MEANS = (*SHOWN, "ap", "f1", "pixel_accuracy")
 _ENOUGH_TO_COUNT = 5
+FEWEST_IMAGES = 3  # for an interval over images
 _SHOWN_CASES = 3  # worst and best images of each source
+_REPORT = ("images.csv", "summary.json", "pictures")
+_EARLIER = "*_pq[01].[0-9][0-9]_*.png"  # names of pictures of a report
 # True outlines, predicted ones, and where both agree; safe for the colour-blind.
 _TRUE, _PREDICTED, _BOTH = (86, 180, 233), (230, 159, 0), (255, 255, 255)
+_LEGEND = (("annotated", _TRUE), ("found", _PREDICTED), ("both", _BOTH))
+_LEGEND_PX = 16  # height of a line of the legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,13 @@ def evaluate_steps(
     """
     rows = read_rows(index, split)
     check_rows([], judged=rows)
+    return (yield from score_steps(rows, recipe, true_diameter=true_diameter))
+
+
+def score_steps(
+    rows: Sequence[Row], recipe: Recipe, *, true_diameter: bool = False
+) -> Generator[Progress, None, list[Score]]:
+    """Segment the images of rows, which were checked, and compare them with their labels; see above."""
     found = []
     for i, row in enumerate(rows, 1):
         labels = true_labels(row)
@@ -111,25 +124,70 @@ def summary(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     return out
 
 
+def tellable(values: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[float | None]], list[str]]:
+    """Return the numbers of a source with None for what its few images cannot tell, and why, in sentences.
+
+    Parameters
+    ----------
+    values : of one source, from summary.
+    """
+    count, notes = int(values["images"][0]), []
+    told: dict[str, list[float | None]] = {name: list(numbers) for name, numbers in values.items()}
+    if count < FEWEST_IMAGES:
+        some = "1 image says" if count == 1 else f"{count} images say"
+        notes.append(f"No 95% intervals: {some} nothing of the spread; give at least {FEWEST_IMAGES}.")
+        told |= {name: [numbers[0], None, None] for name, numbers in told.items() if name != "images"}
+    if count < _ENOUGH_TO_COUNT or "count_r2" not in values:
+        notes.append(
+            f"No R2 of the counts: it takes at least {_ENOUGH_TO_COUNT} images that differ in their number "
+            "of nuclei."
+        )
+        told["count_r2"] = [None, None, None]
+    return told, notes
+
+
+def check_report(output: Path, *, overwrite: bool) -> None:
+    """Raise WriteError if a folder holds a report already, unless that may be replaced."""
+    there = next((output / name for name in _REPORT if (output / name).exists()), None)
+    if there is not None and not overwrite:
+        raise WriteError(f"{there} exists; add --overwrite or choose another --output")
+
+
 def report_steps(
-    index: Path, split: str, recipe: Recipe, scores: Sequence[Score], output: Path
+    index: Path, split: str, recipe: Recipe, scores: Sequence[Score], output: Path, *, overwrite: bool = False
 ) -> Generator[Progress, None, None]:
     """Write what evaluate_steps found: images.csv, summary.json, and pictures of the worst and best images.
 
-    A picture shows the image as the network saw it, and beside it the true outlines (blue), the predicted
-    ones (orange) and where both agree (white).
+    A picture shows the image as the network saw it, and beside it the annotated outlines (blue), those found
+    (orange) and where both agree (white). In summary.json, null stands for what so few images cannot tell.
+
+    Parameters
+    ----------
+    overwrite : replace a report that is there, with its pictures.
 
     Raises
     ------
-    WriteError : the disk refuses.
+    WriteError : a report is there and overwrite is False, or the disk refuses.
     """
-    make_folder(output / "pictures")
+    check_report(output, overwrite=overwrite)
+    pictures = output / "pictures"
+    make_folder(pictures)
+    earlier = set(pictures.glob(_EARLIER))
     write_csv(output / "images.csv", _table(scores))
-    write_text(output / "summary.json", json.dumps(summary(scores), indent=2) + "\n")
+    write_text(output / "summary.json", _told(summary(scores)))
     rows, cases = read_rows(index, split), _cases(scores)
     for done, (name, i) in enumerate(cases.items(), 1):
-        yield from _draw(rows[i], recipe, scores[i], output / "pictures" / name)
+        yield from _draw(rows[i], recipe, scores[i], pictures / name)
         yield Progress(done, len(cases), name)
+    for path in earlier - {pictures / name for name in cases}:
+        path.unlink(missing_ok=True)
+
+
+def _told(found: dict[str, dict[str, list[float]]]) -> str:
+    """Return a summary as JSON, null for what so few images cannot tell, and the reason in "notes"."""
+    told = {source: tellable(values) for source, values in found.items()}
+    texts = {source: numbers | {"notes": notes} for source, (numbers, notes) in told.items()}
+    return json.dumps(texts, indent=2, allow_nan=False) + "\n"
 
 
 def _table(scores: Sequence[Score]) -> list[list[str]]:
@@ -151,21 +209,18 @@ def _cases(scores: Sequence[Score]) -> dict[str, int]:
         best = group[len(worst) :][::-1][:_SHOWN_CASES]
         for kind, cases in (("worst", worst), ("best", best)):
             for place, i in enumerate(cases, 1):
-                name = f"{source}_{kind}{place}_pq{scores[i].values['pq']:.2f}_{scores[i].name}"
+                image = scores[i].name.removesuffix(image_suffix(Path(scores[i].name)))
+                name = f"{source}_{kind}{place}_pq{scores[i].values['pq']:.2f}_{image}"
                 out[re.sub(r"[^\w.-]", "_", name) + ".png"] = i
     return out
 
 
 def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progress, None, None]:
-    from skimage.io import imsave
-
     image, labels = read(row.image), true_labels(row)
     told = recipe.model_copy(update=row.seen | {"diameter_px": score.diameter_px})
     result = yield from segment_steps(image, told)
-    try:
-        imsave(path, _compared(image, labels, result), check_contrast=False)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
+    with beside(path) as partial:
+        _with_legend(_compared(image, labels, result)).save(partial, format="PNG")
 
 
 def _compared(image: Image, labels: LabelArray, result: Result) -> npt.NDArray[np.uint8]:
@@ -177,6 +232,28 @@ def _compared(image: Image, labels: LabelArray, result: Result) -> npt.NDArray[n
     true, predicted = (find_boundaries(each, mode="inner") for each in (labels, result.nuclei.labels))
     marked[true], marked[predicted], marked[true & predicted] = _TRUE, _PREDICTED, _BOTH
     return np.hstack([seen, marked])
+
+
+def _with_legend(picture: npt.NDArray[np.uint8]) -> pil.Image:
+    """Return a picture, (Y, X, 3), with the meaning of the colours below it."""
+    from PIL import Image as pil
+    from PIL import ImageDraw, ImageFont
+
+    font = ImageFont.load_default()
+    steps = [round(font.getlength(text)) + 2 * _LEGEND_PX for text, _ in _LEGEND]
+    legend = pil.new("RGB", (sum(steps), _LEGEND_PX))
+    draw, left, edge = ImageDraw.Draw(legend), 0, _LEGEND_PX // 4
+    for (text, colour), step in zip(_LEGEND, steps, strict=True):
+        draw.rectangle((left + edge, edge, left + 3 * edge, 3 * edge), fill=colour)
+        draw.text((left + _LEGEND_PX, _LEGEND_PX / 2), text, fill=_BOTH, font=font, anchor="lm")
+        left += step
+    height, width = picture.shape[:2]
+    larger = max(1, width // 1000)  # in a large picture a line of 16 pixels is hardly seen
+    legend = legend.resize((larger * legend.width, larger * legend.height), pil.Resampling.NEAREST)
+    canvas = pil.new("RGB", (max(width, legend.width), height + legend.height))
+    canvas.paste(pil.fromarray(picture), (0, 0))
+    canvas.paste(legend, (0, height))
+    return canvas
 
 
 def as_seen(image: Image, recipe: Recipe) -> npt.NDArray[np.uint8]:

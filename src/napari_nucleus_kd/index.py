@@ -7,11 +7,19 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cc3d
 import fastremap
 import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
+from napari_nucleus_kd.faults import (
+    named,
+    pieces,
+    refuse_channels,
+    refuse_jpeg,
+    refuse_pieces,
+    refuse_values,
+    shown,
+)
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.types import Modality
 
@@ -21,17 +29,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_nucleus_kd.types import Array, LabelArray
+    from napari_nucleus_kd.types import Array, Image, LabelArray
 
 _log = logging.getLogger(__name__)
+_FEW_NUCLEI = 3  # an image of as few values may be a picture
 _LARGE = 1 << 20  # larger numbers would cost memory, and exactness in float32
-_MASK_PIECES = 3  # so many separate pieces under the only number are hardly one nucleus
-_CRUMB = 0.1  # pieces below this share of the largest one of their number are slips of the pen
-_IN_PARTS = 0.1  # share of the numbers that may stand for several pieces that are no crumbs
-_JPEG = (".jpg", ".jpeg", ".jpe")
-_OWN_NUMBERS = (
-    "give each nucleus its own number (for instance with skimage.measure.label, then part those that touch)"
-)
 COLUMNS = ("image", "labels", "modality", "source", "split")
 MORE_COLUMNS = ("valid", "taught")  # these may be missing
 SEEN_COLUMNS = ("scaling_low", "scaling_high", "diameter_px")  # these, too; as in a Recipe
@@ -116,11 +118,10 @@ def _row(index: Path, values: dict[str, str]) -> Row:
     known = [modality.value for modality in Modality]
     if values["modality"] not in known:
         raise ReadError(f"{index}: modality {values['modality']!r} is not one of {', '.join(sorted(known))}")
-    root = index.parent
-    valid, taught = (root / values[name] if values.get(name) else None for name in MORE_COLUMNS)
+    valid, taught = (_file(index, values[name]) if values.get(name) else None for name in MORE_COLUMNS)
     return Row(
-        root / values["image"],
-        root / values["labels"] if values["labels"] else None,
+        _file(index, values["image"]),
+        _file(index, values["labels"]) if values["labels"] else None,
         Modality(values["modality"]),
         values["source"],
         valid,
@@ -148,6 +149,12 @@ def _seen(
             "each channel, low below high, and one diameter above 1 px; or leave them empty"
         )
     return low or None, high or None, diameter[0] if diameter else None
+
+
+def _file(index: Path, text: str) -> Path:
+    """Return the place of a file that an index names, without detours; a link keeps its name."""
+    place = index.parent / text
+    return place.parent.resolve() / place.name
 
 
 def _rows(index: Path) -> list[dict[str, str]]:
@@ -184,7 +191,9 @@ def true_labels(row: Row) -> LabelArray:
 def _complete_labels(row: Row) -> Path:
     if row.labels is None or row.valid is not None:
         what = "no labels" if row.labels is None else "labels of a part only"
-        raise ReadError(f"{row.image}: has {what}, so nothing can be judged by it; split it as train or tune")
+        raise ReadError(
+            f"{shown(row.image)}: has {what}, so nothing can be judged by it; split it as train or tune"
+        )
     return row.labels
 
 
@@ -195,7 +204,7 @@ def read_valid(path: Path) -> npt.NDArray[np.bool_]:
     ------
     ReadError : it cannot be read. LabelsError : it has several channels, or is a JPEG.
     """
-    _refuse_jpeg(path)
+    refuse_jpeg(path)
     valid: npt.NDArray[np.bool_] = np.asarray(_plane(path) != 0)
     return valid
 
@@ -206,67 +215,25 @@ def read_labels(path: Path) -> LabelArray:
     Raises
     ------
     ReadError : it cannot be read.
-    LabelsError : it is not one plane of whole numbers from 0 on, a JPEG, or a mask or map of classes: one
-        number for three separate pieces, or more than a tenth of the numbers for several that are no crumbs.
+    LabelsError : it is not one plane of whole numbers from 0 on, a JPEG, a mask or map of classes (one number
+        for three separate pieces, or more than a tenth of the numbers for several that are no crumbs), or its
+        numbers change from pixel to pixel, as in a picture.
     """
-    _refuse_jpeg(path)
+    refuse_jpeg(path)
     plane = _plane(path)
-    whole = plane.dtype.kind in "uib" or (plane.dtype.kind == "f" and bool((plane == np.rint(plane)).all()))
-    if not whole or (plane.size and plane.min() < 0):
-        raise LabelsError(
-            f"{path}: labels must be whole numbers from 0 on; these are {_range(plane)}. Export the numbers "
-            "of the nuclei as they are: no probabilities, not scaled"
-        )
-    if plane.size and float(plane.max()) >= 2**63:
-        raise LabelsError(f"{path}: labels must be below 2**63; these are {_range(plane)}. Number them anew")
+    refuse_values(path, plane)
     whole_numbers = plane.astype(np.int64)
     if plane.size and whole_numbers.max() >= _LARGE:
         whole_numbers, _ = fastremap.renumber(whole_numbers)
     found: LabelArray = whole_numbers.astype(np.int32)
-    _check_pieces(path, found)
+    refuse_pieces(path, found)
     return found
 
 
-def _refuse_jpeg(path: Path) -> None:
-    if path.suffix.lower() in _JPEG:
-        raise LabelsError(f"{path}: JPEG does not keep the numbers of labels; export them as PNG or TIFF")
-
-
-def _check_pieces(path: Path, labels: LabelArray) -> None:
-    """Raise LabelsError if numbers do not stand for nuclei; see read_labels."""
-    owner, area = _pieces(labels)
-    numbers, of, count = np.unique(owner, return_inverse=True, return_counts=True)
-    if len(numbers) == 1 and count[0] >= _MASK_PIECES:
-        raise LabelsError(
-            f"{path}: one number for {count[0]} separate pieces is a mask, not labels; {_OWN_NUMBERS}"
-        )
-    largest = np.zeros(len(numbers))
-    np.maximum.at(largest, of, area)
-    parts = np.bincount(of[area >= _CRUMB * largest[of]], minlength=len(numbers))
-    several = int((parts > 1).sum())
-    if several > _IN_PARTS * len(numbers) and parts.sum() - len(numbers) > 1:
-        raise LabelsError(
-            f"{path}: {several} of {len(numbers)} numbers stand for several separate pieces each, as in a "
-            f"map of classes or in tiles joined without numbering anew; {_OWN_NUMBERS}"
-        )
-
-
-def _pieces(labels: LabelArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Return number and area of every piece that is apart from the others of its number, also by a corner."""
-    pieces = cc3d.connected_components(labels, connectivity=8).ravel()
-    area = np.bincount(pieces)
-    owner = np.zeros(len(area), np.int32)
-    owner[pieces] = labels.ravel()
-    return owner[1:], area[1:]
-
-
 def _plane(path: Path) -> npt.NDArray[Any]:
-    pixels = np.asarray(read(path).pixels)
-    if len(pixels) != 1:
-        raise LabelsError(
-            f"{path}: has {len(pixels)} channels; labels are one plane of whole numbers, 0 for the "
-            "background and another number for each nucleus. Export the numbers, not their colours"
-        )
+    with named(path):
+        pixels = np.asarray(read(path).pixels)
+    refuse_channels(path, pixels)
     plane: npt.NDArray[Any] = pixels[0]
     return plane
 
@@ -286,12 +253,16 @@ def read_annotation(
     labels = None if path is None else read_labels(path)
     if labels is not None and labels.shape != shape_yx:
         raise ReadError(
-            f"{row.image}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of this very "
-            "image, neither scaled nor cropped"
+            f"{shown(row.image)}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of "
+            "this very image, neither scaled nor cropped"
         )
-    valid = None if row.valid is None else read_valid(row.valid)
-    if valid is not None and valid.shape != shape_yx:
-        raise ReadError(f"{row.valid}: is {valid.shape} pixels, its image is {shape_yx}; make it as large")
+    if row.valid is None:
+        return labels, None
+    valid = read_valid(row.valid)
+    if valid.shape != shape_yx:
+        raise ReadError(
+            f"{shown(row.valid)}: is {valid.shape} pixels, its image is {shape_yx}; make it as large"
+        )
     return labels, valid
 
 
@@ -317,12 +288,11 @@ def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
         except NucleusKDError as error:
             faults.append(str(error))
     if learnt and not faults and all(counts[row] == (0, 0) for row in learnt):
-        faults.append(
-            f"{learnt[0].labels} and all other labels to learn from are empty; annotate some nuclei"
-        )
+        empty = learnt[0].labels or learnt[0].image
+        faults.append(f"{shown(empty)} and all other labels to learn from are empty; annotate some nuclei")
     if faults:
         raise ReadError(_some(faults, "\n"))
-    spare = {row: pieces - numbers for row, (numbers, pieces) in counts.items() if pieces > numbers}
+    spare = {row: parts - numbers for row, (numbers, parts) in counts.items() if parts > numbers}
     if not spare:
         return []
     names = _some([row.name for row in spare], ", ")
@@ -338,17 +308,50 @@ def _look_at(row: Row, *, to_judge: bool) -> tuple[int, int]:
     """Return how many nuclei an image has and in how many pieces; (-1, -1) if nobody annotated it."""
     if to_judge:
         _complete_labels(row)
-    image = read(row.image)
-    labels, _ = read_annotation(row, image.shape_yx)
+    with named(row.image):
+        image = read(row.image)
+    try:
+        labels, _ = read_annotation(row, image.shape_yx)
+    except LabelsError as error:
+        path = row.labels or row.taught
+        if path is None or _are_labels(path) or not _are_labels(row.image):
+            raise
+        raise LabelsError(
+            f"{shown(row.image)} holds labels and {shown(path)} does not: they look exchanged. Exchange the "
+            "two folders, or the columns image and labels of the CSV index"
+        ) from error
     if labels is None:
         return -1, -1
-    if labels.any() and not any(_differs(level) for level in reversed(image.levels)):
+    if labels.any():
+        with named(row.image):
+            _check_picture(row.image, image, labels)
+    owner, _ = pieces(labels)
+    return len(np.unique(owner)), len(owner)
+
+
+def _are_labels(path: Path) -> bool:
+    """Tell whether a file that should be a picture holds labels of at least a few nuclei."""
+    try:
+        return len(np.unique(read_labels(path))) > _FEW_NUCLEI
+    except NucleusKDError:
+        return False
+
+
+def _check_picture(path: Path, image: Image, labels: LabelArray) -> None:
+    """Raise ReadError if an image file cannot be the picture of its labels, which hold nuclei."""
+    if not any(_differs(level) for level in reversed(image.levels)):
         raise ReadError(
-            f"{row.image}: every pixel is the same, or none is finite, but its labels hold nuclei; export "
+            f"{path}: every pixel is the same, or none is finite, but its labels hold nuclei; export "
             "the image again, or leave it out"
         )
-    owner, _ = _pieces(labels)
-    return len(np.unique(owner)), len(owner)
+    line = int(labels.any(axis=1).argmax())  # first: mostly it differs there, and the others need not be read
+    if len(image.pixels) == 1 and all(
+        np.array_equal(np.asarray(image.pixels[0, part]), labels[part]) for part in (line, slice(None))
+    ):
+        raise ReadError(
+            f"{path}: holds the very numbers of its labels, so it is the label image, not the picture; "
+            "give the picture"
+        )
 
 
 def _differs(pixels: Array) -> bool:
@@ -363,9 +366,3 @@ def _some(texts: Sequence[str], between: str) -> str:
     """Return the first five texts and how many more there are."""
     more = [f"... and {len(texts) - 5} more"] if len(texts) > 5 else []
     return between.join([*texts[:5], *more])
-
-
-def _range(plane: npt.NDArray[Any]) -> str:
-    if not np.isfinite(plane).all():
-        return f"{plane.dtype}, not all of them finite"
-    return f"{plane.dtype} from {plane.min():g} to {plane.max():g}"

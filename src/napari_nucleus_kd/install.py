@@ -1,4 +1,4 @@
-"""Model packages in one zip file, and how a foreign one gets into the user's models folder."""
+"""Model packages in one zip file, and how a foreign one gets into the user's models folder, and out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_nucleus_kd.errors import ModelError, WriteError
+from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
-from napari_nucleus_kd.package import FILES, model_folders, model_roots, open_model
+from napari_nucleus_kd.package import (
+    FILES,
+    did_you_mean,
+    is_package,
+    model_folders,
+    model_inside,
+    model_roots,
+    open_model,
+)
 
 if TYPE_CHECKING:
     import os
@@ -23,6 +31,7 @@ _MAX_ENTRIES = 1000
 _CHUNK_BYTES = 1024 * 1024
 # Weights hardly get smaller in a zip; a large file that unpacks to far more is there to fill the disk.
 _RATIO_FREE_BYTES, _MAX_RATIO = 64 * 1024**2, 100
+_BIOIMAGEIO = ("rdf.yaml", "bioimageio.yaml")  # by these names one knows a package of BioImage.IO
 _DAMAGES = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -49,6 +58,7 @@ def install_model(source: str | os.PathLike[str], *, overwrite: bool = False) ->
         own.mkdir(parents=True, exist_ok=True)
         scratch.mkdir()
         if source.is_dir():
+            _check_folder(source)
             _copy_files(source, scratch)
         else:
             unpack(source, scratch)
@@ -107,6 +117,8 @@ def _find_files(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipIn
             if parts[-1] in files:
                 raise ModelError(f"{path} holds {entry.filename} twice; pack it again")
             files[parts[-1]] = entry
+    if not found and any(entry.filename.split("/")[-1] in _BIOIMAGEIO for entry in entries):
+        raise ModelError(_foreign(path))
     if len(found) != 1:
         raise ModelError(
             f"{path} holds {len(found) or 'no'} model packages; it must hold {', '.join(FILES)} of one "
@@ -137,6 +149,24 @@ def _write_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path, pat
             if left < 0:
                 raise ModelError(f"{path}: {entry.filename} is larger than the zip file says; get it again")
             file.write(chunk)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ModelError if a folder is none of our packages, but something that is taken for one."""
+    if is_package(folder):
+        return
+    if inside := model_inside(folder):
+        raise ModelError(f"{folder} is no model, but there is one in it; did you mean {inside}?")
+    if any((folder / name).is_file() for name in _BIOIMAGEIO):
+        raise ModelError(_foreign(folder))
+
+
+def _foreign(path: Path) -> str:
+    return (
+        f"{path} is a package for BioImage.IO software, which this program writes but cannot run. Open it in "
+        "such software (bioimage.io); of a model made here, install what 'nucleus-kd models export --format "
+        "zip' writes"
+    )
 
 
 def _copy_files(folder: Path, to: Path) -> None:
@@ -177,4 +207,67 @@ def _folder_for(spec: ModelSpec, *, overwrite: bool) -> Path:
             f"a model {spec.name} is installed in {folder}; --overwrite replaces it, "
             "or give the new one another name in its model.json"
         )
+    return folder
+
+
+def find_installed(name: str) -> Path:
+    """Return the folder of a model that was installed and can be removed.
+
+    Parameters
+    ----------
+    name : that the model gives itself, or of its folder among the installed ones; never a path.
+
+    Raises
+    ------
+    ModelError : none is installed under this name. SettingsError : it came with the program.
+    """
+    shipped, own = model_roots()
+    installed = model_folders(own)
+    matches = [folder for folder, shown in installed.items() if shown == name]
+    matches += [folder for folder in installed if folder.name == name]
+    if matches:
+        return matches[0]
+    if any(name in (folder.name, shown) for folder, shown in model_folders(shipped).items()):
+        raise SettingsError(f"{name} came with the program and cannot be removed; only installed models can")
+    there = ", ".join(sorted(installed.values())) or "none"
+    if name and Path(name).exists():
+        raise ModelError(f"{name} is not among the installed models ({there}); remove the folder by hand")
+    raise ModelError(
+        f"no model {name!r} is installed; installed are: {there}" + did_you_mean(name, installed.values())
+    )
+
+
+def remove_model(name: str) -> Path:
+    """Remove an installed model; where its folder is a link, only the link.
+
+    Returns
+    -------
+    Where it was.
+
+    Raises
+    ------
+    ModelError, SettingsError : see find_installed.
+    WriteError : the folder holds something that is no part of a model, or the disk refuses.
+    """
+    folder = find_installed(name)
+    if not folder.is_symlink():
+        foreign = [f.name for f in folder.iterdir() if f.name not in FILES and not f.name.startswith(".")]
+        if foreign:
+            raise WriteError(
+                f"{folder} holds {min(foreign)}, which is no part of a model; nothing was removed. Take "
+                "out what you want to keep"
+            )
+    doomed = folder.with_name(
+        f".remove-{uuid.uuid4().hex[:8]}"
+    )  # the dot hides it; under its name it is gone
+    try:
+        folder.rename(doomed)
+        if doomed.is_symlink():
+            doomed.unlink()
+        else:
+            shutil.rmtree(doomed)
+    except OSError as error:
+        raise WriteError(
+            f"{folder} cannot be removed: {error.strerror or error}; check permissions in {folder.parent}"
+        ) from error
     return folder

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.package import NAME_PATTERN, ModelSpec, load_model, save_model
+from napari_nucleus_kd.package import NAME_PATTERN, ModelSpec, check_place, load_model, save_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,25 +18,34 @@ if TYPE_CHECKING:
 _SHARED = ("maps", "diameter_px", "percentiles", "multiple_px")  # what all members must agree on
 
 
-def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool = True) -> Model:
+def join_models(
+    models: Sequence[Model], name: str, folder: Path, *, flips: bool = True, overwrite: bool = False
+) -> Model:
     """Write a model whose maps are the mean of what others say of a picture.
 
     Parameters
     ----------
     models : students; the first one's range of sizes and decode settings are taken.
     name : of the new model.
-    folder : its place; must not exist.
+    folder : its place.
     flips : take the mean over the three mirror pictures, too: four times the work.
+    overwrite : replace a model that is there.
 
     Raises
     ------
-    SettingsError : no name for a model. ModelError : they do not fit each other.
-    WriteError : the folder exists, or the disk refuses.
+    SettingsError : no name for a model, or one model is named twice. ModelError : they do not fit each other.
+    WriteError : the folder exists and overwrite is False, or it is no model, or the disk refuses.
     """
     from napari_nucleus_kd.networks.ensemble import EnsembleConfig, build_ensemble
 
+    check_place(folder, overwrite=overwrite)
     first = models[0].spec
-    for model in models:
+    for i, model in enumerate(models):
+        twin = next((other for other in models[:i] if other.hash == model.hash), None)
+        if twin is not None:
+            raise SettingsError(
+                f"{twin.folder} and {model.folder} have the same weights: a model counts once; leave one out"
+            )
         if model.spec.architecture != "student":
             raise ModelError(f"{model.spec.name} is itself an ensemble; name its members instead")
         differing = [field for field in _SHARED if getattr(model.spec, field) != getattr(first, field)]
@@ -62,7 +71,9 @@ def join_models(models: Sequence[Model], name: str, folder: Path, *, flips: bool
         }
     )
     picture, _ = models[0].test_pair()
-    save_model(folder, network.eval(), spec, _card(spec, models, flips), picture[0], half=True)
+    save_model(
+        folder, network.eval(), spec, _card(spec, models, flips), picture[0], half=True, overwrite=overwrite
+    )
     return load_model(folder)
 
 

@@ -68,18 +68,16 @@ def overlap(true: Labels, pred: Labels) -> Overlap:
     check_labels(pred)
     if true.shape != pred.shape:
         raise LabelsError(f"label images differ in shape: {true.shape} and {pred.shape}")
-    (t_ids, t), (p_ids, p) = (fastremap.unique(labels, return_inverse=True) for labels in (true, pred))
-    t, p = t.astype(np.int64).ravel(), p.astype(np.int64).ravel()
-    both = np.flatnonzero((true != 0) & (pred != 0))
-    counts = sparse.coo_array(
-        (np.ones(len(both), np.int64), (t[both], p[both])), shape=(len(t_ids), len(p_ids))
-    ).tocsr()
-    t_keep, p_keep = np.flatnonzero(t_ids), np.flatnonzero(p_ids)
-    return Overlap(
-        np.bincount(t, minlength=len(t_ids))[t_keep],
-        np.bincount(p, minlength=len(p_ids))[p_keep],
-        counts[t_keep][:, p_keep].tocoo(),
+    (t_ids, t, t_area), (p_ids, p, p_area) = (
+        fastremap.unique(labels, return_inverse=True, return_counts=True) for labels in (true, pred)
     )
+    both = np.nonzero((true != 0) & (pred != 0))
+    places = t[both].astype(np.int64), p[both].astype(np.int64)
+    ones = np.ones(len(both[0]), np.int64)
+    counts = sparse.coo_array((ones, places), shape=(len(t_ids), len(p_ids))).tocsr()
+    t_keep, p_keep = np.flatnonzero(t_ids), np.flatnonzero(p_ids)
+    areas = t_area[t_keep].astype(np.int64), p_area[p_keep].astype(np.int64)
+    return Overlap(*areas, counts[t_keep][:, p_keep].tocoo())
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,8 @@ from napari_nucleus_kd.io.atomic import put_in_place
 from napari_nucleus_kd.io.checked import MAX_TENSOR_BYTES, MAX_TEXT_BYTES, read_tensors, read_text, sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
     from napari_nucleus_kd.types import FloatArray
@@ -227,10 +230,7 @@ def save_model(
     ModelError if the network does not fit the spec.
     """
     folder = Path(folder)
-    if folder.exists() and not overwrite:
-        raise WriteError(f"{folder} exists; choose another name or overwrite it")
-    if folder.exists() and not is_package(folder):
-        raise WriteError(f"{folder} exists and is no model; choose another name")
+    check_place(folder, overwrite=overwrite)
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -243,6 +243,14 @@ def save_model(
     return folder
 
 
+def check_place(folder: Path, *, overwrite: bool) -> None:
+    """Raise WriteError if there is a folder of that name, unless it is a model that may be replaced."""
+    if folder.exists() and not is_package(folder):
+        raise WriteError(f"{folder} exists and is no model; choose another name")
+    if folder.exists() and not overwrite:
+        raise WriteError(f"{folder} exists; choose another name, or --overwrite replaces it")
+
+
 def load_model(name_or_path: str | os.PathLike[str]) -> Model:
     """Find a model: shipped with the package, then in the user's data folder, then as a path.
 
@@ -250,7 +258,7 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
 
     Raises
     ------
-    ModelError if there is none, or it is damaged; lists the models that are there.
+    ModelError if there is none, or it is damaged; lists the models that are there and the one that was meant.
     """
     name = os.fspath(name_or_path)
     names = _folders()
@@ -262,10 +270,28 @@ def load_model(name_or_path: str | os.PathLike[str]) -> Model:
             return open_model(folder)
     if (Path(name) / _SPEC_FILE).is_file():
         return open_model(Path(name))
+    if Path(name).is_file():
+        raise ModelError(f"{name} is a file; a model is a folder. nucleus-kd models install takes a zip file")
+    if inside := model_inside(Path(name)):
+        raise ModelError(f"{name} is no model, but there is one in it; did you mean {inside}?")
     there = ", ".join(sorted(names.values())) or "none"
+    beside = (str(folder) for folder in model_folders(Path(name).parent))
     raise ModelError(
         f"no model {name!r}: neither a shipped or installed name ({there}) nor a folder with {_SPEC_FILE}"
+        + did_you_mean(name, [*names.values(), *beside])
     )
+
+
+def model_inside(folder: Path) -> Path | None:
+    """Return the first model in a folder that is none itself, as that of a run; None if there is none."""
+    return next(iter(model_folders(folder)), None)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a question for the end of a message, naming what is spelt most like a name; "" if nothing is."""
+    spelt = {each.casefold(): each for each in names}
+    near = get_close_matches(name.casefold(), spelt, n=1)
+    return f"; did you mean {spelt[near[0]]}?" if near else ""
 
 
 def list_models() -> tuple[Model, ...]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_nucleus_kd.metrics import overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 _FEW = 10  # nuclei below which nothing can be called unusual
 _ODD = 3.0  # robust standard deviations at which a nucleus is odd
@@ -52,13 +52,17 @@ def agreement(labels: npt.NDArray[np.integer[Any]], other: npt.NDArray[np.intege
     return best
 
 
-def doubts(table: Mapping[str, npt.NDArray[Any]], agreed: Numbers | None = None) -> list[Doubt]:
+def doubts(
+    table: Mapping[str, npt.NDArray[Any]], agreed: Numbers | None = None, cut: Collection[int] = ()
+) -> list[Doubt]:
     """Return the nuclei in the order in which to review them.
 
     Parameters
     ----------
     table : of measure.features; its scores are taken if they are there.
     agreed : (n,) from `agreement`, one for each row of the table.
+    cut : numbers of nuclei that the border of the image cuts, see edit.at_border; of these, size and shape
+        say nothing.
 
     Returns
     -------
@@ -70,9 +74,11 @@ def doubts(table: Mapping[str, npt.NDArray[Any]], agreed: Numbers | None = None)
         return []
     area = _column(table, "area")
     major, minor = _column(table, "major_axis"), _column(table, "minor_axis")
-    filled = area / np.maximum(np.pi / 4 * major * minor, 1e-9)  # of the ellipse: less if it is dented
-    ratio = major / np.maximum(minor, 1e-9)
+    major, minor = (np.maximum(axis, 1e-3 * np.sqrt(area)) for axis in (major, minor))  # a line has no width
+    filled = area / (np.pi / 4 * major * minor)  # of the ellipse: less if it is dented
+    ratio = major / minor
     larger = np.log(area / np.median(area))
+    whole = ~np.isin(table["label"], np.fromiter(cut, np.int64, len(cut)))
     parts: list[tuple[Numbers, list[str]]] = []
     if "score" in table:
         score = np.nan_to_num(np.asarray(table["score"], float), nan=1.0)
@@ -80,9 +86,10 @@ def doubts(table: Mapping[str, npt.NDArray[Any]], agreed: Numbers | None = None)
     if agreed is not None:
         parts.append((1 - agreed, ["seen differently in the mirror picture"] * count))
     sizes = [f"{'large' if x > 0 else 'small'}, {np.exp(x):.2g} times the median area" for x in larger]
-    parts.append((_odd(larger), sizes))
-    parts.append((_odd(np.log(ratio)) * (ratio > np.median(ratio)), [f"long, {r:.1f} to 1" for r in ratio]))
-    parts.append((_odd(filled) * (filled < np.median(filled)), ["dented, perhaps several nuclei"] * count))
+    long, dented = whole & (ratio > np.median(ratio)), whole & (filled < np.median(filled))
+    parts.append((_odd(larger) * whole, sizes))
+    parts.append((_odd(np.log(ratio)) * long, [f"long, {r:.1f} to 1" for r in ratio]))
+    parts.append((_odd(filled) * dented, ["dented, perhaps several nuclei"] * count))
     chances = np.stack([chance for chance, _ in parts])
     doubt, strongest = 1 - np.prod(1 - chances, axis=0), chances.argmax(0)
     order = np.argsort(-doubt, kind="stable")

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_nucleus_kd.errors import LabelsError, ProjectError
-from napari_nucleus_kd.project import Project, project_folder
+from napari_nucleus_kd.project import Project, has_image, project_folder
 from napari_nucleus_kd.types import Modality, finish
 
 
@@ -103,6 +103,26 @@ def test_several_images_have_labels_of_their_own(project, image, arrays, tmp_pat
         check(again, *arrays)
 
 
+def test_of_two_that_are_added_at_once_each_has_its_place_and_one_image_only_one(project, tmp_path):
+    ones = np.ones((40, 50), np.uint8)
+    adding = []
+    for name in ("b", "c", "b"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", np.full((40, 50), ord(name), np.uint8))
+        adding.append(
+            project.add_steps(
+                project.refer_to(tmp_path / f"{name}.tif"), ones * len(adding), modality=Modality.HE
+            )
+        )
+        next(adding[-1])
+    assert [finish(steps).record.id for steps in adding[:2]] == ["image-0002", "image-0003"]
+    with pytest.raises(ProjectError, match="is in the project already"):
+        finish(adding[2])
+    assert sorted(path.name for path in project.folder.glob("image-*")) == [
+        f"image-000{i}" for i in (1, 2, 3)
+    ]
+    assert [finish(image.load_steps())[0].max() for image in project.images[1:]] == [0, 1]
+
+
 def test_adding_that_is_stopped_leaves_nothing(project, tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", np.zeros((40, 50), np.uint8))
     steps = project.add_steps(
@@ -119,3 +139,5 @@ def test_an_image_is_found_by_its_path(project, image, tmp_path, monkeypatch):
     monkeypatch.chdir(image.parent)
     assert project.image_of(f"../{image.parent.name}/{image.name}") is found
     assert project.image_of(image, z=3) is None and project.image_of(tmp_path / "other.tif") is None
+    assert has_image(project.folder, image) and not has_image(project.folder, image, z=3)
+    assert not has_image(project.folder, tmp_path / "other.tif")

@@ -1,6 +1,8 @@
 """What is saved is there again, and only what changed is written."""
 
+import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -260,5 +262,7 @@ def test_what_is_touched_is_unsaved_until_it_is_saved(project, arrays, paint):
     assert not image.unsaved
     paint(project, arrays, Region(0, 0, 9, 9), 5)
     assert image.unsaved
+    os.utime(image.folder / "base-000001.ome.zarr", (0, 0))
+    assert image.saved_at.timestamp() == 0
     image.save(*arrays)
-    assert not image.unsaved
+    assert not image.unsaved and 0 <= time.time() - image.saved_at.timestamp() < 60

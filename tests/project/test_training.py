@@ -13,7 +13,16 @@ from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_v
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
-from napari_nucleus_kd.project import Project, Role, place_of, read_training, tiles_of, training_steps
+from napari_nucleus_kd.project import (
+    Project,
+    Role,
+    count_verified,
+    place_of,
+    read_training,
+    tiles_of,
+    training_steps,
+)
+from napari_nucleus_kd.train import data as train_data
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish
@@ -190,6 +199,25 @@ def test_a_part_is_seen_as_the_whole_image_is(tmp_path, labels, modality, colour
             assert job.recipe.diameter_px == (31.5 if by_hand else pytest.approx(median_diameter(labels)))
 
 
+@pytest.mark.parametrize(("diameter_px", "shown_px"), [(15.0, 30.0), (31.0, 31.0), (60.0, 40.0)])
+def test_nuclei_are_learnt_at_the_size_at_which_the_model_sees_them(
+    tmp_path, labels, monkeypatch, diameter_px, shown_px
+):
+    """The model enlarges those below 24 px to 30 px, as the shipped one does."""
+    recipe = Recipe(modality=Modality.FLUORESCENCE, diameter_px=diameter_px)
+    data_set = export(tmp_path, labels, np.ones(SHAPE, bool), recipe=recipe)
+    scales, true = [], train_data.warp
+    monkeypatch.setattr(
+        train_data,
+        "warp",
+        lambda image, marks, size, scale, rng: scales.append(scale) or true(image, marks, size, scale, rng),
+    )
+    crops = CropSettings(crop_px=64, batch=2, size_range=(24, 40), scale_jitter=0, wide_share=0)
+    samples = load_index(data_set.index, "train")
+    Batches(samples, crops, 0, 30.0)[0]
+    assert scales == pytest.approx([shown_px / diameter_px] * 2)
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [("scaling_low", "dark"), ("scaling_low", "1 2"), ("scaling_high", "nan"), ("diameter_px", "1")],
@@ -205,6 +233,25 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path, labels, column, value)
         writer.writerows(rows)
     with pytest.raises(ReadError, match=column):
         read_splits(data.index)
+
+
+@pytest.mark.parametrize("offset", [0, 2**31 - 5000])
+def test_nuclei_that_are_verified_completely_are_counted(labels, offset):
+    verified = np.zeros(SHAPE, bool)
+    verified[100:300, 40:500] = True
+    whole = {n for n in np.unique(labels[verified]).tolist() if n and verified[labels == n].all()}
+    numbers = np.where(labels > 0, labels + offset, 0).astype(np.int32)
+    assert count_verified(numbers, verified) == len(whole) > 10
+    assert count_verified(numbers, np.zeros(SHAPE, bool)) == count_verified(numbers[:0], verified[:0]) == 0
+
+
+def test_numbers_may_be_of_any_size(tmp_path, labels):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    verified = np.ones(SHAPE, bool)
+    small = export(tmp_path / "a", labels, verified)
+    large = export(tmp_path / "b", np.where(labels > 9, labels + (2**31 - 5000), labels), verified)
+    assert (large.taught, large.judged, large.notes) == (small.taught, small.judged, small.notes)
 
 
 def test_what_was_written_is_told_again(tmp_path, labels):

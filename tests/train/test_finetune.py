@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -55,13 +56,13 @@ def roots(tmp_path, monkeypatch):
 @pytest.fixture
 def judged(monkeypatch):
     """Hashes of the models that were judged, and the devices that it was done on, in order."""
-    true, seen = finetune.evaluate_steps, []
+    true, seen = finetune.score_steps, []
 
-    def noted(index, split, recipe):
+    def noted(rows, recipe):
         seen.append((load_model(recipe.model).hash, recipe.device))
-        return true(index, split, recipe)
+        return true(rows, recipe)
 
-    monkeypatch.setattr(finetune, "evaluate_steps", noted)
+    monkeypatch.setattr(finetune, "score_steps", noted)
     return seen
 
 
@@ -103,6 +104,7 @@ def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
         settings = QUICK.model_copy(update={"seed": seed, "steps": 1})
         runs.append(finish(finetune_steps(str(parent), index, tmp_path / f"run{seed}", settings))[0])
     first, second = (accept(tuned) for tuned in runs)
+    assert accept(runs[0]).folder == first.folder, "it is a version already"
     assert (first.folder, second.folder) == (roots[1] / "mine-1", roots[1] / "mine-2")
     assert load_model("mine-1").hash == runs[0].model.hash != load_model("mine-2").hash
     assert first.card.startswith("# mine-1 ") and "## Compared with mine" in first.card
@@ -130,7 +132,8 @@ def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, 
 
 def test_without_held_out_images_there_is_no_number(parent, index, tmp_path, roots, finish):
     index.write_text("".join(f"{line}\n" for line in index.read_text().splitlines() if ",val" not in line))
-    tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
+    with ThreadPoolExecutor(1) as window:  # which trains in another thread
+        tuned, _ = window.submit(finish, finetune_steps(str(parent), index, tmp_path / "run", QUICK)).result()
     assert (tuned.before, tuned.after, tuned.gain, tuned.mean_pq) == ((), (), None, None)
     assert "val PQ" not in (tmp_path / "run/log.csv").read_text()
     assert "Not judged: too little was verified" in accept(tuned).card
@@ -206,6 +209,9 @@ def test_only_runs_are_removed(tmp_path):
         reject(tmp_path / "photos")
     assert (tmp_path / "photos/data").exists()
     reject(tmp_path / "nothing")
+    (tmp_path / "run/.data.0123abcd.partial").mkdir(parents=True)  # it was killed while data were written
+    reject(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_no_student_is_refused(spots, index, tmp_path, roots):

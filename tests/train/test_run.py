@@ -20,7 +20,7 @@ from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
+from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
 
 TINY = TrainSettings(
     name="tiny",
@@ -119,9 +119,10 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
     )
     trained, seen = finish(train_steps(settings, index, tmp_path / "run"))
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
-    names = [name for name in log[0] if name.startswith("tune ")]
-    weights = settings.loss.model_dump()
-    objective = [sum(float(row[n]) * weights[n.removeprefix("tune ")] for n in names) for row in log]
+    weights = {f"tune {name}": weight for name, weight in settings.loss.model_dump().items() if weight}
+    assert {name for name in log[0] if name.startswith("tune ")} == {*weights, "tune objective"}
+    objective = [sum(float(row[name]) * weight for name, weight in weights.items()) for row in log]
+    assert objective == pytest.approx([float(row["tune objective"]) for row in log], rel=1e-4)
     worse = [i > 0 and value > min(objective[:i]) for i, value in enumerate(objective)]
     assert worse[-2:] == [True, True] and (True, True) not in pairwise(worse[:-1])
     assert seen[-1].done == trained.steps == 3 * len(log) < 90
@@ -132,6 +133,28 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
     with torch.no_grad():
         parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid)
     assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
+
+
+def test_a_run_shorter_than_the_warm_up_learns(index, tmp_path, finish):
+    settings = TINY.model_copy(update={"steps": 10, "check_every": 1, "warmup_steps": 200})
+    finish(train_steps(settings, index, tmp_path / "run"))
+    log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    assert max(float(row["learning_rate"]) for row in log) > 0.8 * settings.learning_rate
+
+
+def test_a_refused_run_writes_nothing(index, tmp_path, finish):
+    folder = index.parent
+    index.unlink()
+    imsave(folder / "3_labels.png", np.zeros((9, 9), np.uint8), check_contrast=False)
+    with pytest.raises(ReadError, match=r"3\.png: is \(96, 112\) pixels, its labels are \(9, 9\)"):
+        finish(run_steps(TINY, folder, tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == [folder, tmp_path / "run"] and not list((tmp_path / "run").iterdir())
+
+
+def test_a_teacher_that_is_not_there_is_told_before_the_data_are_read(index, tmp_path, finish):
+    settings = TINY.model_copy(update={"distill": DistillSettings(teachers=("nucleus-studnt",))})
+    with pytest.raises(ModelError, match="nucleus-studnt"):
+        next(run_steps(settings, tmp_path / "no such data", tmp_path / "run"))
 
 
 def test_accumulated_batches_count_as_one_step(index, tmp_path, finish):

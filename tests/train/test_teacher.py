@@ -199,7 +199,7 @@ def test_images_without_labels_join_the_index(data, tmp_path, finish):
     rows = read_index(combined, "train")
     assert [row.labels is None for row in rows] == [False, False, True, True]
     assert all(row.image.is_file() for row in rows) and rows[2].source == "unlabelled"
-    with pytest.raises(ReadError, match="does not list"):
+    with pytest.raises(ReadError, match="not among the annotated ones"):
         finish(unlabelled_steps(index, index.parent, tmp_path / "run.csv"))
     with pytest.raises(ReadError, match="overwritten"):
         finish(unlabelled_steps(index, folder, index))
@@ -252,20 +252,21 @@ def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, f
     labels = tmp_path / "by_others"
     labels.mkdir()
     imsave(labels / "2_masks.png", draw(96, 96, seed=2)[1].astype(np.uint16), check_contrast=False)
-    settings = SETTINGS.model_copy(update={"distill": distill(f"labels:{labels}")})
+    alone = SETTINGS.model_copy(update={"distill": distill(f"labels:{labels}")})
+    settings = alone.model_copy(update={"unlabelled": folder})
     with pytest.raises(ReadError, match=r"3\.png: has no labels, and no teacher says what is in it"):
-        finish(run_steps(settings, index, tmp_path / "run", folder))
+        finish(run_steps(settings, index, tmp_path / "run"))
     (folder / "3.png").unlink()
-    _, seen = finish(run_steps(settings, index, tmp_path / "run", folder))
+    _, seen = finish(run_steps(settings, index, tmp_path / "run"))
     assert any(p.values.get("soft foreground", 0) > 0 for p in seen)
     taught = [sample for sample in load_index(tmp_path / "run/combined.csv", "train") if sample.taught]
     assert [sample.name for sample in taught] == ["2.png"]
     assert taught[0].labels.any() and not taught[0].valid.any()
     with pytest.raises(SettingsError, match="name the images that these labels belong to"):
-        finish(run_steps(settings, index, tmp_path / "forgotten"))
+        finish(run_steps(alone, index, tmp_path / "forgotten"))
     (labels / "2_masks.png").rename(labels / "other.png")
     with pytest.raises(ReadError, match="no label image in it has the name of an image"):
-        finish(run_steps(settings, index, tmp_path / "other", folder))
+        finish(run_steps(settings, index, tmp_path / "other"))
     with pytest.raises(ValueError, match="one labels:FOLDER"):
         distill("labels:a", "labels:b")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -98,6 +99,11 @@ class ProjectImage:
         """Whether anything was touched since it was saved."""
         with self._marking:
             return bool(self._touched)
+
+    @property
+    def saved_at(self) -> datetime:
+        """When it was saved last, in local time."""
+        return datetime.fromtimestamp(self._store.saved_s).astimezone()
 
     def touch(self, region: Region | None = None) -> None:
         """Note that labels or verified pixels changed in a region; None: anywhere.

@@ -54,6 +54,20 @@ def is_project(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def has_image(
+    folder: Path, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
+) -> bool:
+    """Tell whether the project in a folder has an image, without opening it; see Project.image_of.
+
+    Raises
+    ------
+    ProjectError : there is no project, or it is damaged.
+    """
+    wanted, place = (z, t, series), Path(path).expanduser().resolve()
+    references = (record.reference for record in read_file(folder).images)
+    return any(_plane(r) == wanted and r.find(folder)[0].resolve() == place for r in references)
+
+
 class Project:
     """An open project; close it, or use it with `with`, so that others may write it.
 
@@ -155,8 +169,8 @@ class Project:
         z, t, series : the plane, as it was given to refer_to.
         """
         place = Path(path).expanduser().resolve()
-        found = (image for image in self.images if image.find()[0].resolve() == place)
-        return next((image for image in found if _plane(image.record.reference) == (z, t, series)), None)
+        planes = (i for i in self.images if _plane(i.record.reference) == (z, t, series))
+        return next((image for image in planes if image.find()[0].resolve() == place), None)
 
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
@@ -198,15 +212,14 @@ class Project:
         ReadError, WriteError
         """
         self.require_writable()
+        self._require_new(reference)
         path, _ = reference.find(self.folder)
-        z, t, series = _plane(reference)
-        if self.image_of(path, z=z, t=t, series=series) is not None:
-            raise ProjectError(f"{path.name} is in the project already; correct it there")
-        image = read(path, z=z, t=t, series=series)
+        image = read(path, z=reference.z, t=reference.t, series=reference.series)
         shape = image.shape_yx
         check_shapes(shape, labels, labels if verified is None else verified)
+        folder = self._new_folder()
         record = ImageRecord(
-            id=f"image-{self._free_number():04d}",
+            id=folder.name,
             reference=reference,
             shape_yx=shape,
             pixel_size_um=image.pixel_size_um,
@@ -222,10 +235,10 @@ class Project:
             known.update(digests(region, numbers, checked))
             return numbers, checked
 
-        folder = self.folder / record.id
         try:
             make_folder(folder / "journal")
             yield from write_base_steps(base_path(folder, 1), shape, record.pixel_size_um, content)
+            self._require_new(reference)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -266,11 +279,23 @@ class Project:
             write_file(self.folder, file)
             self._file = file
 
-    def _free_number(self) -> int:
-        """Return a number that no image has, listed or not: a folder that is there is never reused."""
-        names = [*(image.record.id for image in self.images), *(p.name for p in self.folder.glob("image-*"))]
-        digits = [name.removeprefix("image-") for name in names]
-        return max((int(text) for text in digits if text.isdigit()), default=0) + 1
+    def _require_new(self, reference: ImageReference) -> None:
+        """Raise ProjectError if an image has been added."""
+        path, _ = reference.find(self.folder)
+        z, t, series = _plane(reference)
+        if self.image_of(path, z=z, t=t, series=series) is not None:
+            raise ProjectError(f"{path.name} is in the project already; correct it there")
+
+    def _new_folder(self) -> Path:
+        """Make a folder for an image; one that is there, listed or not, is never used again."""
+        with self.busy:  # two images that are added at once get two
+            listed = (image.record.id for image in self.images)
+            names = [*listed, *(path.name for path in self.folder.glob("image-*"))]
+            digits = [name.removeprefix("image-") for name in names]
+            number = max((int(text) for text in digits if text.isdigit()), default=0) + 1
+            folder = self.folder / f"image-{number:04d}"
+            make_folder(folder)
+        return folder
 
 
 def _plane(reference: ImageReference) -> tuple[int | None, int, int]:

@@ -67,6 +67,15 @@ class Store:
         """Number of the last entry."""
         return self._start.first_entry + len(self._entries) - 1
 
+    @property
+    def saved_s(self) -> float:
+        """When it was saved last, in seconds since 1970; 0 if that cannot be told."""
+        last = self._entries.get(self.last)
+        try:
+            return (last.path if last else base_path(self._folder, self._start.base)).stat().st_mtime
+        except OSError:
+            return 0.0
+
     def read(self, region: Region, newest: Mapping[Block, int]) -> Pair:
         """Read labels and verified pixels of a region: the base, and over it the newest entries.
 

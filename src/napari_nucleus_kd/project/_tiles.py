@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 TILE_PX = 256  # edge of a tile, about: an image is cut into equal ones, here and where tiles are suggested
 MARGIN_PX, MAX_MARGIN_PX = 32, 128  # of context around a tile that is learnt from
 _EACH, _TUNE_EACH, _TUNE = 5, 10, 3  # one tile in five judges, one in ten watches training
+_MANY = 1 << 22  # highest number up to which there may be a table of all numbers
+_STRIPE_PX = 256  # height of what is counted at once
 BoolArray = npt.NDArray[np.bool_]
+Areas = npt.NDArray[np.int64]
 
 
 class Role(StrEnum):
@@ -59,6 +62,42 @@ class Crop:
     valid: BoolArray | None
     numbers: frozenset[int]
     loose: int
+
+
+def count_verified(labels: LabelArray, verified: BoolArray) -> int:
+    """Return how many nuclei are verified completely.
+
+    Parameters
+    ----------
+    labels : (Y, X) int32. Not changed.
+    verified : (Y, X) bool. Not changed.
+    """
+    return int(_whole(*_areas(_dense(labels), verified)).sum())
+
+
+def _dense(labels: LabelArray) -> LabelArray:
+    """Return labels whose numbers a table can hold: as they are, or renumbered."""
+    if labels.max(initial=0) <= _MANY:
+        return labels
+    return fastremap.renumber(labels)[0].astype(np.int32, copy=False)  # type: ignore[no-any-return]
+
+
+def _areas(labels: LabelArray, verified: BoolArray) -> tuple[Areas, Areas]:
+    """Return the pixels of each number from 0 on, and how many of them are verified."""
+    count = int(labels.max(initial=0)) + 1
+    area, seen = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for y in range(0, len(labels), _STRIPE_PX):  # in pieces, so that a window can go on meanwhile
+        part = labels[y : y + _STRIPE_PX]
+        area += np.bincount(part.ravel(), minlength=count)
+        seen += np.bincount(part[verified[y : y + _STRIPE_PX]], minlength=count)
+    return area, seen
+
+
+def _whole(area: Areas, seen: Areas) -> BoolArray:
+    """Return which numbers are nuclei that are verified completely."""
+    whole: BoolArray = (seen == area) & (area > 0)
+    whole[:1] = False
+    return whole
 
 
 def tiles_of(shape_yx: tuple[int, int], offset: int) -> Iterator[Tile]:
@@ -113,13 +152,12 @@ class Verified:
     """
 
     def __init__(self, labels: LabelArray, verified: BoolArray, tiles: list[Tile]):
-        self._labels: LabelArray = fastremap.renumber(labels)[0].astype(np.int32, copy=False)
-        self._verified = verified
-        self._boxes = ndimage.find_objects(self._labels)
-        count = len(self._boxes) + 1
-        area = np.bincount(self._labels.ravel(), minlength=count)
-        self._teaches = np.bincount(self._labels[verified], minlength=count) == area
-        known = area[1:][self._teaches[1:]]
+        labels = _dense(labels)
+        self._labels, self._verified = labels, verified
+        self._boxes = ndimage.find_objects(labels)
+        area, seen = _areas(labels, verified)
+        self._teaches = seen == area
+        known = area[_whole(area, seen)]
         self.diameter_px = float(np.median(2 * np.sqrt(known / np.pi))) if known.size else None
         for tile in tiles:
             if tile.role is Role.VAL:

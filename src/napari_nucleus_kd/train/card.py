@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_nucleus_kd.evaluate import SHOWN
+from napari_nucleus_kd.evaluate import SHOWN, tellable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes
             f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
             f"{trained.best_step}, the best on the tuning images.",
             f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
-            f"from {_origin(settings)}; seed {settings.seed}.",
+            f"from {origin(settings)}; seed {settings.seed}.",
             *_teachers(settings),
             "",
             "## Reproduce",
@@ -70,7 +70,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes
             "with recipe.json:",
             "",
             "```json",
-            recipe.model_dump_json(indent=2, exclude={"dataset"}),  # a place on one computer
+            recipe.model_dump_json(indent=2, exclude={"dataset", "unlabelled"}),  # places on one computer
             "```",
             "",
         ]
@@ -81,9 +81,8 @@ def _command(settings: TrainSettings) -> str:
     if settings.distill is None:
         return "nucleus-kd train recipe.json --data index.csv --output runs/again"
     teachers = " ".join(f"--teacher {name}" for name in settings.distill.teachers)
-    return (
-        f"nucleus-kd distill recipe.json {teachers} --data index.csv [--unlabelled DIR] --output runs/again"
-    )
+    unlabelled = "" if settings.unlabelled is None else " --unlabelled DIR"
+    return f"nucleus-kd distill recipe.json {teachers} --data index.csv{unlabelled} --output runs/again"
 
 
 def _teachers(settings: TrainSettings) -> list[str]:
@@ -111,7 +110,8 @@ def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
     ]
 
 
-def _origin(settings: TrainSettings) -> str:
+def origin(settings: TrainSettings) -> str:
+    """Say what the weights are before the first step."""
     if settings.start is not None:
         return f"the model {settings.start}"
     if not settings.pretrained:
@@ -133,6 +133,12 @@ def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
         "|---" * (len(SHOWN) + 2) + "|",
     ]
     for source, values in metrics.items():
-        cells = [f"{m:.3f} ({low:.3f} to {high:.3f})" for m, low, high in (values[name] for name in SHOWN)]
+        told, _ = tellable(values)
+        cells = [_cell(*told[name]) for name in SHOWN]
         lines.append(f"| {source} | {values['images'][0]:.0f} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _cell(mean: float | None, low: float | None, high: float | None) -> str:
+    """Return a mean with its interval, which few images do not have."""
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} ({low:.3f} to {high:.3f})"

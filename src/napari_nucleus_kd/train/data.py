@@ -42,6 +42,7 @@ class Sample:
     taught : whether the labels are a teacher's; a person then said nothing.
     diameter_px : median diameter of its nuclei, or what its row says of the image that it is a part of.
     source : data set it comes from; batches are balanced over these.
+    part : whether its row says that: then it is shown as a model sees that image.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Sample:
     diameter_px: float
     valid: npt.NDArray[np.bool_] | None = None
     taught: bool = False
+    part: bool = False
 
     def pixels(self) -> FloatArray:
         """Return the network's input, (3, Y, X) float32."""
@@ -95,7 +97,15 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     if not source.rgb:
         image = image[:1]
     return Sample(
-        row.name, image.astype(np.float16), labels, row.modality, row.source, diameter, valid, taught
+        row.name,
+        image.astype(np.float16),
+        labels,
+        row.modality,
+        row.source,
+        diameter,
+        valid,
+        taught,
+        part=row.diameter_px is not None,
     )
 
 
@@ -133,10 +143,21 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Item `step` is a whole batch."""
+    """Item `step` is a whole batch.
 
-    def __init__(self, samples: Sequence[Sample], settings: CropSettings, seed: int):
-        self.settings, self.seed = settings, seed
+    Parameters
+    ----------
+    enlarge_to_px : diameter to which the model enlarges smaller nuclei, where it segments.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        settings: CropSettings,
+        seed: int,
+        enlarge_to_px: float | None = None,
+    ):
+        self.settings, self.seed, self.enlarge_to_px = settings, seed, enlarge_to_px
         self.by_source: dict[str, list[Sample]] = {}
         for sample in samples:
             self.by_source.setdefault(sample.source, []).append(sample)
@@ -161,7 +182,7 @@ class Batches(Dataset[Batch]):
         if rng.random() < crops.wide_share:  # sizes that only the diameter estimate ever meets
             target = np.exp(rng.uniform(np.log(low / 2), np.log(high * 2)))
         else:
-            target = np.clip(sample.diameter_px, low, high) * np.exp(rng.normal(0, crops.scale_jitter))
+            target = self._seen_px(sample) * np.exp(rng.normal(0, crops.scale_jitter))
         scale = float(np.clip(target / sample.diameter_px, 0.2, 4))
         known = [] if sample.valid is None else [sample.valid[None]]
         layers = np.concatenate([sample.image, *known]) if known else sample.image
@@ -176,3 +197,10 @@ class Batches(Dataset[Batch]):
             valid[None, inner, inner].astype(np.float32),
             np.full((1, crops.crop_px, crops.crop_px), sample.taught, np.float32),
         )
+
+    def _seen_px(self, sample: Sample) -> float:
+        """Return the diameter at which the nuclei of a sample are shown, on average."""
+        low, high = self.settings.size_range
+        if sample.part and sample.diameter_px < low and self.enlarge_to_px is not None:
+            return self.enlarge_to_px
+        return min(max(sample.diameter_px, low), high)

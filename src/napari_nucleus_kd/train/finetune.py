@@ -15,12 +15,12 @@ import numpy as np
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
-from napari_nucleus_kd.evaluate import evaluate_steps
-from napari_nucleus_kd.index import read_index, read_splits, true_labels
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
+from napari_nucleus_kd.index import check_rows, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.project import SUMMARY, read_training, training_steps
 from napari_nucleus_kd.train.finetune_folder import (
@@ -101,7 +101,7 @@ class Tuned:
         None with fewer than three: so few can judge nothing.
         """
         pairs = list(zip(self.before, self.after, strict=True))
-        if len(pairs) < _FEWEST_TILES:
+        if len(pairs) < FEWEST_IMAGES:
             return None
         return bootstrap([new.values["pq"] - old.values["pq"] for old, new in pairs])
 
@@ -122,7 +122,6 @@ class SideBySide:
     after: LabelArray
 
 
-_FEWEST_TILES = 3
 _WARMUP_STEPS = 10
 
 
@@ -210,12 +209,18 @@ def compare_steps(tuned: Tuned, tile: int, device: str = "auto") -> Generator[Pr
 def accept(tuned: Tuned) -> Model:
     """Make a fine-tuned model the next version of its parent; the versions before stay, and so does the run.
 
-    Its name is chosen now: of two runs of one parent, each gets its own. Its card says how it compares.
+    Its name is chosen now: of two runs of one parent, each gets its own. Its card says how it compares. One
+    that was accepted already, by a program that was killed then, is not made a version twice.
 
     Raises
     ------
     ModelError, WriteError : see versions.add_version.
     """
+    known = (
+        m for m in list_models() if (m.hash, m.spec.parent) == (tuned.model.hash, tuned.model.spec.parent)
+    )
+    if (there := next(known, None)) is not None:
+        return there
     return add_version(tuned.model.folder, base_name(tuned.parent.spec), _comparison(tuned))
 
 
@@ -223,14 +228,13 @@ class _HeldOut:
     """Scores models on the tiles that are held out, each model once; nothing, if there are none."""
 
     def __init__(self, index: Path, device: str):
-        self._index, self._device = index, device
-        self._there = len(read_splits(index).get("val", ()))
+        self._rows, self._device = read_splits(index).get("val", []), device
         self._known: dict[str, list[Score]] = {}
 
     def judge_steps(self, model: Model) -> Generator[Progress, None, list[Score]]:
         """Return the scores of a model, in the order of the index."""
-        if not self._there:
-            return []
+        if not self._known:
+            check_rows([], judged=self._rows)
         if model.hash not in self._known:
             recipe = Recipe(model=str(model.folder), device=self._device)
             done = 0
@@ -238,16 +242,16 @@ class _HeldOut:
             def tell(progress: Progress) -> Progress:
                 nonlocal done
                 done = progress.done if "pq" in progress.values else done
-                return Progress(done, self._there, f"judging {model.spec.name} by what is held out")
+                return Progress(done, len(self._rows), f"judging {model.spec.name} by what is held out")
 
-            steps = evaluate_steps(self._index, "val", recipe)
-            self._known[model.hash] = yield from retold(steps, tell)
+            self._known[model.hash] = yield from retold(score_steps(self._rows, recipe), tell)
         return self._known[model.hash]
 
 
 def _preview_steps(preview: Preview, now: Model, device: str) -> Generator[Progress, None, None]:
-    own = {"model": str(now.folder), "model_hash": None, "device": device, "region": preview.region}
-    result = yield from segment_steps(preview.image, preview.recipe.model_copy(update=own))
+    own = {"segmenter": "student", "model": str(now.folder), "model_hash": None, "device": device}
+    recipe = preview.recipe.model_copy(update=own | {"region": preview.region})
+    result = yield from segment_steps(preview.image, recipe)
     preview.show(result.nuclei.labels)
 
 
@@ -305,7 +309,10 @@ def _comparison(tuned: Tuned) -> str:
         return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
     old, new = tuned.mean_pq
     tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
-    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}. Their pixels are scaled, and the")
+    lines.append(
+        "diameter of their nuclei is taken, as when the images are segmented that they are parts of."
+    )
     if tuned.gain is None:
         return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain

@@ -100,7 +100,7 @@ def reject(output: Path) -> None:
     if not output.exists():
         return
     inside = sorted(output.iterdir())
-    if not any(path.name in (_BEGUN, _LOCK, "recipe.json") or _is_data(path) for path in inside):
+    if inside and not any(_is_mark(path) for path in inside):
         raise SettingsError(f"{output} holds no training run; nothing was removed")
     foreign = [path.name for path in inside if not _is_of_a_run(path)]
     if foreign:
@@ -151,6 +151,12 @@ def remove_left(output: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif _LEFT.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def _is_mark(path: Path) -> bool:
+    """Tell whether something in a folder shows that a run was there."""
+    left = _LEFT.fullmatch(path.name) is not None
+    return left or path.name in (_BEGUN, _LOCK, "recipe.json") or _is_data(path)
 
 
 def _is_data(path: Path) -> bool:

@@ -76,7 +76,7 @@ def train_steps(
 
     Yields
     ------
-    Progress after every step, with the value of each term of the objective.
+    Progress after every step, with the value of the objective and of each of its terms that has a weight.
 
     Returns
     -------
@@ -128,7 +128,8 @@ def _data(settings: TrainSettings, index: Path) -> tuple[Batches, Batches]:
     tune, train = load_index(index, "tune"), load_index(index, "train", estimate)
     if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
         raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
-    return Batches(tune, settings.crops, settings.seed + 1), Batches(train, settings.crops, settings.seed)
+    crops, seed, enlarge = settings.crops, settings.seed, settings.enlarge_to_px
+    return Batches(tune, crops, seed + 1, enlarge), Batches(train, crops, seed, enlarge)
 
 
 def _fabric(settings: TrainSettings) -> Fabric:
@@ -237,6 +238,7 @@ class _Run:
         total = float("nan") if norm is None else float(norm)  # of all devices together, so all stop
         astray = [n for n, v in {**means, "the gradient": total}.items() if not math.isfinite(v)]
         if astray:
+            astray = [name for name in astray if name != "objective"] or astray  # the terms say more
             raise SettingsError(
                 f"training went astray at step {self.step + 1}: {', '.join(astray)} is no number any more; "
                 "lower learning_rate, or set precision to 32-true, and start anew in another folder"
@@ -250,11 +252,11 @@ class _Run:
         return means
 
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the objective of one batch and the value of each of its terms."""
+        """Return the objective of one batch; it again by name, with each of its terms that has a weight."""
         weights, distill = self.settings.loss, self.settings.distill
         logits = self.network.logits(batch.x).float()
-        parts = losses.terms(logits, batch.maps, batch.valid, self.settings.label_smoothing)
-        loss = losses.total(parts, weights)
+        terms = losses.terms(logits, batch.maps, batch.valid, self.settings.label_smoothing)
+        loss, parts = losses.total(terms, weights), losses.counted(terms, weights)
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
                 lesson = self.teacher(batch)
@@ -262,17 +264,17 @@ class _Run:
                 lesson = lesson._replace(said=lesson.said * (1 - batch.valid))
             soft = losses.soft_terms(logits, lesson, batch.valid, distill.temperature)
             loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
-            parts |= {f"soft {name}": value for name, value in soft.items()}
+            parts |= {f"soft {name}": value for name, value in losses.counted(soft, weights).items()}
         if weights.consistency:
             other = self.network.logits(_other_view(batch.x)).float()
             parts["consistency"] = (torch.sigmoid(logits[:, 0]) - torch.sigmoid(other[:, 0])).square().mean()
             loss = loss + weights.consistency * parts["consistency"]
-        return loss, parts
+        return loss, {"objective": loss, **parts}
 
     def _rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth; or halved at each plateau."""
         s = self.settings
-        warm = min(1.0, (self.step + 1) / max(1, s.warmup_steps))
+        warm = min(1.0, (self.step + 1) / max(1, min(s.warmup_steps, s.steps // 5)))
         if s.schedule == "plateau":
             return s.learning_rate * warm * 0.5**self.halvings
         done = self.step / s.steps
@@ -301,16 +303,16 @@ class _Run:
         """Record the terms on the tuning batches, and keep the weights if they are the best."""
         self.average.eval()
         tuned: dict[str, float] = {}
-        objective = 0.0
         for batch in batches:
             x, maps, valid, _ = self.fabric.to_device(batch)
             with self.fabric.autocast():
                 logits = cast("Student", self.average.module).logits(x).float()
-            parts = losses.terms(logits, maps, valid)
-            objective += float(losses.total(parts, self.settings.loss)) / len(batches)
+            terms, weights = losses.terms(logits, maps, valid), self.settings.loss
+            parts = {"objective": losses.total(terms, weights), **losses.counted(terms, weights)}
             for name, part in parts.items():
                 tuned[name] = tuned.get(name, 0.0) + float(part) / len(batches)
-        self._weigh(self.fabric.broadcast(objective))  # of the first process: all must decide alike
+        # Of the first process: all must decide alike.
+        self._weigh(self.fabric.broadcast(tuned["objective"]))
         since = self.step - int(self.records[-1]["step"] if self.records else 0)
         self.records.append(
             {"step": self.step, "learning_rate": self._rate()}

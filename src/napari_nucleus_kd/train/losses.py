@@ -142,6 +142,11 @@ def _offset_error(said: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) 
     return down + right
 
 
+def counted(parts: dict[str, torch.Tensor], weights: LossWeights) -> dict[str, torch.Tensor]:
+    """Return the terms that have a weight."""
+    return {name: value for name, value in parts.items() if getattr(weights, name)}
+
+
 def total(parts: dict[str, torch.Tensor], weights: LossWeights) -> torch.Tensor:
     """Return the weighted sum of the terms."""
     return torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()

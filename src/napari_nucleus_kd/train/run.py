@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -44,7 +44,6 @@ def run_steps(
     settings: TrainSettings,
     index: Path,
     output: Path,
-    unlabelled: Path | None = None,
     watch: Watch | None = None,
     judge: Judge | None = None,
 ) -> Generator[Progress, None, Model | None]:
@@ -52,11 +51,11 @@ def run_steps(
 
     Parameters
     ----------
-    settings : what to train and how.
+    settings : what to train and how; `unlabelled` there is a folder of images that nobody annotated, of
+        which the teachers say what is in them.
     index : CSV of annotated images with the splits "train", "tune" (watched during training) and "val"
         (only used for the numbers in the card; without it there are none); or a folder of images and
         label images, see folders.index_steps, of which `output/index.csv` is made.
-    unlabelled : folder of images that nobody annotated; the teachers of the settings say what is in them.
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
     watch : steps that are taken at each check, of the model as it is then, which is gone afterwards; what
         they return is logged, and changes nothing.
@@ -72,29 +71,16 @@ def run_steps(
 
     Raises
     ------
-    ReadError : data that cannot be learnt from; nothing but the index is written then.
+    ReadError : data that cannot be learnt from; nothing is written then.
     SettingsError : see train_steps; also a folder of labels that nothing is to be learnt from.
     ModelError, WriteError
     """
     spec, place = _spec(settings), output / settings.name
     if place.exists() and not is_package(place):
         raise WriteError(f"{place} is there and no model; choose another name or output folder")
-    if index.is_dir():
-        new = _beside(output / "index.csv")
-        yield from index_steps(index, new, seed=settings.seed)
-        index = _settled(new, output / "index.csv")
-    taught = None if settings.distill is None else settings.distill.label_folder
-    if unlabelled is not None:
-        new = _beside(output / "combined.csv")
-        yield from unlabelled_steps(index, unlabelled, new, taught)
-        index = _settled(new, output / "combined.csv")
-    splits = read_splits(index)
-    val = splits.pop("val", [])
-    notes = check_rows([row for rows in splits.values() for row in rows], judged=val)
-    if taught is not None and not any(row.taught for rows in splits.values() for row in rows):
-        raise SettingsError(
-            f"labels:{taught} teaches nothing; name the images that these labels belong to with --unlabelled"
-        )
+    for teacher in () if settings.distill is None else settings.distill.models:
+        load_model(teacher)  # a wrong name shows now, not after the data were read
+    index, notes = yield from _data_steps(settings, index, output)
     make_folder(output)
 
     def shown(network: Student) -> Generator[Progress, None, Mapping[str, float]]:
@@ -108,28 +94,66 @@ def run_steps(
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
-    if val:
+    if "val" in read_splits(index):
         metrics = yield from _judge(spec, trained.network, output, judge or scored)
         spec = spec.model_copy(update={"metrics": metrics})
     _save(place, trained.network, spec, write_card(spec, settings, trained, notes))
     return load_model(str(place))
 
 
-def _beside(index: Path) -> Path:
+def _data_steps(
+    settings: TrainSettings, data: Path, output: Path
+) -> Generator[Progress, None, tuple[Path, list[str]]]:
+    """Index what is learnt from, and look at it; an index gets its name only if nothing is wrong.
+
+    Returns
+    -------
+    The index, and what a person should know of the data.
+    """
+    taught = None if settings.distill is None else settings.distill.label_folder
+    if taught is not None and not taught.is_dir():
+        raise SettingsError(f"labels:{taught}: there is no such folder; name one of label images")
+    index, made = data, []
+    try:
+        if data.is_dir():
+            made.append(output / "index.csv")
+            index = yield from index_steps(data, _for_this_process(made[-1]), seed=settings.seed)
+        if settings.unlabelled is not None:
+            made.append(output / "combined.csv")
+            index = yield from unlabelled_steps(
+                index, settings.unlabelled, _for_this_process(made[-1]), taught
+            )
+        splits = read_splits(index)
+        val = splits.pop("val", [])
+        notes = check_rows([row for rows in splits.values() for row in rows], judged=val)
+        if taught is not None and not any(row.taught for rows in splits.values() for row in rows):
+            raise SettingsError(
+                f"labels:{taught} teaches nothing; name the images that these labels belong to with "
+                "--unlabelled"
+            )
+        for place in made:
+            _settle(place)
+        return made[-1] if made else data, notes
+    finally:
+        for place in made:
+            with suppress(OSError):  # it was never made, or got its name
+                _for_this_process(place).unlink()
+
+
+def _for_this_process(index: Path) -> Path:
     """Return a name for an index in the making; each process has its own."""
     return index.with_name(f".{index.stem}-{os.getpid()}.csv")
 
 
-def _settled(new: Path, index: Path) -> Path:
+def _settle(index: Path) -> None:
     """Give an index its name, unless a run that is there learns from another one."""
+    new = _for_this_process(index)
     if index.exists() and (index.parent / CHECKPOINT).exists() and index.read_bytes() != new.read_bytes():
-        new.unlink()
         raise SettingsError(
             f"{index.parent} holds a run with other data or another seed: {index.name} would change; "
             "choose another output folder"
         )
     new.replace(index)
-    return index
 
 
 def _judge(

@@ -5,16 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from napari_nucleus_kd.config import DecodeSettings, Settings
-from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.index import read_splits
 from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import NAME_PATTERN, load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from napari_nucleus_kd.package import ModelSpec
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
@@ -113,8 +118,11 @@ class TrainSettings(Settings):
     dataset: Path | None = Field(
         None, description="Folder or CSV index of what it learns from; relative to the recipe's file"
     )
+    unlabelled: Path | None = Field(
+        None, description="Folder of images that nobody annotated, for the teachers; relative like dataset"
+    )
     student: StudentConfig = Field(
-        StudentConfig(), description=f"The network, or its name: {', '.join(STUDENTS)}"
+        STUDENTS["compact"], description=f"The network, or its name: {', '.join(STUDENTS)}"
     )
     pretrained: bool = Field(False, description="Start the encoder from weights trained on other pictures")
     encoder_weights: Path | None = Field(
@@ -137,7 +145,9 @@ class TrainSettings(Settings):
     patience: int = Field(5, ge=1, description="plateau: checks without improvement before it is halved")
     early_stop: int | None = Field(None, ge=1, description="Stop after so many checks without improvement")
     learning_rate: float = Field(2e-3, gt=0)
-    warmup_steps: int = Field(200, ge=0)
+    warmup_steps: int = Field(
+        200, ge=0, description="Steps over which the learning rate rises; at most a fifth of all"
+    )
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(5.0, gt=0, description="Largest norm of a gradient")
     average: float = Field(0.998, gt=0, lt=1, description="Decay of the running average of the weights")
@@ -187,6 +197,33 @@ class TrainSettings(Settings):
             "data": _fingerprint(index),
             "teachers": json.dumps([load_model(name).hash for name in models]),
         }
+
+
+def taken_over(parent: ModelSpec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with what goes on from a model: its network, its sizes, its decode settings.
+
+    Those that are among the values stay. A trained network needs fewer steps, and smaller ones.
+
+    Parameters
+    ----------
+    values : settings by name, as in a recipe.
+
+    Raises
+    ------
+    ModelError : the model is no student.
+    """
+    if parent.architecture != "student":
+        raise ModelError(
+            f"{parent.name} ({parent.architecture}) cannot be trained on; choose a student, not joined ones"
+        )
+    crops = {"size_range": parent.size_range} | values.get("crops", {})
+    return {
+        "student": parent.options,
+        "decode": parent.decode.model_dump(),
+        "enlarge_to_px": parent.enlarge_to_px,
+        "learning_rate": 5e-4,
+        "steps": 2000,
+    } | {**values, "crops": crops}
 
 
 def _hash(path: Path) -> str:
