@@ -1,5 +1,7 @@
 """Which tiles are suggested for annotation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,15 @@ def test_suggestions_are_not_all_from_one_corner():
     assert chosen[0] == corner[3] and set(map(id, chosen[1:])) == {id(far), id(strange)}
     after = suggest([*corner, far, strange], 1, mask(corner[0].region))
     assert after[0] in (far, strange), "what is annotated counts, too"
+
+
+def test_of_several_images_not_all_are_from_one():
+    one, other = ([replace(tile(64 * i, 0, 0.5), image=name) for i in range(3)] for name in "ab")
+    chosen = suggest([*one, *other], 3)
+    assert {t.image for t in chosen} == {"a", "b"}
+    assert suggest([one[2], *other], 1) == [one[2]]
+    after = suggest([one[2], *other], 1, known=one[:2])
+    assert after[0].image == "b", "what is known of another image counts, too"
 
 
 def test_random_tiles_follow_the_seed_and_nothing_is_suggested_twice():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Points = npt.NDArray[np.float64]
 Strategy = Literal["promise", "uncertainty", "random"]
 _VERIFIED = 0.5  # share of a tile from which on it counts as verified
+_APART = 2.0  # mean square distance of points whose spread is 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Surveyed:
         model; 0 if both see none.
     looks : (K,) float32, what the tile looks like: brightness, contrast, share of nuclei.
     nuclei : number that the model sees.
+    image : name of the image.
     """
 
     region: Region
@@ -50,6 +52,7 @@ class Surveyed:
     disagreement: float
     looks: FloatArray
     nuclei: int
+    image: str = ""
 
     @property
     def promise(self) -> float:
@@ -85,7 +88,7 @@ def survey_steps(
     regions = _choice(regions, most)
     tiles = []
     for i, region in enumerate(regions, 1):
-        tiles.append(_looked_at(job, rival, region))
+        tiles.append(replace(_looked_at(job, rival, region), image=image.name))
         yield Progress(i, len(regions), "looking for what the model is unsure of")
     return tiles
 
@@ -95,6 +98,7 @@ def suggest(
     count: int,
     verified: Plane | None = None,
     *,
+    known: Sequence[Surveyed] = (),
     strategy: Strategy = "promise",
     seed: int = 0,
 ) -> list[Surveyed]:
@@ -105,8 +109,10 @@ def suggest(
 
     Parameters
     ----------
+    tiles : of one image, or of several.
     verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
-        are not suggested. None: nowhere.
+        are not suggested. Only for the tiles of one image; None: nowhere.
+    known : tiles of which that is known already, of any image.
     strategy : "promise" multiplies uncertainty by disagreement; the other two are there to compare with, and
         know no resemblance: "uncertainty" alone, or "random".
     seed : of "random".
@@ -122,18 +128,18 @@ def suggest(
         return [free[i] for i in order[:count]]
     if strategy == "uncertainty":
         return sorted(free, key=lambda t: -t.uncertainty)[:count]
-    place = _places([*free, *(t for t, known in zip(tiles, done, strict=True) if known)])
+    distances = _Distances([*free, *(t for t, verified in zip(tiles, done, strict=True) if verified), *known])
     promise = np.array([t.promise for t in free])
     nearest = np.full(len(free), np.inf)
-    for i in range(len(free), len(place)):
-        nearest = np.minimum(nearest, _distance(place[: len(free)], place[i]))
+    for i in range(len(free), len(distances)):
+        nearest = np.minimum(nearest, distances.to(i)[: len(free)])
     chosen: list[int] = []
     while len(chosen) < min(count, len(free)):
         worth = promise * np.where(np.isfinite(nearest), nearest, 1.0)
         worth[chosen] = -1
         best = int(worth.argmax())
         chosen.append(best)
-        nearest = np.minimum(nearest, _distance(place[: len(free)], place[best]))
+        nearest = np.minimum(nearest, distances.to(best)[: len(free)])
     return [free[i] for i in chosen]
 
 
@@ -201,20 +207,35 @@ def _entropy(maps: Maps, inside: Region) -> float:
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
-def _places(tiles: Sequence[Surveyed]) -> Points:
-    """Return tiles as points, (n, K): one half what they look like, the other where they lie."""
-    looks = np.array([t.looks for t in tiles], float).reshape(len(tiles), -1)
-    where = np.array([[t.region.y0, t.region.x0] for t in tiles], float).reshape(len(tiles), -1)
-    halves = []
-    for half in (looks, where):
-        spread = half.std(0)
-        halves.append(half / np.where(spread > 0, spread, 1) / np.sqrt(max(1, half.shape[1])))
-    return np.concatenate(halves, axis=1)
+class _Distances:
+    """How far tiles are from each other: half by what they look like, half by where they lie.
+
+    Tiles of two images lie as far apart as two of one image do on average.
+    """
+
+    def __init__(self, tiles: Sequence[Surveyed]):
+        looks = np.array([t.looks for t in tiles], float).reshape(len(tiles), -1)
+        where = np.array([[t.region.y0, t.region.x0] for t in tiles], float).reshape(len(tiles), -1)
+        self._halves = [_even(half) for half in (looks, where)]
+        self._images = np.array([t.image for t in tiles])
+
+    def __len__(self) -> int:
+        """Return the number of tiles."""
+        return len(self._images)
+
+    def to(self, i: int) -> Points:
+        """Return the distance of each tile to one of them, (n,)."""
+        looks, where = (((half - half[i]) ** 2).sum(1) for half in self._halves)
+        apart = np.where(self._images == self._images[i], where, _APART)
+        distance: Points = np.sqrt(looks + apart)
+        return distance
 
 
-def _distance(points: Points, to: Points) -> Points:
-    distance: Points = np.linalg.norm(points - to, axis=1)
-    return distance
+def _even(points: Points) -> Points:
+    """Return points whose spread is 1 in all."""
+    spread = points.std(0)
+    even: Points = points / np.where(spread > 0, spread, 1) / np.sqrt(max(1, points.shape[1]))
+    return even
 
 
 def _overlap(one: Region, other: Region) -> bool:
