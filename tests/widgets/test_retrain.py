@@ -1,5 +1,7 @@
 """Where to check next, and making a model one's own, in the window."""
 
+import json
+import shutil
 import threading
 
 import napari
@@ -259,3 +261,23 @@ def test_pictures_of_curves_and_outlines():
     assert not drawn[10, 10].any()
     grey = as_picture(to_image(np.arange(400, dtype=np.uint16).reshape(20, 20)), None)
     assert grey.shape == (20, 20, 3) and grey.max() == 255 and (grey[..., 0] == grey[..., 1]).all()
+
+
+def test_the_model_to_start_from_follows_segment_but_not_other_settings(
+    viewer, session, settle, qtbot, roots
+):
+    shutil.copytree(roots, roots.with_name("other"))
+    said = json.loads((roots.with_name("other") / "model.json").read_text())
+    (roots.with_name("other") / "model.json").write_text(json.dumps(said | {"name": "other"}))
+    settle(session)
+    session.set_models(package.list_models())
+    session.workspace.set_recipe(segmenter="student", model="other")
+    widget = RetrainWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.model.currentData() == "other"
+    widget.model.setCurrentIndex(widget.model.findData("mine"))
+    session.workspace.set_recipe(diameter_px=20)
+    assert widget.model.currentData() == "mine"
+    session.workspace.set_recipe(model="mine")
+    session.workspace.set_recipe(model="other")
+    assert widget.model.currentData() == "other"

@@ -47,6 +47,7 @@ class RetrainWidget(StepWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.retraining = self.session.retraining
+        self._chosen = ""  # model in Segment
         self.about = WordsLabel()
         self.model = QComboBox()
         self.model.setToolTip("The model to start from; it stays as it is")
@@ -145,9 +146,11 @@ class RetrainWidget(StepWidget):
 
     def _on_models(self, *_: object) -> None:
         students = [model for model in self.session.models if model.spec.architecture == "student"]
-        chosen = self.workspace.recipe.model
+        chosen, self._chosen = self._chosen, self.workspace.recipe.model
         for box in (self.model, self.versions):
-            former = box.currentData() if box is self.versions else chosen
+            former = box.currentData()
+            if former is None or (box is self.model and chosen != self._chosen):
+                former = self._chosen  # another model was chosen in Segment
             box.clear()
             for model in students:
                 box.addItem(f"{model.spec.name} {model.spec.version}", model.spec.name)
