@@ -254,6 +254,9 @@ def test_pictures_of_curves_and_outlines():
     curves = {"total": [(1, 2.0), (2, 1.0)], "val PQ": [(2, 0.5)], "train total": [(2, 1.5)]}
     picture = draw_curves(curves, 10)
     assert picture.shape[2] == 4 and picture[..., 3].max() == 255 and picture[0, 0, 3] == 0
+    empty = draw_curves({"total": [(1, 2.0)]}, 10, judged=False)
+    without = draw_curves({"total": [(1, 2.0)]}, 10)
+    assert (empty != without).any(), "it says that nothing can be judged"
     labels = np.zeros((20, 20), np.int32)
     labels[5:15, 5:15] = 1
     drawn = outlined(np.zeros((20, 20, 3), np.uint8), labels, np.roll(labels, 2, axis=1))

@@ -136,7 +136,7 @@ def retrain_steps(
 
         preview = Preview(look.image, recipe, look.region, show)
     steps = finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview)
-    tuned = yield from _told(steps, tell)
+    tuned = yield from _told(steps, tell, judged=data.judged > 0)
     return data, tuned
 
 
@@ -148,7 +148,7 @@ def _resolved(look: Look) -> Recipe:
 
 
 def _told(
-    steps: Generator[Progress, None, Tuned], tell: Callable[[str, Any], None]
+    steps: Generator[Progress, None, Tuned], tell: Callable[[str, Any], None], *, judged: bool
 ) -> Generator[Progress, None, Tuned]:
     """Pass steps on, with the time left as a value, and draw the curves now and then."""
     course, drawn = Course(), 0.0
@@ -160,7 +160,7 @@ def _told(
                 tuned: Tuned = stop.value
                 return tuned
             if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
-                tell("curves", draw_curves(course.curves, progress.total))
+                tell("curves", draw_curves(course.curves, progress.total, judged=judged))
                 drawn = time.monotonic()
             left = course.seconds_left(progress)
             values = {} if left is None else {"seconds left": left}
@@ -171,12 +171,13 @@ def _told(
         steps.close()
 
 
-def draw_curves(curves: dict[str, Points], total: int) -> Picture:
+def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -> Picture:
     """Draw the losses of each step and the accuracy at each check, one above the other, on nothing.
 
     Parameters
     ----------
     total : steps of the run.
+    judged : whether anything is held out.
 
     Returns
     -------
@@ -194,8 +195,11 @@ def draw_curves(curves: dict[str, Points], total: int) -> Picture:
             losses.plot(*zip(*points, strict=True), lw=1, label=name)
     losses.set_yscale("log")
     losses.set_title("losses", fontsize=8, color=_GREY)
-    if judged := curves.get("val PQ"):
-        accuracy.plot(*zip(*judged, strict=True), "o-", color="#e69f00", ms=3, lw=1)
+    if points := curves.get("val PQ", []):
+        accuracy.plot(*zip(*points, strict=True), "o-", color="#e69f00", ms=3, lw=1)
+    if not judged:
+        middle = {"ha": "center", "va": "center", "transform": accuracy.transAxes}
+        accuracy.text(0.5, 0.5, "too little is checked", fontsize=8, color=_GREY, **middle)
     accuracy.set_title("PQ of what is held out", fontsize=8, color=_GREY)
     accuracy.set_ylim(0, 1)
     accuracy.set_xlim(0, max(1, total))
