@@ -43,6 +43,7 @@ def test_the_widgets_stand_in_the_menus(manifest):
         "Open",
         "Segment",
         "Correct",
+        "Retrain",
     ]
 
 

@@ -238,7 +238,7 @@ def test_a_network_runs_and_its_card_is_shown(widget, session, viewer, settle, s
     settle(session, 120)
     assert session.workspace.problem is None
     assert viewer.layers[-1].data.max() > 20
-    session._set_models((load_model(spots),))
+    session.set_models((load_model(spots),))
     assert widget.model.box.currentText() == "spots 1"
     dialog = widget.model.show_card()
     qtbot.addWidget(dialog)

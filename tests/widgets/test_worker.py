@@ -1,3 +1,4 @@
+import gc
 import threading
 
 import dask
@@ -8,7 +9,7 @@ from dask.callbacks import Callback
 from napari.components import ViewerModel
 
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets._worker import Job, one_step
+from napari_nucleus_kd.widgets._worker import Job, one_step, run_in_thread
 
 
 def _count(to, begun=None, closed=None, gate=None):
@@ -121,3 +122,13 @@ def test_a_scheduler_that_a_person_chose_is_left_alone(qtbot):
             job.start()
         assert blocker.args == ["synchronous"]
         qtbot.waitUntil(lambda: not job.running)
+
+
+def test_a_job_that_nobody_holds_ends_all_the_same(qtbot):
+    """As that of a layer that is closed while it is saved."""
+    gate, seen = threading.Event(), []
+    run_in_thread(_count(1, gate=gate), done=seen.append, failed=lambda *_: None)
+    gc.collect()
+    gate.set()
+    qtbot.waitUntil(lambda: seen == [1])
+    qtbot.waitUntil(lambda: dask.config.get("scheduler", None) is None)

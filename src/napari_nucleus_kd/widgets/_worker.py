@@ -119,6 +119,7 @@ class Job(QObject):
     def start(self) -> None:
         """Begin; the signals must be connected before."""
         if self._worker is not None:
+            _RUNNING.add(self)
             _DASK_APART.enter()
             self._worker.start()
 
@@ -145,10 +146,14 @@ class Job(QObject):
 
     def _on_finished(self) -> None:
         self._worker = None
+        _RUNNING.discard(self)
         _DASK_APART.leave()
         if not self._settled:
             self.cancelled.emit()
         self.ended.emit()
+
+
+_RUNNING: set[Job] = set()  # who began a job may be gone before its end, which must be noted all the same
 
 
 def run_in_thread(
@@ -171,7 +176,7 @@ def run_in_thread(
 
     Returns
     -------
-    The job; keep it while it runs, and cancel by `Job.cancel()`.
+    The job; cancel it by `Job.cancel()`.
     """
     job = Job(steps)
     job.succeeded.connect(done)
