@@ -36,7 +36,7 @@ from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_te
 from napari_nucleus_kd.metrics import bootstrap, match, overlap
 from napari_nucleus_kd.networks.student import STUDENTS
 from napari_nucleus_kd.pipeline import segment
-from napari_nucleus_kd.project import Project
+from napari_nucleus_kd.project import Project, grid
 from napari_nucleus_kd.train.finetune import FinetuneSettings, data_steps, finetune_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari_nucleus_kd.project import ProjectImage
-    from napari_nucleus_kd.train.suggest import Surveyed
     from napari_nucleus_kd.types import LabelArray, Region
 
 STRATEGIES = {"promise": "as suggested", "uncertainty": "uncertainty alone", "random": "at random"}
-_POOL = 60  # images of the new kind among which tiles are chosen, at most
+_POOL = 40  # images of the new kind among which tiles are chosen, at most
+_LOOKED_AT = 4  # tiles of each, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,13 +172,23 @@ class Annotator:
         done = len(self.rounds)
         return self.folder / f"round-{done}" / "model" if done else self.base
 
-    def survey(self) -> list[tuple[int, Surveyed]]:
-        """Look at the tiles of all images with the model of the moment."""
-        found = []
+    def choose(self, strategy: str, seed: int) -> tuple[int, Region]:
+        """Choose the next tile of all images, with the model of the moment."""
+        if strategy == "random":
+            shapes = [read(row.image).shape_yx for row in self.pool]
+            everywhere = [(i, region) for i, shape in enumerate(shapes) for region in grid(shape)]
+            free = [place for place in everywhere if place not in self.chosen]
+            return free[np.random.default_rng((seed, len(self.rounds))).integers(len(free))]
+        tiles = {}
         for i, row in enumerate(self.pool):
             recipe = Recipe(model=str(self.model), modality=row.modality, device="cpu")
-            found += [(i, tile) for tile in show(survey_steps(read(row.image), recipe), self.console)]
-        return found
+            for tile in show(survey_steps(read(row.image), recipe, most=_LOOKED_AT), self.console):
+                tiles[i, tile.region] = tile
+        places = {id(tile): place for place, tile in tiles.items()}
+        known = [tiles[place] for place in self.chosen if place in tiles]
+        others = [tile for place, tile in tiles.items() if place not in self.chosen]
+        (best,) = suggest(others, 1, known=known, strategy=strategy)
+        return places[id(best)]
 
     def annotate(self, i: int, region: Region) -> tuple[int, int]:
         """Give a tile its ground truth, and mark it; returns the nuclei in it and those to be corrected."""
@@ -216,11 +226,7 @@ class Annotator:
 
     def play(self, strategy: str, seed: int, settings: FinetuneSettings, judged: Sequence[Row]) -> None:
         """Choose a tile, annotate it, retrain, and judge on images of the new kind."""
-        everything = self.survey()
-        known = [tile for i, tile in everything if (i, tile.region) in self.chosen]
-        free = {id(tile): (i, tile) for i, tile in everything if (i, tile.region) not in self.chosen}
-        (best,) = suggest([t for _, t in free.values()], 1, known=known, strategy=strategy, seed=seed)
-        nuclei, corrected = self.annotate(*_place(free[id(best)]))
+        nuclei, corrected = self.annotate(*self.choose(strategy, seed))
         try:
             seconds = self.retrain(settings)
         except ProjectError:  # all that is verified so far is kept to judge by
@@ -229,11 +235,6 @@ class Annotator:
         self.rounds.append(Round(nuclei, corrected, seconds, 0.0))
         new = mean_pq(self.model, judged, self.folder, self.console)
         self.rounds[-1] = replace(self.rounds[-1], new=new)
-
-
-def _place(found: tuple[int, Surveyed]) -> tuple[int, Region]:
-    i, tile = found
-    return i, tile.region
 
 
 def learnt(args: argparse.Namespace, name: str, strategy: str, seed: int, console: Console) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a person verified becomes training data: exactly that, and nothing that judges is learnt from."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.project import (
+    REHEARSED,
+    UNKNOWN,
     Project,
     Role,
     count_verified,
@@ -52,8 +55,15 @@ def make(folder, labels, verified, modality=Modality.FLUORESCENCE, pixels=None, 
 
 
 def export(folder, labels, verified, **options):
+    """Return the training data of such a project, of which the index lists what a person verified."""
     with make(folder, labels, verified, **options) as project:
-        return finish(training_steps(project, folder / "data"))
+        data = finish(training_steps(project, folder / "data"))
+    with data.index.open(newline="") as file:
+        head, *rows = csv.reader(file)
+    annotated = data.index.with_name("annotated.csv")
+    with annotated.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *(row for row in rows if row[1])])
+    return replace(data, index=annotated)
 
 
 def crops(data, split):
@@ -97,6 +107,31 @@ def test_exactly_what_is_verified_teaches(tmp_path, labels):
     np.testing.assert_array_equal(taught, wanted)
     assert learnt["train"] | learnt["tune"] == set(labels[wanted].tolist()) - {0}
     assert data.taught == len(learnt["train"]), "what is only watched does not teach"
+
+
+def test_what_is_not_verified_is_there_for_a_teacher(tmp_path, labels):
+    verified = np.zeros(SHAPE, bool)
+    verified[:500] = True
+    data = export(tmp_path, labels, verified)
+    index = data.index.with_name("index.csv")
+    splits = read_splits(index)
+    assert all(row.labels for split in ("tune", "val") for row in splits.get(split, []))
+    rows = [row for row in splits["train"] if row.labels is None]
+    assert {row.source for row in rows} == {UNKNOWN, REHEARSED}
+    tiles = {tile.region: tile.role for tile in tiles_of(SHAPE, 1)}
+    seen = np.zeros(SHAPE, bool)
+    for row in (row for row in rows if row.source == UNKNOWN):
+        place = np.unravel_index(np.asarray(read(row.image).pixels[0]), SHAPE)
+        seen[place] = True
+        assert (row.low, row.diameter_px) == (splits["train"][0].low, splits["train"][0].diameter_px)
+    free = [r for r, role in tiles.items() if role is Role.TRAIN and not verified[r.slices].any()]
+    assert free and all(seen[region.slices].all() for region in free)
+    assert not seen[:400].any()
+    kinds = {row.modality for row in rows if row.source == REHEARSED}
+    assert kinds == set(Modality)
+    taught = load_index(index, "train", lambda picture: 17.0)
+    assert all(not s.valid.any() for s in taught if s.source in (UNKNOWN, REHEARSED))
+    assert {s.diameter_px for s in taught if s.source == REHEARSED} == {17.0}
 
 
 def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):
@@ -256,7 +291,8 @@ def test_numbers_may_be_of_any_size(tmp_path, labels):
 
 def test_what_was_written_is_told_again(tmp_path, labels):
     data = export(tmp_path, labels, np.ones(SHAPE, bool))
-    assert read_training(tmp_path / "data") == data and data.taught > data.judged > 20
+    again = read_training(tmp_path / "data")
+    assert replace(again, index=data.index) == data and data.taught > data.judged > 20
     with pytest.raises(ProjectError, match="holds no training data"):
         read_training(tmp_path)
 
@@ -371,7 +407,7 @@ def test_several_images_share_an_index(tmp_path, draw):
             finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
         data = finish(training_steps(project, tmp_path / "data"))
     with data.index.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["labels"]]
     names = {split: sorted({r["image"] for r in rows if r["split"] == split}) for split in ("train", "val")}
     assert names["val"] == ["images/image-0005_y0_x0.ome.tif"]
     assert names["train"] == [f"images/image-000{i}_y0_x0.ome.tif" for i in (1, 3, 4, 6)]

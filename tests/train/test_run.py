@@ -17,6 +17,7 @@ from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
 from napari_nucleus_kd.train import losses
+from napari_nucleus_kd.train.begin import first_network
 from napari_nucleus_kd.train.data import Batches, load_index
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
@@ -133,6 +134,19 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
     with torch.no_grad():
         parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid)
     assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_statistics_of_batch_norm_can_stay(index, tmp_path, finish, frozen):
+    settings = TINY.model_copy(update={"frozen_norms": frozen})
+    network = first_network(settings)
+    trained, _ = finish(train_steps(settings, index, tmp_path / "run"))
+    same = [
+        torch.equal(tensor, trained.network.state_dict()[name])
+        for name, tensor in network.state_dict().items()
+        if name.endswith(("running_mean", "running_var"))
+    ]
+    assert same and all(same) == any(same) == frozen
 
 
 def test_a_run_shorter_than_the_warm_up_learns(index, tmp_path, finish):

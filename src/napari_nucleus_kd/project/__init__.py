@@ -24,10 +24,18 @@ from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._project import SUFFIX, Project, has_image, is_project, project_folder
 from napari_nucleus_kd.project._reference import ImageReference, ImageState
 from napari_nucleus_kd.project._tiles import TILE_PX, Role, Tile, count_verified, grid, tiles_of
-from napari_nucleus_kd.project._training import SUMMARY, TrainingData, place_of, read_training, training_steps
+from napari_nucleus_kd.project._training import (
+    REHEARSED,
+    SUMMARY,
+    UNKNOWN,
+    TrainingData,
+    place_of,
+    read_training,
+    training_steps,
+)
 
 __all__ = [
-    "SUFFIX", "SUMMARY", "TILE_PX", "ImageReference", "ImageState", "Plane", "Project", "ProjectImage",
-    "Role", "Tile", "TrainingData", "count_verified", "grid", "has_image", "is_project", "place_of",
-    "project_folder", "read_training", "tiles_of", "training_steps",
+    "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference", "ImageState", "Plane",
+    "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified", "grid", "has_image",
+    "is_project", "place_of", "project_folder", "read_training", "tiles_of", "training_steps",
 ]  # fmt: skip

@@ -17,8 +17,9 @@ from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
 from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv, write_text
-from napari_nucleus_kd.project._tiles import TILE_PX, Role, Verified, tiles_of
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
+from napari_nucleus_kd.types import Modality, Progress
 
 if TYPE_CHECKING:
     import os
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Region
 
 ENOUGH = 20  # nuclei, below which nothing can be judged, or watched during training
+UNKNOWN = "unverified"  # source of the tiles in which nothing is verified
+SAMPLES = {  # what any model should go on seeing as it did, and of which kind it is; their source is
+    "fluorescence": Modality.FLUORESCENCE,
+    "he": Modality.HE,
+    "ihc": Modality.IHC,
+}
+REHEARSED = "samples"
+_MOST_UNKNOWN = 8  # of these, of each image
 SUMMARY = "verified.json"  # beside the index: what was written; no other program writes it
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
@@ -59,9 +68,15 @@ class TrainingData:
 
 @dataclass
 class _Written:
-    """Crops written so far: rows of the index and nuclei (image, number) by role; and loose pieces."""
+    """Crops written so far: rows of the index and nuclei (image, number) by role; and loose pieces.
+
+    Attributes
+    ----------
+    unknown : rows of tiles in which nothing is verified, and of samples.
+    """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
+    unknown: list[tuple[str, ...]] = field(default_factory=list)
     nuclei: dict[Role, set[tuple[str, int]]] = field(default_factory=lambda: {role: set() for role in Role})
     loose: int = 0
 
@@ -78,6 +93,10 @@ def training_steps(
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
     from, and judged by, looks as it does when the whole image is segmented.
+
+    A few tiles of each image in which nothing is verified, and the sample images of this package, are written
+    without labels: a teacher says what is in them, so that a student does not forget it. Their sources are
+    "unverified" and "samples".
 
     What was saved last is read; save first.
 
@@ -103,6 +122,7 @@ def training_steps(
         written = _Written()
         for image in project.images:
             yield from _image_steps(image, project.folder.stem, partial, written)
+        _write_samples(written, partial)
         _settle(written, partial, project)
         if place.exists():
             place.rmdir()
@@ -161,14 +181,21 @@ def _image_steps(
     for done, tile in enumerate(tiles, 1):
         crop = known.judging(tile) if tile.role is Role.VAL else known.teaching(tile)
         if crop is not None:
-            name = f"{record.id}_y{tile.region.y0}_x{tile.region.x0}"
-            files = _write(folder, name, _pixels(image, whole.channels, crop.region), crop, image)
+            pixels = _pixels(image, whole.channels, crop.region)
+            files = _write(folder, _name(record.id, tile.region), pixels, crop, image)
             split = tile.role
             row = (*files[:2], record.modality.value, source, split.value, files[2], *seen)
             written.rows[split].append(row)
             written.nuclei[split] |= {(record.id, number) for number in crop.numbers}
             written.loose += crop.loose
         yield Progress(done, len(tiles), f"writing what is verified of {image.name}")
+    unknown = [t.region for t in tiles if t.role is Role.TRAIN and not verified[t.region.slices].any()]
+    for i in np.random.default_rng(0).permutation(len(unknown))[:_MOST_UNKNOWN]:
+        region = unknown[i].grown(MARGIN_PX, record.shape_yx)
+        pixels = _pixels(image, whole.channels, region)
+        place = _write_pixels(folder, _name(record.id, unknown[i]), pixels, image)
+        written.unknown.append((place, "", record.modality.value, UNKNOWN, Role.TRAIN.value, "", *seen))
+        yield Progress(len(tiles), len(tiles), f"writing what is unverified of {image.name}")
 
 
 def _input(image: Image, record: ImageRecord) -> InputMap:
@@ -191,14 +218,15 @@ def _pixels(image: Image, channels: tuple[int, ...], region: Region) -> npt.NDAr
     return pixels if pixels.dtype.name in _OME_TYPES else pixels.astype(np.float32)
 
 
-def _write(
-    folder: Path, name: str, pixels: npt.NDArray[Any], crop: Crop, image: Image
-) -> tuple[str, str, str]:
-    """Write image, labels and valid pixels; return their names in the index."""
+def _name(image_id: str, region: Region) -> str:
+    return f"{image_id}_y{region.y0}_x{region.x0}"
+
+
+def _write_pixels(folder: Path, name: str, pixels: npt.NDArray[Any], image: Image) -> str:
+    """Write a part of an image; returns its name in the index."""
     rgb = image.rgb and len(pixels) == NETWORK_CHANNELS
     words: dict[str, Any] = {"axes": "YXS" if rgb else "CYX"}
-    um = image.pixel_size_um
-    if um is not None:
+    if (um := image.pixel_size_um) is not None:
         words |= {
             "PhysicalSizeX": um,
             "PhysicalSizeXUnit": "µm",
@@ -213,12 +241,28 @@ def _write(
         compression="zlib",
         metadata=words,
     )
-    save_labels(crop.labels, folder / "labels" / f"{name}.tif", pixel_size_um=um)
+    return f"images/{name}.ome.tif"
+
+
+def _write(
+    folder: Path, name: str, pixels: npt.NDArray[Any], crop: Crop, image: Image
+) -> tuple[str, str, str]:
+    """Write image, labels and valid pixels; return their names in the index."""
+    save_labels(crop.labels, folder / "labels" / f"{name}.tif", pixel_size_um=image.pixel_size_um)
     valid = ""
     if crop.valid is not None:
         valid = f"valid/{name}.tif"
         tifffile.imwrite(folder / valid, crop.valid.astype(np.uint8), compression="zlib")
-    return f"images/{name}.ome.tif", f"labels/{name}.tif", valid
+    return _write_pixels(folder, name, pixels, image), f"labels/{name}.tif", valid
+
+
+def _write_samples(written: _Written, folder: Path) -> None:
+    """Write the sample images."""
+    make_folder(folder / "images")
+    for name, modality in SAMPLES.items():
+        image = sample(name)
+        place = _write_pixels(folder, f"sample-{name}", np.asarray(image.pixels), image)
+        written.unknown.append((place, "", modality.value, REHEARSED, Role.TRAIN.value, "", "", "", ""))
 
 
 def _settle(written: _Written, folder: Path, project: Project) -> None:
@@ -246,7 +290,7 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
             f"{written.loose} pieces share the number of another one; each is taken as a nucleus. Join them, "
             "or delete stray pixels"
         )
-    everything = [row for role in Role for row in rows[role]]
+    everything = [*(row for role in Role for row in rows[role]), *written.unknown]
     _remove_unlisted(folder, everything)
     write_csv(folder / "index.csv", [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
     summary = {"taught": len(nuclei[Role.TRAIN]), "judged": len(nuclei[Role.VAL]), "notes": notes}

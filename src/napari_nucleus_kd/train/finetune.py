@@ -22,7 +22,7 @@ from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import StudentConfig
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
-from napari_nucleus_kd.project import SUMMARY, read_training, training_steps
+from napari_nucleus_kd.project import REHEARSED, SUMMARY, UNKNOWN, read_training, training_steps
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
     DATA,
@@ -123,6 +123,7 @@ class SideBySide:
 
 
 _WARMUP_STEPS = 10
+_TEMPERATURE = 2.0  # softened more, the logits of sure background count most
 
 
 def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
@@ -148,7 +149,8 @@ def finetune_steps(
 ) -> Generator[Progress, None, Tuned]:
     """Fine-tune a model and judge it and the one before on the same held-out tiles.
 
-    Where nobody verified anything, the old model teaches, so that it is not forgotten.
+    Where nobody verified anything, in tiles that are not verified and in sample images of other kinds, the
+    old model teaches, and the statistics of batch norm stay: so that what it knew is not forgotten.
 
     Parameters
     ----------
@@ -269,10 +271,20 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
         student=StudentConfig.model_validate(spec.options),
         start=address,
         crops=CropSettings(
-            batch=chosen.batch, crop_px=chosen.crop_px, size_range=spec.size_range, wide_share=0.05
+            batch=chosen.batch,
+            crop_px=chosen.crop_px,
+            size_range=spec.size_range,
+            wide_share=0.05,
+            source_weights={UNKNOWN: 0.5, REHEARSED: 0.5},  # as often as what is verified
         ),
+        frozen_norms=True,  # a few tiles of one kind would else undo what it knows of other kinds
         distill=DistillSettings(
-            teachers=(address,), truth=1.0, taught=chosen.keep, flips=False, elsewhere=True
+            teachers=(address,),
+            temperature=_TEMPERATURE,
+            truth=1.0,
+            taught=chosen.keep,
+            flips=False,
+            elsewhere=True,
         ),
         steps=chosen.steps,
         learning_rate=chosen.learning_rate,

@@ -223,6 +223,10 @@ class _Run:
         self.network.train()
         if self.settings.frozen_encoder:
             pretrained_part(self.network.module).eval()  # its batch norms stay, too
+        if self.settings.frozen_norms:
+            for part in self.network.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.eval()
         # Dropout and the second view are drawn anew at each step, the same ones after a stop.
         torch.manual_seed((self.settings.seed * 1_000_003 + self.step) * 101 + self.fabric.global_rank)
         means: dict[str, float] = {}

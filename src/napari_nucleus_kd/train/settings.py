@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "student pretrained frozen_encoder start crops loss label_smoothing distill accumulate devices "
-    "schedule patience learning_rate warmup_steps weight_decay clip_norm average seed "
+    "student pretrained frozen_encoder frozen_norms start crops loss label_smoothing distill accumulate "
+    "devices schedule patience learning_rate warmup_steps weight_decay clip_norm average seed "
     "check_every check_batches precision"
 ).split()
 
@@ -129,6 +129,9 @@ class TrainSettings(Settings):
         None, description="File of these; None: the installed package, or the Hugging Face hub"
     )
     frozen_encoder: bool = Field(False, description="Train the decoder only")
+    frozen_norms: bool = Field(
+        False, description="Keep the statistics of batch norm: so few images do not stand for all kinds"
+    )
     start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
     crops: CropSettings = CropSettings()
     loss: LossWeights = LossWeights()
