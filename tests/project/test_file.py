@@ -24,7 +24,7 @@ def change(project, **values):
     [
         ({"format": 2}, "is of format 2, this version of the program knows 1; update"),
         ({"format": "1"}, "damaged: format = '1'"),
-        ({"extra": 1}, "damaged: extra = 1: Extra inputs are not permitted"),
+        ({"extra": 1}, "damaged: extra: there is no such setting"),
         ({"id": "../../x"}, "damaged: images.0.id = '../../x'"),
         ({"id": "image-0001/../../x"}, "damaged: images.0.id"),
         ({"id": "/tmp/image-0001"}, "damaged: images.0.id"),
