@@ -123,7 +123,6 @@ class SideBySide:
 
 
 _WARMUP_STEPS = 10
-_TEMPERATURE = 2.0  # softened more, the logits of sure background count most
 
 
 def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
@@ -280,7 +279,6 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
         frozen_norms=True,  # a few tiles of one kind would else undo what it knows of other kinds
         distill=DistillSettings(
             teachers=(address,),
-            temperature=_TEMPERATURE,
             truth=1.0,
             taught=chosen.keep,
             flips=False,

@@ -69,7 +69,9 @@ class DistillSettings(Settings):
         min_length=1,
         description="Models by name or folder, segmenter:NAME, or labels:FOLDER; several are averaged",
     )
-    temperature: float = Field(14.0, gt=0, description="Softens the probabilities")
+    temperature: float = Field(
+        2.0, gt=0, description="Softens the probabilities; the more, the more sure background counts"
+    )
     truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
     taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
     flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
