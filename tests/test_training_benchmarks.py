@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from skimage.io import imsave
+
+from napari_nucleus_kd.package import load_model
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source package comes without benchmarks")
@@ -72,3 +75,32 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path)
     assert everything.count("train") == 2, "the other image is there without labels"
     assert [row["variant"] for row in found["rows"]] == ["annotation alone", "+ distillation"]
     assert "| 50% | + distillation |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_simulated_person_corrects_and_retrains(tmp_path, draw):
+    rows = []
+    for i in range(6):
+        pixels, labels = draw(300, 520, seed=i)
+        if i > 4:
+            pixels = np.stack([255 - pixels, 255 - pixels // 2, 255 - pixels // 3], -1)
+        imsave(tmp_path / f"{i}.png", pixels, check_contrast=False)
+        imsave(tmp_path / f"{i}_labels.png", labels.astype(np.uint16), check_contrast=False)
+        new, split = i < 5, "train" if i < 3 else "val"
+        kind = ("fluorescence", "dsb2018-fluorescence") if new else ("H&E", "consep")
+        rows.append([f"{i}.png", f"{i}_labels.png", *kind, split])
+    with (tmp_path / "index.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
+    runs, shift = tmp_path / "runs", "stained-to-fluorescence"
+    for name in ("base", "everything"):  # trained already
+        shutil.copytree(load_model("nucleus-student").folder, runs / shift / name / name)
+    options = ["--output", runs, "--shifts", shift, "--seeds", 1, "--rounds", 2, "--steps", 1]
+    _, found = run("annotator", tmp_path / "index.csv", *options, "--strategies", "random")
+    (person,) = found["runs"][shift]["random"]
+    assert len(person["rounds"]) == 2 and 0 <= person["old"] <= 1
+    assert all(r["nuclei"] > 0 and r["corrected"] >= 0 and 0 < r["new"] <= 1 for r in person["rounds"])
+    before = (runs / shift / "random-0.json").stat().st_mtime_ns
+    report = tmp_path / "report.md"
+    _, found = run("annotator", tmp_path / "index.csv", *options, "--report", report)
+    assert (runs / shift / "random-0.json").stat().st_mtime_ns == before
+    assert set(found["runs"][shift]) == {"promise", "uncertainty", "random"}
+    assert "| as suggested |" in report.read_text() and report.with_suffix(".png").stat().st_size > 1000
