@@ -75,11 +75,14 @@ def said_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("half", "other"), [("images", "labels"), ("masks", "img"), ("Images", "Masks")])
-def test_one_half_of_a_pair_asks_for_the_folder_of_both(half: str, other: str, tmp_path: Path) -> None:
+def test_one_half_of_a_pair_asks_for_the_folder_of_both(
+    half: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name in (half, other):
         touch(tmp_path / "set" / name / "a.png")
     assert said_of(tmp_path / "set" / half).endswith(
-        f"{half} is one half of a pair, {other}/ lies beside it; did you mean {tmp_path / 'set'}?"
+        f"{half} is one half of a pair, {other}/ lies beside it; did you mean set?"
     )
     (tmp_path / "set" / other).rename(tmp_path / "elsewhere")
     assert "a.png has no label image" in said_of(tmp_path / "set" / half)
