@@ -24,22 +24,13 @@ from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.project import Project
 from napari_nucleus_kd.train.apart import finetune_apart_steps
 from napari_nucleus_kd.train.finetune import FinetuneSettings, data_steps
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Modality, finish
 from napari_nucleus_kd.widgets._worker import run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
 TICK_MS, ACT_MS, ALONE_S = 5, 50, 10.0
-
-
-def finish(steps: Generator) -> object:
-    """Draw steps to their end; returns their result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 class Watch:

@@ -1,9 +1,9 @@
-"""What `nucleus-kd train`, `distill` and `evaluate` do."""
+"""What `nucleus-kd train` and `distill` do."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_nucleus_kd.package import Model
-
-T = TypeVar("T")
 
 
 def read_settings(recipe: Path | None, batch: int | None = None, **given: object) -> TrainSettings:

@@ -64,8 +64,8 @@ def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, Json
                 raise DeviceError(_obituary(process, said))
             kind, content = answer
             if kind == "result":
-                answer_of: JsonValue = content
-                return answer_of
+                result: JsonValue = content
+                return result
             if kind == "error":
                 raise _error(*content)
             yield Progress(**content)

@@ -15,7 +15,7 @@ from napari_nucleus_kd.evaluate import Score
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.finetune import FinetuneSettings, Preview, Tuned, finetune_steps
-from napari_nucleus_kd.types import Channel, Image, Region
+from napari_nucleus_kd.types import Channel, Image, Region, retold
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -77,18 +77,14 @@ def finetune_apart_steps(
         )
         steps = apart_steps(f"{__name__}:served", request.model_dump(mode="json"))
         shown = Path(scratch) / _LABELS
-        try:
-            while True:
-                try:
-                    progress = next(steps)
-                except StopIteration as stop:
-                    return _tuned(model, index, stop.value)
-                if preview is not None and shown.exists():
-                    preview.show(np.load(shown, allow_pickle=False))
-                    shown.unlink()
-                yield progress
-        finally:
-            steps.close()
+
+        def tell(progress: Progress) -> Progress:
+            if preview is not None and shown.exists():
+                preview.show(np.load(shown, allow_pickle=False))
+                shown.unlink()
+            return progress
+
+        return _tuned(model, index, (yield from retold(steps, tell)))
 
 
 def served(request: dict[str, Any]) -> Generator[Progress, None, JsonValue]:

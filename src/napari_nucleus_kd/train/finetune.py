@@ -19,7 +19,6 @@ from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
 from napari_nucleus_kd.index import check_rows, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
-from napari_nucleus_kd.networks.student import StudentConfig
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.project import REHEARSED, SUMMARY, UNKNOWN, read_training, training_steps
@@ -35,7 +34,7 @@ from napari_nucleus_kd.train.finetune_folder import (
     run_folder,
 )
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
+from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.versions import add_version, base_name
 
@@ -258,43 +257,36 @@ def _preview_steps(preview: Preview, now: Model, device: str) -> Generator[Progr
 
 def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSettings:
     spec, address = parent.spec, _address(parent)
-    if spec.architecture != "student":
-        raise ModelError(
-            f"{spec.name} ({spec.architecture}) cannot be trained on; choose a student, not joined ones"
-        )
-    planned = TrainSettings(
-        name=CANDIDATE,
-        purpose=f"{spec.name}, fine-tuned on images that its user verified.",
-        decode=spec.decode,
-        enlarge_to_px=spec.enlarge_to_px,
-        student=StudentConfig.model_validate(spec.options),
-        start=address,
-        crops=CropSettings(
-            batch=chosen.batch,
-            crop_px=chosen.crop_px,
-            size_range=spec.size_range,
-            wide_share=0.05,
-            source_weights={UNKNOWN: 0.5, REHEARSED: 0.5},  # as often as what is verified
-        ),
-        frozen_norms=True,  # a few tiles of one kind would else undo what it knows of other kinds
-        distill=DistillSettings(
+    own = {
+        "name": CANDIDATE,
+        "purpose": f"{spec.name}, fine-tuned on images that its user verified.",
+        "start": address,
+        "crops": {
+            "batch": chosen.batch,
+            "crop_px": chosen.crop_px,
+            "wide_share": 0.05,
+            "source_weights": {UNKNOWN: 0.5, REHEARSED: 0.5},  # as often as what is verified
+        },
+        "frozen_norms": True,  # a few tiles of one kind would else undo what it knows of other kinds
+        "distill": DistillSettings(
             teachers=(address,),
             truth=1.0,
             taught=chosen.keep,
             flips=False,
             elsewhere=True,
         ),
-        steps=chosen.steps,
-        learning_rate=chosen.learning_rate,
-        warmup_steps=_WARMUP_STEPS,
-        average=0.95,
-        seed=chosen.seed,
-        workers=0,
-        check_every=chosen.check_every,
-        check_batches=2,
-        early_stop=chosen.early_stop,
-        device=chosen.device,
-    )
+        "steps": chosen.steps,
+        "learning_rate": chosen.learning_rate,
+        "warmup_steps": _WARMUP_STEPS,
+        "average": 0.95,
+        "seed": chosen.seed,
+        "workers": 0,
+        "check_every": chosen.check_every,
+        "check_batches": 2,
+        "early_stop": chosen.early_stop,
+        "device": chosen.device,
+    }
+    planned = TrainSettings.model_validate(taken_over(spec, own))
     learnt = planned.learned_from(index)["data"][:16]
     words = f"Images verified by the user of {spec.name}; SHA-256 of index and labels: {learnt}..."
     return planned.model_copy(update={"data": (words,)})

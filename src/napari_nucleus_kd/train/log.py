@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-Record = dict[
-    str, float
-]  # step, learning_rate, and "train TERM", "tune TERM" and what is watched, "val METRIC"
+# step, learning_rate, and "train TERM", "tune TERM" and what is watched, "val METRIC"
+Record = dict[str, float]
 
 
 def write_log(folder: Path, records: Sequence[Record]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import LabelArray
     from napari_nucleus_kd.widgets._open_projects import OpenProjects
 
+_MANY_SAVES = 300  # more make opening slow
 _HOLDER = "holder.json"  # there while a project is open for writing, and after a crash
 
 
@@ -163,9 +164,6 @@ def save_steps(
     if image.saves > _MANY_SAVES:
         yield from image.compact_steps()
     return now, counted
-
-
-_MANY_SAVES = 300  # more make opening slow
 
 
 def count_steps(project: Project, numbers: list[str]) -> Generator[Progress, None, dict[str, Counted]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.types import Progress, retold
 
 if TYPE_CHECKING:
     import threading
@@ -152,23 +152,19 @@ def _told(
 ) -> Generator[Progress, None, Tuned]:
     """Pass steps on, with the time left as a value, and draw the curves now and then."""
     course, drawn = Course(), 0.0
-    try:
-        while True:
-            try:
-                progress = next(steps)
-            except StopIteration as stop:
-                tuned: Tuned = stop.value
-                return tuned
-            if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
-                tell("curves", draw_curves(course.curves, progress.total, judged=judged))
-                drawn = time.monotonic()
-            left = course.seconds_left(progress)
-            values = {} if left is None else {"seconds left": left}
-            if course.began is not None:
-                values["step"] = progress.done
-            yield Progress(progress.done, progress.total, progress.message, values)
-    finally:
-        steps.close()
+
+    def drawing(progress: Progress) -> Progress:
+        nonlocal drawn
+        if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
+            tell("curves", draw_curves(course.curves, progress.total, judged=judged))
+            drawn = time.monotonic()
+        left = course.seconds_left(progress)
+        values = {} if left is None else {"seconds left": left}
+        if course.began is not None:
+            values["step"] = progress.done
+        return Progress(progress.done, progress.total, progress.message, values)
+
+    return retold(steps, drawing)
 
 
 def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -> Picture:
