@@ -12,7 +12,7 @@ import napari_nucleus_kd
 ROOT = Path(napari_nucleus_kd.__file__).parent
 NAME = ROOT.name
 GROUPS = {
-    0: {"types", "errors", "config"},
+    0: {"types", "errors", "config", "words"},
     1: {
         "apart",
         "io",

@@ -9,6 +9,7 @@ from rich.console import Console
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.project import Project
 from napari_nucleus_kd.train.finetune import accept, begun, data_steps, finetune_steps
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,8 @@ def _gain(tuned: Tuned) -> str:
     if tuned.mean_pq is None:
         return "Not judged: too little is verified to keep some of it for that."
     before, after = tuned.mean_pq
-    text = f"PQ on {len(tuned.after)} tiles that it did not learn from: {after:.3f}, before {before:.3f}"
+    tiles = count(len(tuned.after), "tile")
+    text = f"PQ on {tiles} that it did not learn from: {after:.3f}, before {before:.3f}"
     if tuned.gain is None:
         return f"{text}; so few tiles say little."
     mean, low, high = tuned.gain

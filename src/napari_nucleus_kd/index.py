@@ -22,6 +22,7 @@ from napari_nucleus_kd.faults import (
 )
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -297,8 +298,9 @@ def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
         return []
     names = _some([row.name for row in spare], ", ")
     note = (
-        f"{sum(spare.values())} separate pieces share the number of another one, in {len(spare)} of "
-        f"{len(counts)} images ({names}): training takes each piece as a nucleus, judging each number."
+        f"{count(sum(spare.values()), 'separate piece')} with the number of another one, in {len(spare)} of "
+        f"{count(len(counts), 'image')} ({names}): training takes each piece as a nucleus, "
+        "judging each number."
     )
     _log.warning(note)
     return [note]

@@ -20,6 +20,7 @@ from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter, us
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.ondisk import read_notes, read_table, segment_to_zarr_steps
 from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region, finish
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     import os
@@ -249,7 +250,7 @@ def _in_one_go(job: Job) -> Generator[Progress, None, tuple[Job, Maps, Nuclei]]:
     maps = replace(maps, diameter_px=diameter)
     yield Progress(1, 2, "separating the nuclei")
     nuclei = segmenter.decode(maps, job.recipe.decode)
-    yield Progress(2, 2, f"{nuclei.count} nuclei")
+    yield Progress(2, 2, count(nuclei.count, "nucleus", "nuclei"))
     return job, maps, nuclei
 
 
@@ -263,9 +264,9 @@ def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
         if done.scores is not None:
             scores.append(done.scores)
 
-    count = yield from job.run_tiles(labels, on_tile_done=collect)
+    found = yield from job.run_tiles(labels, on_tile_done=collect)
     joined = np.concatenate(scores) if scores else np.zeros(0, np.float32)
-    return job, Nuclei(labels, joined if len(joined) == count else None)
+    return job, Nuclei(labels, joined if len(joined) == found else None)
 
 
 def _stem(path: Path) -> str:

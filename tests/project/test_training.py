@@ -356,7 +356,7 @@ def test_loose_pieces_are_told_and_can_be_read(tmp_path, labels):
     number = spoilt[600:640, 600:640].max()
     spoilt[520:522, 560:562], spoilt[640:642, 700:702] = number, number
     data = export(tmp_path, spoilt, np.ones(SHAPE, bool))
-    assert "2 pieces share the number of another one" in data.notes[0]
+    assert "2 pieces with the number of another one" in data.notes[0]
     rows = read_splits(data.index)
     assert check_rows([*rows["train"], *rows["tune"]], rows["val"]) == []
 

@@ -248,7 +248,7 @@ def test_numbers_used_twice_are_told_and_stand_in_the_card(
     with caplog.at_level(logging.WARNING, "napari_nucleus_kd"):
         code, said = train(data)
     assert code == 0, said
-    note = "2 separate pieces share the number of another one, in 1 of 4 images (b.tif): training takes each"
+    note = "2 separate pieces with the number of another one, in 1 of 4 images (b.tif): training takes each"
     assert note in caplog.text
     assert note in (data.parent / "run/tiny/card.md").read_text()
 

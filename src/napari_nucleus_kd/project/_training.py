@@ -20,6 +20,7 @@ from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv, 
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Modality, Progress
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     import os
@@ -287,8 +288,8 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
         notes.append("too little is verified to set some aside: training is watched on what it learns from")
     if written.loose:
         notes.append(
-            f"{written.loose} pieces share the number of another one; each is taken as a nucleus. Join them, "
-            "or delete stray pixels"
+            f"{count(written.loose, 'piece')} with the number of another one; each taken as a nucleus. "
+            "Join them, or delete stray pixels"
         )
     everything = [*(row for role in Role for row in rows[role]), *written.unknown]
     _remove_unlisted(folder, everything)

@@ -10,10 +10,10 @@ import numpy as np
 from napari_nucleus_kd import edit
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._layers import Plane, Source
 from napari_nucleus_kd.widgets._show import placed
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -70,13 +70,13 @@ class Removal:
         )
 
     def _offer(self, target: Target, what: str, found: tuple[int, Edit, Any]) -> None:
-        count, change, mask = found
+        number, change, mask = found
         if target.layer is not self._corrections.layer:
             return
-        if not count:
+        if not number:
             self._corrections.say(f"There are no nuclei {what}.")
             return
-        self.offered, self.what, self._target, self._change = count, what, target, change
+        self.offered, self.what, self._target, self._change = number, what, target, change
         with self._corrections.steady():
             self._shown = _show_passing(self._corrections.session.viewer, target, mask)
         for emitter in self._watched(target.layer):
@@ -86,14 +86,14 @@ class Removal:
 
     def confirm(self) -> None:
         """Remove what is shown, as one correction."""
-        target, change, count = self._target, self._change, self.offered
+        target, change, offered = self._target, self._change, self.offered
         self.cancel()
         if target is None or change is None:
             return
         if not np.array_equal(np.asarray(target.labels[change.rows, change.cols]), change.before):
             self._corrections.complain("the labels changed since these nuclei were found; look again")
             return
-        self._corrections.apply(target, change, f"Removed {_words.count(count, 'nucleus', 'nuclei')}")
+        self._corrections.apply(target, change, f"Removed {count(offered, 'nucleus', 'nuclei')}")
 
     def cancel(self) -> None:
         """Show them no more; nothing is removed."""

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.words import count
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class Runs(QObject):
         workspace.remember_run(stored.levels[0].size / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
-            found = _words.count(len(stored.table["index"]), "nucleus", "nuclei")
+            found = count(len(stored.table["index"]), "nucleus", "nuclei")
             workspace.outcome = (
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
@@ -226,6 +227,6 @@ class Runs(QObject):
 def outcome(result: Result) -> str:
     """Say what a run found."""
     across = _words.size_in_both(result.diameter_px, result.recipe.pixel_size_um)
-    found = _words.count(result.nuclei.count, "nucleus", "nuclei")
+    found = count(result.nuclei.count, "nucleus", "nuclei")
     notes = [note for note in result.notes if " px across" not in note]  # the first line says it in um too
     return "\n".join((f"{found} in {_words.duration(result.seconds)}, about {across} across.", *notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.words import count
 from napari_nucleus_kd.workspace import speed_key
 
 if TYPE_CHECKING:
@@ -40,15 +41,6 @@ def extent(shape_yx: tuple[int, int]) -> str:
     '640 × 512 px'
     """
     return f"{shape_yx[1]} × {shape_yx[0]} px"
-
-
-def count(number: int, one: str, many: str | None = None) -> str:
-    """Say a number of things.
-
-    >>> count(1, "channel"), count(3, "channel"), count(0, "nucleus", "nuclei")
-    ('1 channel', '3 channels', '0 nuclei')
-    """
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
 
-from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._copying import copy_to_memory, is_copyable
 from napari_nucleus_kd.widgets._corrections import STEP
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
@@ -30,6 +29,7 @@ from napari_nucleus_kd.widgets._tools import (
 from napari_nucleus_kd.widgets.keep import KeepPanel
 from napari_nucleus_kd.widgets.review import ReviewPanel
 from napari_nucleus_kd.widgets.suggest import SuggestPanel
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -190,7 +190,7 @@ class CorrectWidget(StepWidget):
         self.said.setText(corrections.said)
         self.said.setVisible(self.problem.isHidden())  # an empty line keeps what is below in its place
         if removal.offered:
-            found = _words.count(removal.offered, "nucleus", "nuclei")
+            found = count(removal.offered, "nucleus", "nuclei")
             self.task.button.setText(f"Remove {found} {removal.what}")
         self.review.refresh()
         self.keep_panel.refresh()

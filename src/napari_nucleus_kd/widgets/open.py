@@ -25,6 +25,7 @@ from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._layers import Z_NOTE, z_plane
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._show import channel_color
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -151,7 +152,7 @@ class ImageCard(QWidget):
             return
         self.name.setText(image.name)
         self.name.setToolTip(str(image.source or image.name))
-        levels = "" if len(image.levels) == 1 else f", {_words.count(len(image.levels), 'level')}"
+        levels = "" if len(image.levels) == 1 else f", {count(len(image.levels), 'level')}"
         self.size.setText(_words.extent(image.shape_yx) + levels)
         self.channels.setText(channels_text(image))
         self._show_pixel_size(image)

@@ -28,6 +28,7 @@ from napari_nucleus_kd.widgets._parts import (
     row,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from typing import Any
@@ -186,12 +187,12 @@ class RetrainWidget(StepWidget):
             return "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
         if not kept.project.writable:
             return f"Only to look at: {kept.project.refusal}."
-        lines = [f"{kept.folder_name}, {_words.count(len(kept.project.images), 'image')}:"]
+        lines = [f"{kept.folder_name}, {count(len(kept.project.images), 'image')}:"]
         for name, counted in self.session.keeping.counts(kept.project):
             lines.append(f"• {name}: {'counting…' if counted is None else _words.verified(counted)}")
         if data is not None:
             judged = f"{data.judged} others judge" if data.judged else "too few are left to judge by"
-            lines.append(f"{_words.count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
+            lines.append(f"{count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
             lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
         return "\n".join(lines)
 
