@@ -14,7 +14,7 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
-from napari_nucleus_kd.index import check_rows, true_labels
+from napari_nucleus_kd.index import check_rows_steps, true_labels
 from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -84,7 +84,7 @@ def evaluate_steps(
     One Score an image.
     """
     rows = read_rows(index, split)
-    check_rows([], judged=rows)
+    yield from check_rows_steps([], judged=rows)
     return (yield from score_steps(rows, recipe, true_diameter=true_diameter))
 
 

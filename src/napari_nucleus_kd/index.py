@@ -21,11 +21,11 @@ from napari_nucleus_kd.faults import (
     shown,
 )
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Modality, Progress, finish
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -268,11 +268,20 @@ def read_annotation(
 
 
 def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
+    """Take all of check_rows_steps; returns what a person should know of the data."""
+    return finish(check_rows_steps(learnt, judged))
+
+
+def check_rows_steps(learnt: Sequence[Row], judged: Sequence[Row]) -> Generator[Progress, None, list[str]]:
     """Look at images and annotation of all rows, so that a fault shows before hours of work, not after.
 
     Parameters
     ----------
     judged : rows to judge by; their annotation must be complete.
+
+    Yields
+    ------
+    Progress after each image.
 
     Returns
     -------
@@ -283,11 +292,13 @@ def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
     ReadError : names the first faulty images with their faults.
     """
     faults, counts = [], {}
-    for row, to_judge in (dict.fromkeys(learnt, False) | dict.fromkeys(judged, True)).items():
+    rows = dict.fromkeys(learnt, False) | dict.fromkeys(judged, True)
+    for done, (row, to_judge) in enumerate(rows.items(), 1):
         try:
             counts[row] = _look_at(row, to_judge=to_judge)
         except NucleusKDError as error:
             faults.append(str(error))
+        yield Progress(done, len(rows), "checking the images")
     if learnt and not faults and all(counts[row] == (0, 0) for row in learnt):
         empty = learnt[0].labels or learnt[0].image
         faults.append(f"{shown(empty)} and all other labels to learn from are empty; annotate some nuclei")

@@ -4,7 +4,10 @@ import csv
 
 import numpy as np
 import pytest
+import torch
 from skimage.io import imsave
+
+from napari_nucleus_kd.networks.student import StudentConfig, build_student
 
 
 def picture(seed):
@@ -46,3 +49,36 @@ def index(tmp_path):
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["image", "labels", "modality", "source", "split"], *rows])
     return path
+
+
+@pytest.fixture
+def parent_config():
+    """Network of a model to fine-tune."""
+    return StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
+
+
+@pytest.fixture
+def parent(save_network, parent_config, tmp_path):
+    """Folder of a model to fine-tune; it knows little."""
+    torch.manual_seed(0)
+    network = build_student(parent_config)
+    with torch.no_grad():
+        network.train()(torch.rand(4, 3, 64, 64))
+    return save_network(tmp_path / "mine", network, parent_config, data=("somewhere",))
+
+
+@pytest.fixture
+def learn():
+    """Return a function that takes the steps of a run until so many have been learnt."""
+
+    def run(steps, number):
+        while number:
+            number -= next(steps).message == "training"
+
+    return run
+
+
+@pytest.fixture
+def learnt():
+    """Return a function that says which reports are of steps that were learnt."""
+    return lambda seen: [progress for progress in seen if progress.message == "training"]

@@ -14,7 +14,6 @@ import torch
 from napari_nucleus_kd import package
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import to_image
 from napari_nucleus_kd.train import finetune
@@ -32,17 +31,7 @@ from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, Trai
 from napari_nucleus_kd.types import Modality, Region
 from napari_nucleus_kd.versions import restore, versions
 
-TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
 QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, check_every=1, device="cpu")
-
-
-@pytest.fixture
-def parent(save_network, tmp_path):
-    torch.manual_seed(0)
-    network = build_student(TINY)
-    with torch.no_grad():
-        network.train()(torch.rand(4, 3, 64, 64))
-    return save_network(tmp_path / "mine", network, TINY, data=("somewhere",))
 
 
 @pytest.fixture
@@ -219,10 +208,10 @@ def test_what_is_no_student_is_refused(spots, index, tmp_path, roots):
         list(finetune_steps(str(spots), index, tmp_path / "run", QUICK))
 
 
-def test_annotation_corrects_the_teacher(parent, index, tmp_path, finish):
+def test_annotation_corrects_the_teacher(parent, parent_config, index, tmp_path, finish):
     """Where everything is annotated and only elsewhere is taught, the teacher has no say."""
     common = {
-        "student": TINY,
+        "student": parent_config,
         "start": str(parent),
         "crops": CropSettings(batch=2, crop_px=64),
         "steps": 2,

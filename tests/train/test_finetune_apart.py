@@ -8,27 +8,15 @@ import sys
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import DeviceError, ModelError
-from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.pipeline import to_image
 from napari_nucleus_kd.train.apart import finetune_apart_steps
 from napari_nucleus_kd.train.finetune import FinetuneSettings, Preview, finetune_steps
 from napari_nucleus_kd.types import Modality, Region
 
-TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
 QUICK = FinetuneSettings(steps=4, batch=2, crop_px=64, check_every=2, device="cpu")
-
-
-@pytest.fixture
-def parent(save_network, tmp_path):
-    torch.manual_seed(0)
-    network = build_student(TINY)
-    with torch.no_grad():
-        network.train()(torch.rand(4, 3, 64, 64))
-    return str(save_network(tmp_path / "mine", network, TINY))
 
 
 @pytest.fixture
@@ -42,10 +30,10 @@ def preview():
 
 def test_it_comes_to_the_same_as_here(parent, index, tmp_path, finish, preview):
     asked, shown = preview
-    here, steps_here = finish(finetune_steps(parent, index, tmp_path / "here", QUICK, asked))
+    here, steps_here = finish(finetune_steps(str(parent), index, tmp_path / "here", QUICK, asked))
     shown_here = [labels.copy() for labels in shown]
     shown.clear()
-    apart, steps = finish(finetune_apart_steps(parent, index, tmp_path / "apart", QUICK, asked))
+    apart, steps = finish(finetune_apart_steps(str(parent), index, tmp_path / "apart", QUICK, asked))
     assert apart.model.hash == here.model.hash and apart.model.folder.parent == tmp_path / "apart"
     values = [[score.values for score in tuned.after] for tuned in (here, apart)]
     assert values[0] == values[1] and apart.mean_pq == here.mean_pq
@@ -56,13 +44,13 @@ def test_it_comes_to_the_same_as_here(parent, index, tmp_path, finish, preview):
 
 
 def test_stopped_it_goes_on_from_the_step_in_hand(parent, index, tmp_path, finish):
-    steps = finetune_apart_steps(parent, index, tmp_path / "run", QUICK)
+    steps = finetune_apart_steps(str(parent), index, tmp_path / "run", QUICK)
     for progress in steps:
         if progress.message == "training" and progress.done == 3:
             break
     steps.close()
-    whole, _ = finish(finetune_steps(parent, index, tmp_path / "whole", QUICK))
-    tuned, later = finish(finetune_apart_steps(parent, index, tmp_path / "run", QUICK))
+    whole, _ = finish(finetune_steps(str(parent), index, tmp_path / "whole", QUICK))
+    tuned, later = finish(finetune_apart_steps(str(parent), index, tmp_path / "run", QUICK))
     assert min(p.done for p in later if p.message == "training") == 4
     assert tuned.model.hash == whole.model.hash
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
@@ -71,7 +59,7 @@ def test_stopped_it_goes_on_from_the_step_in_hand(parent, index, tmp_path, finis
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_killed_it_is_told_and_goes_on_from_its_last_check(parent, index, tmp_path, finish):
-    steps = finetune_apart_steps(parent, index, tmp_path / "run", QUICK)
+    steps = finetune_apart_steps(str(parent), index, tmp_path / "run", QUICK)
     for progress in steps:
         if progress.message == "training" and progress.done == 3:
             break
@@ -79,7 +67,7 @@ def test_killed_it_is_told_and_goes_on_from_its_last_check(parent, index, tmp_pa
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(DeviceError, match="by signal 9"):
         next(steps)
-    _, later = finish(finetune_apart_steps(parent, index, tmp_path / "run", QUICK))
+    _, later = finish(finetune_apart_steps(str(parent), index, tmp_path / "run", QUICK))
     assert min(p.done for p in later if p.message == "training") == 3
 
 

@@ -84,28 +84,26 @@ def same(one, other):
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_killed_and_stopped_runs_go_on_to_the_same_weights(index, tmp_path, finish):
+def test_killed_and_stopped_runs_go_on_to_the_same_weights(index, tmp_path, finish, learn, learnt):
     whole, _ = finish(train_steps(TINY, index, tmp_path / "whole"))
     steps = train_steps(TINY, index, tmp_path / "stopped")
-    for _ in range(4):  # past the checkpoint of step 3
-        next(steps)
+    learn(steps, 4)  # past the checkpoint of step 3
     shutil.copytree(tmp_path / "stopped", tmp_path / "killed")
     steps.close()
     for folder, left in ("killed", [4, 5, 6]), ("stopped", [5, 6]):
         resumed, seen = finish(train_steps(TINY, index, tmp_path / folder))
-        assert [p.done for p in seen] == left
+        assert [p.done for p in learnt(seen)] == left
         same(whole.network, resumed.network)
         assert (tmp_path / folder / "log.csv").read_text() == (tmp_path / "whole/log.csv").read_text()
 
 
-def test_a_stopped_run_can_be_ended_with_the_best_so_far(index, tmp_path, finish):
+def test_a_stopped_run_can_be_ended_with_the_best_so_far(index, tmp_path, finish, learn, learnt):
     settings = TINY.model_copy(update={"schedule": "plateau"})  # unlike cosine, knows nothing of the end
     steps = train_steps(settings, index, tmp_path / "run")
-    for _ in range(4):
-        next(steps)
+    learn(steps, 4)
     steps.close()
     ended, seen = finish(train_steps(settings.model_copy(update={"steps": 1}), index, tmp_path / "run"))
-    assert seen == []
+    assert learnt(seen) == []
     assert (ended.steps, ended.best_step) == (4, 3)
     short, _ = finish(train_steps(settings.model_copy(update={"steps": 3}), index, tmp_path / "short"))
     same(ended.network, short.network)
@@ -171,10 +169,10 @@ def test_a_teacher_that_is_not_there_is_told_before_the_data_are_read(index, tmp
         next(run_steps(settings, tmp_path / "no such data", tmp_path / "run"))
 
 
-def test_accumulated_batches_count_as_one_step(index, tmp_path, finish):
+def test_accumulated_batches_count_as_one_step(index, tmp_path, finish, learnt):
     settings = TINY.model_copy(update={"steps": 2, "check_every": 1, "accumulate": 3})
     _, seen = finish(train_steps(settings, index, tmp_path / "run"))
-    assert [p.done for p in seen] == [1, 2]
+    assert [p.done for p in learnt(seen)] == [1, 2]
     batches = Batches(load_index(index, "train"), settings.crops, settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
@@ -184,14 +182,13 @@ def test_accumulated_batches_count_as_one_step(index, tmp_path, finish):
             losses.terms(network.logits(b.x), b.maps, b.valid)["dice"].item()
             for b in (batches[i] for i in range(3))
         ]
-    assert seen[0].values["dice"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert learnt(seen)[0].values["dice"] == pytest.approx(np.mean(values), abs=1e-4)
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish):
+def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish, learn, learnt):
     resource = pytest.importorskip("resource")
     steps = train_steps(TINY, index, tmp_path / "run")
-    for _ in range(5):
-        next(steps)
+    learn(steps, 5)
     before = (tmp_path / "run/checkpoint.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -205,15 +202,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish):
     assert (tmp_path / "run/checkpoint.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*"))
     _, seen = finish(train_steps(TINY, index, tmp_path / "run"))
-    assert [p.done for p in seen] == [4, 5, 6]
+    assert [p.done for p in learnt(seen)] == [4, 5, 6]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, monkeypatch, finish):
     true_terms = losses.terms
     spoilt = {"dice": torch.tensor(float("nan"), requires_grad=True)}
     monkeypatch.setattr(losses, "terms", lambda *a: true_terms(*a) | spoilt)
     with pytest.raises(SettingsError, match=r"astray at step 1: dice is no number.*lower learning_rate"):
-        next(train_steps(TINY, index, tmp_path / "run"))
+        finish(train_steps(TINY, index, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -224,12 +221,12 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, mo
         ({"student": StudentConfig(widths=(8, 8), decoder_widths=(8, 8))}, "these widths make no network"),
     ],
 )
-def test_settings_that_cannot_be_are_named_before_anything_is_read(index, tmp_path, update, said):
+def test_settings_that_cannot_be_are_named(index, tmp_path, update, said, finish):
     if update.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("there is one")
     update = {k: Path(v) if k == "encoder_weights" else v for k, v in update.items()}
     with pytest.raises(SettingsError, match=said):
-        next(train_steps(TINY.model_copy(update=update), index, tmp_path / "run"))
+        finish(train_steps(TINY.model_copy(update=update), index, tmp_path / "run"))
 
 
 @pytest.mark.parametrize(
@@ -246,13 +243,13 @@ def test_settings_that_would_fail_later_are_refused(update, said):
         TrainSettings.model_validate(update)
 
 
-def test_nothing_annotated_and_nobody_to_teach(index, tmp_path):
+def test_nothing_annotated_and_nobody_to_teach(index, tmp_path, finish):
     imsave(index.with_name("valid.png"), np.zeros((96, 112), np.uint8), check_contrast=False)
     lines = index.read_text().splitlines()
     lines = [lines[0] + ",valid", *(line + ",valid.png" * line.endswith("train") for line in lines[1:])]
     index.write_text("\n".join(line if line.count(",") == 5 else line + "," for line in lines) + "\n")
     with pytest.raises(ReadError, match="nothing is annotated in the images to train on"):
-        next(train_steps(TINY, index, tmp_path / "run"))
+        finish(train_steps(TINY, index, tmp_path / "run"))
 
 
 def test_a_folder_that_is_no_model_is_never_replaced(index, tmp_path):
@@ -264,7 +261,7 @@ def test_a_folder_that_is_no_model_is_never_replaced(index, tmp_path):
     assert mine.read_bytes() == b"data"
 
 
-def test_a_refused_run_leaves_the_index_of_the_other(index, tmp_path, finish):
+def test_a_refused_run_leaves_the_index_of_the_other(index, tmp_path, finish, learn):
     folder = index.parent
     index.unlink()
     for i in range(5, 9):
@@ -273,8 +270,7 @@ def test_a_refused_run_leaves_the_index_of_the_other(index, tmp_path, finish):
             picture = imread(folder / name)
             imsave(folder / name, np.roll(picture, 11 * i, 0), check_contrast=False)
     steps = run_steps(TINY, folder, tmp_path / "run")
-    while next(steps).message != "training":
-        pass
+    learn(steps, 1)
     steps.close()
     before = (tmp_path / "run/index.csv").read_bytes()
     (folder / "8.png").unlink()
@@ -291,20 +287,20 @@ def test_events_are_written_for_tensorboard(index, tmp_path, finish):
     assert list((tmp_path / "run/tensorboard").glob("events.*"))
 
 
-def test_missing_tensorboard_is_named(index, tmp_path, monkeypatch):
+def test_missing_tensorboard_is_named(index, tmp_path, monkeypatch, finish):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(SettingsError, match="pip install tensorboard"):
-        next(train_steps(TINY.model_copy(update={"tensorboard": True}), index, tmp_path / "run"))
+        finish(train_steps(TINY.model_copy(update={"tensorboard": True}), index, tmp_path / "run"))
 
 
 def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
     finish(train_steps(TINY, index, tmp_path / "run"))
     other = TINY.model_copy(update={"seed": 5})
     with pytest.raises(SettingsError, match="other seed; choose another output"):
-        next(train_steps(other, index, tmp_path / "run"))
+        finish(train_steps(other, index, tmp_path / "run"))
     index.write_text(index.read_text() + "\n")
     with pytest.raises(SettingsError, match="other data"):
-        next(train_steps(TINY, index, tmp_path / "run"))
+        finish(train_steps(TINY, index, tmp_path / "run"))
 
 
 def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path, finish):
@@ -316,7 +312,7 @@ def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path, finish):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
     another = again.model_copy(update={"student": StudentConfig(widths=(8, 8), decoder_widths=(8,))})
     with pytest.raises(ModelError, match="another network"):
-        next(train_steps(another, index, tmp_path / "third"))
+        finish(train_steps(another, index, tmp_path / "third"))
 
 
 def test_a_stopped_run_leaves_no_half_judged_package(index, tmp_path):
@@ -332,10 +328,12 @@ def test_a_stopped_run_leaves_no_half_judged_package(index, tmp_path):
     }
 
 
-def test_training_learns(index, tmp_path, finish):
+def test_training_learns(index, tmp_path, finish, learnt):
     settings = TINY.model_copy(update={"steps": 60, "check_every": 20, "average": 0.8, "learning_rate": 5e-3})
     _, seen = finish(train_steps(settings, index, tmp_path / "run"))
-    first, last = (np.mean([p.values["foreground"] for p in part]) for part in (seen[:10], seen[-10:]))
+    first, last = (
+        np.mean([p.values["foreground"] for p in part]) for part in (learnt(seen)[:10], learnt(seen)[-10:])
+    )
     assert last < 0.8 * first
     log = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
     assert [int(row["step"]) for row in log] == [20, 40, 60]
@@ -433,7 +431,7 @@ def test_corrected_labels_are_other_data(index, tmp_path, finish):
     finish(train_steps(TINY, index, tmp_path / "run"))
     imsave(index.with_name("0_labels.png"), LABELS, check_contrast=False)
     with pytest.raises(SettingsError, match="other data"):
-        next(train_steps(TINY, index, tmp_path / "run"))
+        finish(train_steps(TINY, index, tmp_path / "run"))
 
 
 def test_image_and_labels_must_have_one_size(index):

@@ -211,7 +211,7 @@ def test_images_without_labels_join_the_index(data, tmp_path, finish):
     assert samples[2].diameter_px == 17 and not samples[2].valid.any() and samples[0].valid is None
 
 
-def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_path, finish):
+def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_path, finish, learnt):
     index, folder = data
     rows = [r for r in index.read_text().splitlines() if not r.endswith("train")]
     index.write_text("\n".join(rows) + "\n")  # nothing is annotated to learn from
@@ -225,9 +225,11 @@ def test_a_student_learns_what_the_teacher_says_of_unannotated_images(data, tmp_
         }
     )
     _, seen = finish(train_steps(settings, combined, tmp_path / "run"))
-    first, last = (np.mean([p.values["soft foreground"] for p in part]) for part in (seen[:5], seen[-5:]))
+    first, last = (
+        np.mean([p.values["soft foreground"] for p in part]) for part in (learnt(seen)[:5], learnt(seen)[-5:])
+    )
     assert last < 0.7 * first
-    assert seen[0].values["foreground"] == 0, "what nobody annotated is no truth"
+    assert learnt(seen)[0].values["foreground"] == 0, "what nobody annotated is no truth"
 
 
 def test_a_folder_of_labels_is_one_more_teacher(model):
@@ -271,7 +273,7 @@ def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, f
         distill("labels:a", "labels:b")
 
 
-def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path, finish):
+def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path, finish, learn, learnt):
     index, _ = data
     settings = SETTINGS.model_copy(
         update={
@@ -281,13 +283,12 @@ def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path
         }
     )
     whole, seen = finish(train_steps(settings, index, tmp_path / "whole"))
-    assert {"tversky", "consistency", "soft foreground", "soft offset"} <= set(seen[0].values)
+    assert {"tversky", "consistency", "soft foreground", "soft offset"} <= set(learnt(seen)[0].values)
     steps = train_steps(settings, index, tmp_path / "cut")
-    for _ in range(3):  # past the checkpoint of step 2
-        next(steps)
+    learn(steps, 3)  # past the checkpoint of step 2
     steps.close()
     resumed, seen = finish(train_steps(settings, index, tmp_path / "cut"))
-    assert [p.done for p in seen] == [4]
+    assert [p.done for p in learnt(seen)] == [4]
     states = (trained.network.state_dict().values() for trained in (whole, resumed))
     for a, b in zip(*states, strict=True):
         torch.testing.assert_close(a, b)

@@ -16,9 +16,10 @@ from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.train.augment import recolor, warp
+from napari_nucleus_kd.types import Progress, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -63,6 +64,13 @@ class Sample:
 def load_index(
     index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
 ) -> list[Sample]:
+    """Take all of load_steps; returns the images."""
+    return finish(load_steps(index, split, estimate))
+
+
+def load_steps(
+    index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
+) -> Generator[Progress, None, list[Sample]]:
     """Read the images of one split of a CSV index; see index.read_index.
 
     Parameters
@@ -70,11 +78,19 @@ def load_index(
     estimate : tells the typical diameter, px, of the nuclei of a picture (3, Y, X); for images that nobody
         annotated. None refuses such images.
 
+    Yields
+    ------
+    Progress after each image.
+
     Raises
     ------
     ReadError : the index, or an image, cannot be read, or does not fit its labels.
     """
-    return [_load(row, estimate) for row in read_index(index, split)]
+    rows, samples = read_index(index, split), []
+    for row in rows:
+        samples.append(_load(row, estimate))
+        yield Progress(len(samples), len(rows), "reading the images")
+    return samples
 
 
 def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sample:

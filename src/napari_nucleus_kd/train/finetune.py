@@ -16,7 +16,7 @@ import numpy as np
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
-from napari_nucleus_kd.index import check_rows, read_index, read_splits, true_labels
+from napari_nucleus_kd.index import check_rows_steps, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.package import list_models, load_model
@@ -234,7 +234,7 @@ class _HeldOut:
     def judge_steps(self, model: Model) -> Generator[Progress, None, list[Score]]:
         """Return the scores of a model, in the order of the index."""
         if not self._known:
-            check_rows([], judged=self._rows)
+            yield from check_rows_steps([], judged=self._rows)
         if model.hash not in self._known:
             recipe = Recipe(model=str(model.folder), device=self._device)
             done = 0

@@ -18,7 +18,7 @@ from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_text
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrained_part
-from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.teacher import diameter_estimate, load_teacher
 from napari_nucleus_kd.types import Progress, retold
@@ -69,14 +69,15 @@ def train_steps(
     Parameters
     ----------
     settings : what to train and how.
-    index : CSV of images and labels; see train.data.load_index.
+    index : CSV of images and labels; see train.data.load_steps.
     output : folder for recipe.json, log.csv, curves.png and checkpoint.pt; made if need be.
     watch : steps that are taken at each check, of the averaged network on the CPU; what they return is
         logged, and changes nothing.
 
     Yields
     ------
-    Progress after every step, with the value of the objective and of each of its terms that has a weight.
+    Progress after every image that is read, and after every step; then with the value of the objective
+    and of each of its terms that has a weight.
 
     Returns
     -------
@@ -95,7 +96,7 @@ def train_steps(
     this program again for each further one; stopped, such a run goes on from its last check.
     """
     made_from = settings.learned_from(index)
-    tune, train = _data(settings, index)
+    tune, train = yield from _data_steps(settings, index)
     make_folder(output)
     fabric = _fabric(settings)
     run = _Run(fabric, settings, made_from, output)
@@ -121,11 +122,12 @@ def train_steps(
     return run.result() if run.first else None
 
 
-def _data(settings: TrainSettings, index: Path) -> tuple[Batches, Batches]:
+def _data_steps(settings: TrainSettings, index: Path) -> Generator[Progress, None, tuple[Batches, Batches]]:
     """Return what is tuned on and what is trained on."""
     distill = settings.distill
     estimate = None if distill is None else diameter_estimate(distill, settings.device)
-    tune, train = load_index(index, "tune"), load_index(index, "train", estimate)
+    tune = yield from load_steps(index, "tune")
+    train = yield from load_steps(index, "train", estimate)
     if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
         raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
     crops, seed, enlarge = settings.crops, settings.seed, settings.enlarge_to_px

@@ -16,7 +16,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
-from napari_nucleus_kd.index import check_rows, read_splits
+from napari_nucleus_kd.index import check_rows_steps, read_splits
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
@@ -125,7 +125,8 @@ def _data_steps(
             )
         splits = read_splits(index)
         val = splits.pop("val", [])
-        notes = check_rows([row for rows in splits.values() for row in rows], judged=val)
+        learnt = [row for rows in splits.values() for row in rows]
+        notes = yield from check_rows_steps(learnt, judged=val)
         if taught is not None and not any(row.taught for rows in splits.values() for row in rows):
             raise SettingsError(
                 f"labels:{taught} teaches nothing; name the images that these labels belong to with "

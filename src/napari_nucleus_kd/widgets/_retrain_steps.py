@@ -168,7 +168,7 @@ def _told(
 
 
 def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -> Picture:
-    """Draw the losses of each step and the accuracy at each check, one above the other, on nothing.
+    """Draw the losses, each step faintly and smoothed, and the accuracy at each check below, on nothing.
 
     Parameters
     ----------
@@ -181,6 +181,7 @@ def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from scipy.ndimage import uniform_filter1d
 
     figure = Figure(figsize=(3.2, 2.9), dpi=100, layout="constrained")
     figure.patch.set_alpha(0)
@@ -188,7 +189,10 @@ def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -
     losses, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for name, points in curves.items():
         if " " not in name:
-            losses.plot(*zip(*points, strict=True), lw=1, label=name)
+            steps, values = np.array([p for p in points if p[1] > 0] or [(0, np.nan)]).T  # 0: nothing known
+            smooth = uniform_filter1d(values, 1 + len(values) // 10, mode="nearest")
+            (line,) = losses.plot(steps, smooth, lw=1.2, label=name)
+            losses.plot(steps, values, lw=0.5, alpha=0.3, color=line.get_color())
     losses.set_yscale("log")
     losses.set_title("losses", fontsize=8, color=_GREY)
     if points := curves.get("val PQ", []):
