@@ -1,7 +1,7 @@
-"""Opens napari with an image and labels, pans and paints; prints how long the window did not answer, in s.
+"""Opens napari with a project, pans and paints; prints how long the window did not answer, in s.
 
 The gaps between the ticks of a timer, as JSON: those of a while with nothing else, and those while a model
-is fine-tuned.
+is retrained, with its curves and its preview, and what is painted is saved.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import tifffile
 from qtpy.QtCore import QEventLoop, Qt, QTimer
 
+from napari_nucleus_kd import workspace
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.pipeline import segment
-from napari_nucleus_kd.project import Project
-from napari_nucleus_kd.train.apart import finetune_apart_steps
-from napari_nucleus_kd.train.finetune import FinetuneSettings, data_steps
+from napari_nucleus_kd.project import Project, project_folder
+from napari_nucleus_kd.train.finetune import FinetuneSettings
 from napari_nucleus_kd.types import Modality, finish
-from napari_nucleus_kd.widgets._worker import run_in_thread
+from napari_nucleus_kd.widgets.docks import CorrectDock, RetrainDock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,44 +69,47 @@ class Watch:
 
 
 def main() -> None:
-    """Measure once."""
+    """Measure once: a person corrects nuclei that are kept, first alone, then while they are learnt from."""
     folder, model, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    pixels = np.tile(np.asarray(sample("fluorescence").pixels)[0], (2, 2))
-    tifffile.imwrite(folder / "image.tif", pixels)
-    kind = Modality.FLUORESCENCE
-    result = segment(read(folder / "image.tif"), Recipe(modality=kind, device="cpu"))
+    workspace.preferences_path = lambda: folder / "preferences.json"  # nobody's own settings
+    path, kind = folder / "image.tif", Modality.FLUORESCENCE
+    tifffile.imwrite(path, np.tile(np.asarray(sample("fluorescence").pixels)[0], (2, 2)))
+    result = segment(read(path), Recipe(modality=kind, device="cpu"))
     labels = result.nuclei.labels
-    project = Project.create(folder / "image.nucleus-kd")
-    verified = np.ones(labels.shape, bool)
-    reference = project.refer_to(folder / "image.tif")
-    finish(project.add_steps(reference, labels, verified, modality=kind, recipe=result.recipe))
-    data = finish(data_steps(project, folder / "run"))
+    with Project.create(project_folder(path)) as project:
+        reference, verified = project.refer_to(path), np.ones(labels.shape, bool)
+        finish(project.add_steps(reference, labels, verified, modality=kind, recipe=result.recipe))
     viewer = napari.Viewer()
-    viewer.add_image(pixels)
-    watch = Watch(viewer, viewer.add_labels(labels.copy()))
-    loop = QEventLoop()
+    docks = CorrectDock(viewer), RetrainDock(viewer)
+    for dock in docks:
+        viewer.window.add_dock_widget(dock, area="right")
+    session = docks[1].step.session
+    keeping, retraining = session.keeping, session.retraining
+    session.open(path)
+    wait(lambda: keeping.kept is not None)
+    assert keeping.kept is not None
+    watch = Watch(viewer, keeping.kept.target.layer)
     for seconds in (2.0, ALONE_S):  # first of all napari has its own things to do
         watch.taken()
-        QTimer.singleShot(int(1000 * seconds), loop.quit)
-        loop.exec()
+        end = time.perf_counter() + seconds
+        wait(lambda end=end: time.perf_counter() > end)
     alone = watch.taken()
-    settings = FinetuneSettings(steps=steps, check_every=10, device="cpu")
-    problems: list[str] = []
-    training = finetune_apart_steps(model, data.index, folder / "run", settings)
-    job = run_in_thread(
-        training,
-        done=lambda _: None,
-        failed=lambda error, _: problems.append(str(error)),
-        progress=None,
-        ended=loop.quit,
-    )
-    loop.exec()
-    assert not job.running
+    retraining.start(model, FinetuneSettings(steps=steps, check_every=10, device="cpu"))
+    wait(lambda: not retraining.running)
     busy = watch.taken()
+    problem = session.workspace.problem
     viewer.close()
-    if problems:
-        raise SystemExit(problems[0])
+    if problem is not None:
+        raise SystemExit(problem.text)
     print(json.dumps({"alone": alone, "training": busy}), flush=True)
+
+
+def wait(ready: Callable[[], bool]) -> None:
+    """Let the window go on until something is so."""
+    loop, timer = QEventLoop(), QTimer()
+    timer.timeout.connect(lambda: loop.quit() if ready() else None)
+    timer.start(ACT_MS)
+    loop.exec()
 
 
 if __name__ == "__main__":
