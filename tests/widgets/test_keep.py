@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from napari.components import ViewerModel
 
+from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
@@ -70,6 +71,17 @@ class Desk:
     def box(self, first, last, tool=VERIFY):
         layer = self.viewer.layers.selection.active
         self.widget.corrections.act(tool, [tuple(layer.data_to_world(at)) for at in (first, last)])
+
+    def segment(self):
+        self.session.workspace.whole_image = True
+        self.session.runs.start(lambda _: None)
+        self.settle()
+        return self.viewer.layers.selection.active
+
+    def decode(self, **thresholds):
+        self.session.workspace.set_recipe(decode=DecodeSettings(**thresholds))
+        self.qtbot.waitUntil(lambda: self.session.runs.wanted_decode() is None, timeout=30_000)
+        self.settle()
 
     def saved(self):
         self.qtbot.waitUntil(lambda: self.keeping.kept is not None, timeout=20_000)
@@ -525,3 +537,30 @@ def test_each_plane_of_a_stack_is_kept_for_itself(desk, stack_file):
         first, second = (finish(image.load_steps()) for image in project.images)
     np.testing.assert_array_equal(first[0], LABELS)
     assert second[1].sum() == 41 * 41
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei, in_file):
+    person = desk()
+    if in_file:
+        person.open(nuclei_file)
+    else:
+        person.viewer.add_image(nuclei)
+        person.settle()
+    layer = person.segment()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    before = layer.data.copy()
+    person.decode(min_area_px=200)
+    np.testing.assert_array_equal(layer.data, before)
+    new = person.viewer.layers.selection.active
+    assert new is not layer and not layer.visible and 0 < new.data.max() < before.max()
+    assert layer.name in person.session.workspace.outcome
+    person.decode(min_area_px=100)
+    assert person.viewer.layers.selection.active is new, "nobody checked these: they are changed in place"
+    person.box((20, 20), (70, 80))
+    assert layer.name in person.widget.problem.text.text(), "what is green was checked in the other ones"
+    if in_file:
+        assert person.keeping.kept.target.layer is layer
+        person.saved()
+        np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], before)

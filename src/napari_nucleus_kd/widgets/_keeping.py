@@ -87,6 +87,10 @@ class Keeping:
         layer, kept = self._session.corrections.layer, self.kept
         return kept is not None and layer is not None and not kept.holds(layer)
 
+    def is_vouched(self, layer: Labels) -> bool:
+        """Tell whether a person keeps the labels of a layer or has checked some: no run may change them."""
+        return any(kept.holds(layer) for kept in self._kept.values()) or self.verifying.is_checked(layer)
+
     def needs_file(self) -> bool:
         """Whether the image in hand lies in no file beside which a project could be."""
         image = self._session.workspace.image
@@ -173,7 +177,7 @@ class Keeping:
         former = self.verifying.masks.pop(key, None)
         if former is not None and former.layer in viewer.layers:
             viewer.layers.remove(former.layer)
-        mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes)
+        mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
         refusal = opened.project.refusal
         if refusal:
             for each in (layer, mask.layer):
@@ -240,7 +244,7 @@ class Keeping:
                 f"{image.name} needs {_words.memory(needed)} of memory to be kept as a whole, and "
                 f"{_words.memory(free)} are free; save a part of it as an image of its own, and correct that"
             )
-        mask = self.verifying.mask_for(under)
+        mask = self.verifying.mask_for(target, under)
         recipe, suggestion = target.layer.metadata.get(RECIPE_KEY), self._session.workspace.suggestion
         modality = None if recipe is None else recipe.modality
         if modality is None and suggestion is not None:

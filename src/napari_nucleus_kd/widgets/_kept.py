@@ -85,7 +85,7 @@ class Kept:
     def follow(self, target: Target, corner: tuple[int, int]) -> None:
         """Save another layer from now on, in place of the one with the nuclei."""
         self._watched.pop().close()
-        self.target, self.corner = target, corner
+        self.target, self.corner, self.mask.of = target, corner, target.layer
         self._watch(target.layer, target.axes, corner)
         self.touch_all()
 

@@ -71,10 +71,12 @@ class Runs(QObject):
         return "Nothing of the image is in view: press Home in the viewer, or choose “Whole image” as Region."
 
     def is_edited(self) -> bool:
-        """Tell whether a person changed the labels since they were computed."""
+        """Tell whether a person changed the labels since they were computed, keeps them, or checked some."""
         result, layer = self._session.workspace.result, self._labels
         if result is None or layer is None or layer not in self._session.viewer.layers:
             return False
+        if self._session.keeping.is_vouched(layer):
+            return True
         return not np.array_equal(np.squeeze(layer.data), np.squeeze(result.nuclei.labels))
 
     def segmented(self) -> tuple[Image, Plane] | None:
@@ -186,7 +188,7 @@ class Runs(QObject):
             _show.update_labels(layer, found.result, found.table)
         else:
             if layer is not None and layer in viewer.layers:
-                kept = f"\nYour edits stay in “{layer.name}”, now hidden; this is a new layer."
+                kept = f"\nYour work stays in “{layer.name}”, now hidden; this is a new layer."
             self._hide_former(plane)
             self._labels = self._add_labels(plane, found)
         workspace.result = found.result

@@ -64,10 +64,11 @@ class VerifiedMask:
     Parameters
     ----------
     axes : of the plane in the data of the layer; the others are one pixel thick.
+    of : the layer whose nuclei were checked; others over the same image nobody has seen.
     """
 
-    def __init__(self, layer: Labels, axes: tuple[int, int]) -> None:
-        self.layer, self.axes = layer, axes
+    def __init__(self, layer: Labels, axes: tuple[int, int], of: Labels) -> None:
+        self.layer, self.axes, self.of = layer, axes, of
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:

@@ -107,13 +107,24 @@ class Verifying:
                 f"“{target.layer.name}” is not kept, “{kept.target.layer.name}” is; press “Take in”, or "
                 "select that one"
             )
-        return self.mask_for(under)
+        return self.mask_for(target, under)
 
-    def mask_for(self, under: Under) -> VerifiedMask:
-        """Return what is verified of an image; its layer is made the first time."""
+    def mask_for(self, target: Target, under: Under) -> VerifiedMask:
+        """Return what is verified of the labels over an image; its layer is made the first time.
+
+        Raises
+        ------
+        EditError : other labels of this image were checked: nobody has seen these.
+        """
         key, viewer = key_of(under), self._session.viewer
         known = self.masks.get(key)
         if known is not None and known.layer in viewer.layers:
+            if known.of is not target.layer and known.pixels.any():
+                raise EditError(
+                    f"what is checked was checked in “{known.of.name}”, not in “{target.layer.name}”; select "
+                    f"“{known.of.name}”, or close “{known.layer.name}” to begin anew"
+                )
+            known.of = target.layer
             return known
         source = next(s for s in self._session.sources() if s.key == under.key[0])
         plane = shown_plane(source, viewer)
@@ -121,9 +132,13 @@ class Verifying:
         corrections = self._session.corrections
         with corrections.steady():
             layer = add_verified_layer(viewer, plane, mask, corrections.layer)
-        self.masks[key] = VerifiedMask(layer, plane.axes)
+        self.masks[key] = VerifiedMask(layer, plane.axes, target.layer)
         self._keeping.changed.emit()
         return self.masks[key]
+
+    def is_checked(self, layer: Layer) -> bool:
+        """Tell whether anything of the nuclei of a layer is verified."""
+        return any(mask.of is layer and bool(mask.pixels.any()) for mask in self.masks.values())
 
     def forget(self, layer: Layer) -> None:
         """Note that a layer was closed."""
