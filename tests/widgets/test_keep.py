@@ -11,7 +11,7 @@ from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept
+from napari_nucleus_kd.widgets import _keeping, _kept, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -564,3 +564,28 @@ def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei
         assert person.keeping.kept.target.layer is layer
         person.saved()
         np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], before)
+
+
+def test_a_box_too_large_to_undo_is_saved_and_counted_soon(desk, nuclei_file, monkeypatch):
+    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (30, 30))
+    person.settle()
+    person.saved()
+    person.box((0, 0), (181, 207))
+    assert person.keeping.kept.unsaved
+    person.saved()
+    assert kept_in(project_folder(nuclei_file))[1].all() and person.keeping.kept.counted.nuclei == 5
+
+
+def test_retraining_learns_from_what_a_script_changed_too(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    layer.data[150:160, 100:110] = 77
+    layer.refresh()
+    person.keeping.kept.write()  # as Retrain does before it reads the project
+    assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()

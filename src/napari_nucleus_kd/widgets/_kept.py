@@ -71,7 +71,9 @@ class Kept:
         self._looking = QTimer()
         self._looking.setSingleShot(True)
         self._looking.timeout.connect(self.touch_all)
+        self._is_unlooked = False  # data may have been changed past napari; asked in any thread
         self._watched: list[Changes] = []
+        mask.marked.connect(self._on_marked)
         self._watch(mask.layer, mask.axes, (0, 0))
         self._watch(target.layer, target.axes, corner)
 
@@ -117,6 +119,10 @@ class Kept:
         QTimer.singleShot(0, partial(self._touch, parts))
         self._save_soon()
 
+    def _on_marked(self, part: Region) -> None:
+        self._touch([part])
+        self._save_soon()
+
     def _touch(self, parts: list[Region]) -> None:
         for part in parts:
             self.image.touch(part)
@@ -127,11 +133,13 @@ class Kept:
 
     def _on_refreshed(self) -> None:
         """Look through everything in a while: a script may have changed data, which napari does not tell."""
+        self._is_unlooked = True
         if not self._looking.isActive():
             self._looking.start(LOOK_MS)
 
     def touch_all(self) -> None:
         """Look through everything at the next save: data may have been changed past napari."""
+        self._is_unlooked = False
         if self.project.writable:
             self._on_unknown()
 
@@ -177,12 +185,15 @@ class Kept:
         self.changed.emit()
 
     def write(self) -> None:
-        """Save what was touched, in any thread.
+        """Save what was changed, also past napari, in any thread.
 
         Raises
         ------
         ProjectError, WriteError, LabelsError : see ProjectImage.save.
         """
+        if self._is_unlooked:
+            self._is_unlooked = False
+            self.image.touch()
         self.image.save(self.labels, self.mask.pixels)
 
     def flush(self) -> None:
@@ -190,9 +201,7 @@ class Kept:
         self._timer.stop()
         if not self.project.writable:
             return
-        if self._looking.isActive():
-            self._looking.stop()
-            self.image.touch()
+        self._looking.stop()
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
             self.write()
@@ -209,6 +218,7 @@ class Kept:
         self.flush()
         self._timer.stop()
         self._looking.stop()
+        self.mask.marked.disconnect(self._on_marked)
         for changes in self._watched:
             changes.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from psygnal import Signal
 from scipy import ndimage
 
 from napari_nucleus_kd import edit
@@ -65,7 +66,13 @@ class VerifiedMask:
     ----------
     axes : of the plane in the data of the layer; the others are one pixel thick.
     of : the layer whose nuclei were checked; others over the same image nobody has seen.
+
+    Signals
+    -------
+    marked : the region that was set past the history of the layer, which tells nothing of it.
     """
+
+    marked = Signal(Region)
 
     def __init__(self, layer: Labels, axes: tuple[int, int], of: Labels) -> None:
         self.layer, self.axes, self.of = layer, axes, of
@@ -91,6 +98,7 @@ class VerifiedMask:
             inside[...] = on
             self.layer._reset_history()  # undo knows nothing of it
             self.layer.refresh()
+            self.marked.emit(part)
             return
         rows, cols = np.nonzero(change)
         if len(rows):
