@@ -589,3 +589,53 @@ def test_retraining_learns_from_what_a_script_changed_too(desk, nuclei_file):
     layer.refresh()
     person.keeping.kept.write()  # as Retrain does before it reads the project
     assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
+
+
+@pytest.mark.parametrize("remains", [True, False])
+def test_an_image_that_is_opened_once_more_goes_on_with_its_layers(desk, nuclei_file, remains):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept, images = person.keeping.kept, list(person.viewer.layers[:2])
+    if not remains:
+        for image in images:
+            person.viewer.layers.remove(image)
+    person.open(nuclei_file)
+    assert person.keeping.kept is kept and list(person.keeping._kept.values()) == [kept]
+    assert [each for each in person.viewer.layers if each.name == layer.name] == [layer]
+    assert person.viewer.layers.selection.active is layer and layer.visible
+    assert person.viewer.layers[-1] is layer, "above the image"
+    assert "open already" in person.panel.state.text()
+    person.box((90, 80), (110, 100))
+    layer.paint((160, 150), 9)
+    person.saved()
+    if remains:  # the first of the two again
+        first = next(s for s in person.session.sources() if images[0] in s.layers)
+        person.session.choose(first)
+        person.settle()
+        assert person.keeping.kept is kept
+        layer.paint((170, 150), 10)
+        person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert (labels == 9).any() and verified[95, 90] and verified[30, 30]
+
+
+def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file):
+    """What was found would lie over other nuclei than those that the person saw."""
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    person = desk()
+    person.session.open(nuclei_file)
+    person.qtbot.waitUntil(lambda: person.keeping.key_in_hand is not None, timeout=20_000)
+    person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    person.box((100, 100), (140, 140))
+    assert "is being looked for" in person.widget.problem.text.text()
+    person.settle()
+    assert person.keeping.kept.mask.pixels.sum() == 51 * 61

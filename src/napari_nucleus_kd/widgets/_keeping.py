@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.errors import EditError
-from napari_nucleus_kd.widgets import _kept_steps, _show, _words
+from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._kept import Kept
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
+from napari_nucleus_kd.widgets._opening import Opening
 from napari_nucleus_kd.widgets._projects import Projects
 from napari_nucleus_kd.widgets._taking_in import STEP, TakingIn
-from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target, image_under, target_of
-from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
+from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._verifying import Verifying, key_of
 from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.workspace import Problem
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import Image
-    from napari_nucleus_kd.widgets._kept_steps import Counted, Opened
-    from napari_nucleus_kd.widgets._layers import Plane, Source
+    from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.widgets._session import Session
-    from napari_nucleus_kd.widgets._target import Under
+    from napari_nucleus_kd.widgets._target import Target, Under
+    from napari_nucleus_kd.widgets._verified import VerifiedMask
     from napari_nucleus_kd.widgets._verifying import Key
 
 _BYTES_PER_PX = 5  # of labels and verified pixels
@@ -47,6 +46,7 @@ class Keeping:
     ----------
     doing : what is under way, for a person; "" if nothing is.
     note : what was found or happened last, for a person.
+    closed : images whose layers were closed; their project is known, and can be opened again.
 
     Signals
     -------
@@ -60,8 +60,9 @@ class Keeping:
         self.verifying = Verifying(session, self)
         self.taking_in = TakingIn(session, self)
         self.projects = Projects(session, STEP)
+        self.opening = Opening(session, self, STEP)
         self._kept: dict[Key, Kept] = {}
-        self._looked: set[Key] = set()
+        self.closed: set[Key] = set()
         self._key: Key | None = None  # of the image in hand
         self.doing = ""
         self.note = ""
@@ -74,7 +75,7 @@ class Keeping:
     @property
     def kept(self) -> Kept | None:
         """The image in hand, if it is kept."""
-        key = self._key_in_hand()
+        key = self.key_in_hand
         return None if key is None else self._kept.get(key)
 
     def kept_of(self, key: Key) -> Kept | None:
@@ -96,13 +97,23 @@ class Keeping:
         image = self._session.workspace.image
         return image is not None and file_of(image) is None
 
-    def _key_in_hand(self) -> Key | None:
+    @property
+    def key_in_hand(self) -> Key | None:
+        """What tells the image in hand, and its plane, from others; None without one."""
         source, image = self._session.source, self._session.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
 
     def of_project(self, project: Project) -> list[Kept]:
         """Return those images of a project that are open here."""
         return [kept for kept in self._kept.values() if kept.project is project]
+
+    def keys_of(self, project: Project) -> list[Key]:
+        """Return the keys of those images of a project that are open here."""
+        return [key for key, kept in self._kept.items() if kept.project is project]
+
+    def key_of(self, image: ProjectImage) -> Key | None:
+        """Return the key of an image of a project; None if it is not open here."""
+        return next((key for key, kept in self._kept.items() if kept.image is image), None)
 
     def counts(self, project: Project) -> list[tuple[str, Counted | None]]:
         """Return the images of a project and what is verified of each; None where it is being counted."""
@@ -112,96 +123,53 @@ class Keeping:
     # Finding what was kept before
 
     def _on_image(self, image: Image | None) -> None:
-        key, source = self._key_in_hand(), self._session.source
+        key, source = self.key_in_hand, self._session.source
         if key != self._key:
             self._key, self.note = key, ""
             self._show_kept()
-        path = None if image is None else file_of(image)
-        if image is not None and source is not None and path is not None and key not in self._looked:
-            assert key is not None
-            self._looked.add(key)
-            plane = shown_plane(source, self._session.viewer)
-            projects = self.projects
-            elsewhere = projects.elsewhere.get(path)
-            steps = _kept_steps.find_steps(path, z_of(image), projects.open, elsewhere)
-            self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
+        if image is not None and source is not None and key is not None:
+            self.opening.look(key, source, image)
         self.changed.emit()
 
     def _show_kept(self) -> None:
         """Show what is kept of the plane in hand again, which another plane of its stack had hidden."""
         kept = self.kept
         if kept is not None:
-            for layer in (kept.mask.layer, kept.target.layer):
+            for layer in kept.layers:
                 layer.visible = True
 
-    def look_again(self) -> None:
-        """Open the project of the image in hand anew, for instance when another window has closed it."""
-        key, kept = self._key_in_hand(), self.kept
-        if key is None:
-            return
-        self._looked.discard(key)
-        for other, each in tuple(self._kept.items()):
-            if kept is not None and each.project is kept.project:
-                self._drop(other)
-                for layer in (each.target.layer, each.mask.layer):
-                    if layer in self._session.viewer.layers:
-                        self._session.viewer.layers.remove(layer)
-        self._on_image(self._session.workspace.image)
+    def put(self, key: Key, kept: Kept) -> None:
+        """Note that an image is kept from now on."""
+        self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        kept.changed.connect(self.changed.emit)
+
+    def move(self, former: Key, key: Key) -> Kept:
+        """Note that an image that is kept goes by another key."""
+        kept = self._kept.pop(former)
+        self.verifying.masks.pop(former, None)
+        self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        return kept
 
     def _drop(self, key: Key) -> None:
         """Save an image, and keep it no more."""
         kept = self._kept.pop(key)
         self.projects.recount(kept.project, kept.image.record.id)
         self.verifying.masks.pop(key, None)
-        self._looked.discard(key)
+        self.opening.forget(key)
         kept.close()
         self.projects.open.leave(kept.project)
 
-    def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
-        """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
-        if opened is None:
-            return
-        if key in self._kept or not self._is_there(plane.source):
-            self.projects.open.leave(opened.project)
-            return
-        outlines = self._session.workspace.preferences.outlines
-        recipe = opened.image.record.recipe
-        layer = _show.add_kept_labels(self._session.viewer, plane, opened.labels, recipe, outlines=outlines)
-        QTimer.singleShot(0, partial(self._show_verified, key, plane, opened, layer))
+    def close_layers(self, key: Key) -> None:
+        """Save an image, keep it no more, and close its layers."""
+        layers = self._kept[key].layers
+        self._drop(key)
+        for layer in layers:
+            self._close_layer(layer)
 
-    def _show_verified(self, key: Key, plane: Plane, opened: Opened, layer: Labels) -> None:
+    def _close_layer(self, layer: Labels) -> None:
         viewer = self._session.viewer_if_there
-        if viewer is None or layer not in viewer.layers or key in self._kept:
-            self.projects.open.leave(opened.project)
-            return
-        former = self.verifying.masks.pop(key, None)
-        if former is not None and former.layer in viewer.layers:
-            viewer.layers.remove(former.layer)
-        mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
-        refusal = opened.project.refusal
-        if refusal:
-            for each in (layer, mask.layer):
-                each.editable = False
-                each.metadata[LOCKED_KEY] = refusal
-        kept = Kept(opened.project, opened.image, Target(layer, plane.axes, plane.point), mask, (0, 0))
-        kept.saved, kept.counted = opened.saved, opened.counted
-        self._put(key, kept)
-        self.note = _words.recovered(
-            opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed
-        )
-        damage = opened.image.damage
-        if damage:
-            self._session.workspace.problem = Problem(STEP, damage)
-        self._session.corrections.look_again()
-        self.changed.emit()
-
-    def _put(self, key: Key, kept: Kept) -> None:
-        self._kept[key], self.verifying.masks[key] = kept, kept.mask
-        kept.changed.connect(self.changed.emit)
-        self._looked.add(key)
-
-    def _is_there(self, source: Source) -> bool:
-        return any(known.key == source.key for known in self._session.sources())
+        if viewer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)
 
     def set_damaged_aside(self) -> None:
         """Go on without what is damaged of the image in hand: it is moved aside; what is seen is saved."""
@@ -275,7 +243,7 @@ class Keeping:
             self.projects.open.leave(project)
             return
         kept = Kept(project, image, target, mask, corner)
-        self._put(key, kept)
+        self.put(key, kept)
         self.note = ""
         kept.touch_all()  # a person may have gone on while it was made
         kept.save()
@@ -310,7 +278,6 @@ class Keeping:
             self._drop(key)
         self.projects.open.close()
         self.verifying.masks.clear()
-        self._looked.clear()
 
     def complain(self, text: str) -> None:
         """Say in the widget why something cannot be done."""

@@ -222,6 +222,11 @@ class Kept:
         for changes in self._watched:
             changes.close()
 
+    @property
+    def layers(self) -> tuple[Labels, Labels]:
+        """The nuclei, and what is verified."""
+        return self.target.layer, self.mask.layer
+
     def holds(self, layer: Any) -> bool:
         """Tell whether a layer is one of the two."""
-        return layer is self.target.layer or layer is self.mask.layer
+        return any(layer is each for each in self.layers)

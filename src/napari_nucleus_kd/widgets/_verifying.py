@@ -100,6 +100,10 @@ class Verifying:
         EditError : the labels are not those that are kept, or nothing can be changed.
         """
         kept = self._keeping.kept_of(key_of(under))
+        if self._keeping.opening.is_looking(key_of(under)):
+            raise EditError(
+                f"the project of {under.image.name} is being looked for; mark it again in a moment"
+            )
         if kept is not None and not kept.project.writable:
             raise EditError(f"nothing can be verified: {kept.project.refusal}")
         if kept is not None and not kept.holds(target.layer):

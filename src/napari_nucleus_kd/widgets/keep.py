@@ -64,7 +64,7 @@ class KeepPanel(QWidget):
         self.open.clicked.connect(self._on_open)
         self.point.clicked.connect(self._on_point)
         self.take_in.clicked.connect(self._keeping.taking_in.start)
-        self.again.clicked.connect(self._keeping.look_again)
+        self.again.clicked.connect(self._keeping.opening.look_again)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.marks = row(*marks)
