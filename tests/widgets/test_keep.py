@@ -1,6 +1,7 @@
 """What is checked, and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept, _verified
+from napari_nucleus_kd.widgets import _keeping, _kept, _taking_in, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -639,3 +640,187 @@ def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file):
     assert "is being looked for" in person.widget.problem.text.text()
     person.settle()
     assert person.keeping.kept.mask.pixels.sum() == 51 * 61
+
+
+def test_what_is_changed_while_new_labels_are_taken_in_is_not_lost(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    kept_layer = person.add_nuclei()
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    merged, gate = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        found = yield from merged_steps(*arguments)
+        merged.set()
+        gate.wait(20)
+        return found
+
+    monkeypatch.setattr(_taking_in, "merged_steps", slow)
+    person.panel.take_in.click()
+    assert merged.wait(20)
+    new.data_setitem((np.array([160] * 3), np.array([150, 151, 152])), 50)
+    person.viewer.layers.selection.active = kept_layer
+    person.box((70, 160), (110, 200))  # nucleus 5 is right
+    gate.set()
+    person.settle()
+    assert not person.keeping.doing
+    assert kept_layer.data[160, 151] > 5, "drawn in the new ones meanwhile"
+    assert (kept_layer.data == 5).sum() == (LABELS == 5).sum(), "checked meanwhile"
+    assert 4 not in kept_layer.data
+    former = person.viewer.layers["nuclei before taking in"]
+    np.testing.assert_array_equal(former.data, LABELS)
+    assert not former.visible and former.name in person.panel.state.text()
+
+
+def test_labels_of_another_image_are_not_taken_in(desk, nuclei_file, nuclei):
+    other = nuclei_file.with_name("other.ome.tif")
+    tifffile.imwrite(other, nuclei, metadata={"axes": "YX"})
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    first = person.session.source
+    wrong = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    wrong.metadata[FROM_KEY] = first.key
+    person.open(other)
+    person.add_nuclei().scale = (1, 1)
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    wrong.visible = True
+    person.viewer.layers.selection.active = wrong
+    person.keeping.taking_in.start()
+    person.settle()
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    assert "two channels" in person.panel.problem.text.text()
+
+
+@pytest.mark.parametrize("which", ["nuclei", "verified"])
+def test_with_one_kept_layer_the_other_is_closed_and_both_are_opened_again(desk, nuclei_file, which):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    person.viewer.layers.remove(kept.target.layer if which == "nuclei" else kept.mask.layer)
+    person.settle()
+    assert not any(layer in person.viewer.layers for layer in kept.layers)
+    assert "Open again" in person.panel.state.text() and person.panel.keep.isHidden()
+    new = person.add_nuclei()
+    person.box((20, 20), (30, 30))
+    assert "Open again" in person.widget.problem.text.text(), "nothing is marked beside the project"
+    person.viewer.layers.remove(new)
+    person.panel.again.click()
+    person.settle()
+    again = person.keeping.kept
+    np.testing.assert_array_equal(again.target.layer.data, LABELS)
+    assert again.mask.pixels.sum() == 51 * 61 and person.panel.again.isHidden()
+    again.target.layer.paint((160, 150), 9)
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_both_kept_layers_are_closed_at_once(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    person.viewer.layers.selection = set(kept.layers)
+    person.viewer.layers.remove_selected()
+    person.settle()
+    assert person.keeping.kept is None and not person.panel.again.isHidden()
+
+
+def test_a_layer_that_cannot_be_saved_is_not_closed(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+
+    def full(labels, verified):
+        raise WriteError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.image, "save", full)
+        layer.paint((160, 150), 9)
+        person.viewer.layers.remove(layer)
+        person.settle()
+        assert layer in person.viewer.layers and person.keeping.kept is kept
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_a_box_ends_where_the_labels_end(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    scale = np.array(person.viewer.layers[0].scale[-2:])
+    person.add_nuclei(LABELS[30:120, 20:190], translate=scale * (30, 20))
+    person.box((-25, -15), (50, 60))
+    person.settle()
+    person.saved()
+    person.keeping.kept.mask.layer.paint((160, 150), 1)  # where there are no labels
+    person.saved()
+    _, verified = kept_in(project_folder(nuclei_file))
+    expected = np.zeros(LABELS.shape, bool)
+    expected[30:81, 20:81] = True
+    np.testing.assert_array_equal(verified, expected)
+    person.box((100, 10), (140, 50))
+    assert "no pixel of these labels" in person.widget.problem.text.text()
+
+
+def test_labels_of_another_plane_are_told_from_those_in_hand(desk, stack_file):
+    person = desk().open(stack_file)
+    person.session.show_plane(2)
+    person.settle()
+    layer = person.segment()
+    person.session.show_plane(3)
+    person.settle()
+    layer.visible = True
+    person.viewer.layers.selection.active = layer
+    person.box((20, 20), (70, 80))
+    assert "is of z plane 2" in person.widget.problem.text.text()
+    assert "z plane 3" in person.widget.problem.text.text()
+    assert not person.keeping.verifying.masks
+    person.session.show_plane(2)
+    person.settle()
+    layer.visible = True
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    assert person.keeping.kept.image.record.reference.z == 2
+
+
+def test_a_file_that_was_exchanged_is_told_until_it_is_accepted(desk, nuclei_file, nuclei):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    tifffile.imwrite(nuclei_file, nuclei[::-1].copy(), metadata={"axes": "YX"})
+    person = desk().open(nuclei_file)
+    kept = person.keeping.kept
+    assert "not the file that was labelled" in person.panel.problem.text.text()
+    assert not person.panel.point.isHidden() and person.panel.take_in.isHidden()
+    assert not any(layer.editable for layer in kept.layers)
+    person.box((90, 80), (110, 100))
+    assert "only shown" in person.widget.problem.text.text() and not kept.mask.pixels[95, 90]
+    person.keeping.projects.point_to(nuclei_file, person.panel.refresh)
+    person.settle()
+    kept = person.keeping.kept
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    assert all(layer.editable for layer in kept.layers) and person.panel.point.isHidden()
+    assert sum(layer.name == kept.target.layer.name for layer in person.viewer.layers) == 1
+    person.box((90, 80), (110, 100))
+    person.saved()
+    assert kept_in(project_folder(nuclei_file))[1][95, 90]
+    person.done()
+    assert desk().open(nuclei_file).panel.point.isHidden()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._kept import Kept
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
 from napari_nucleus_kd.widgets._opening import Opening
 from napari_nucleus_kd.widgets._projects import Projects
@@ -92,6 +93,11 @@ class Keeping:
         """Tell whether a person keeps the labels of a layer or has checked some: no run may change them."""
         return any(kept.holds(layer) for kept in self._kept.values()) or self.verifying.is_checked(layer)
 
+    @property
+    def can_open_again(self) -> bool:
+        """Whether the image in hand has a project whose layers were closed."""
+        return not self.doing and self.kept is None and self.key_in_hand in self.closed
+
     def needs_file(self) -> bool:
         """Whether the image in hand lies in no file beside which a project could be."""
         image = self._session.workspace.image
@@ -111,6 +117,11 @@ class Keeping:
         """Return the keys of those images of a project that are open here."""
         return [key for key, kept in self._kept.items() if kept.project is project]
 
+    def keys_of_image(self, folder: Path, number: str) -> list[Key]:
+        """Return the keys of an image, by its project and its id there; none if it is not open here."""
+        kept = self._kept.items()
+        return [k for k, each in kept if each.project.folder == folder and each.image.record.id == number]
+
     def key_of(self, image: ProjectImage) -> Key | None:
         """Return the key of an image of a project; None if it is not open here."""
         return next((key for key, kept in self._kept.items() if kept.image is image), None)
@@ -125,7 +136,7 @@ class Keeping:
     def _on_image(self, image: Image | None) -> None:
         key, source = self.key_in_hand, self._session.source
         if key != self._key:
-            self._key, self.note = key, ""
+            self._key, self.note, self.projects.lost = key, "", None
             self._show_kept()
         if image is not None and source is not None and key is not None:
             self.opening.look(key, source, image)
@@ -140,8 +151,13 @@ class Keeping:
 
     def put(self, key: Key, kept: Kept) -> None:
         """Note that an image is kept from now on."""
+        self.closed.discard(key)
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
         kept.changed.connect(self.changed.emit)
+        layer = kept.target.layer
+        layer.metadata.setdefault(FROM_KEY, key[0])
+        if np.prod(kept.target.labels.shape) == np.prod(layer.data.shape):  # else it has other planes too
+            layer.metadata[PLANE_KEY] = key[1]
 
     def move(self, former: Key, key: Key) -> Kept:
         """Note that an image that is kept goes by another key."""
@@ -200,12 +216,13 @@ class Keeping:
 
         Raises
         ------
-        EditError : they are too large.
+        EditError : they are too large, or the project of the image has to be opened first.
         """
         image, key = under.image, key_of(under)
         path = save_as or file_of(image)
         if path is None or self.doing or key in self._kept:
             return
+        self.verifying.require_open(key)
         needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
         if needed > _SHARE * free:
             raise EditError(
@@ -239,14 +256,18 @@ class Keeping:
     ) -> None:
         project, image = made
         viewer = self._session.viewer_if_there
-        if viewer is None or target.layer not in viewer.layers or mask.layer not in viewer.layers:
-            self.projects.open.leave(project)
-            return
         kept = Kept(project, image, target, mask, corner)
         self.put(key, kept)
         self.note = ""
         kept.touch_all()  # a person may have gone on while it was made
-        kept.save()
+        if viewer is None:
+            self._drop(key)
+            return
+        gone = next((layer for layer in kept.layers if layer not in viewer.layers), None)
+        if gone is None:
+            kept.save()
+        else:
+            self._on_kept_removed(key, kept, gone)
 
     def rested(self) -> None:
         """Note that nothing is under way any more."""
@@ -256,14 +277,36 @@ class Keeping:
     # The end
 
     def _on_removed(self, event: Any) -> None:
-        self.verifying.forget(event.value)
+        layer = event.value
         for key, kept in tuple(self._kept.items()):
-            if kept.holds(event.value):
-                self._drop(key)
-                self.note = kept.problem or (
-                    f"“{event.value.name}” was closed; what was saved is in {kept.folder_name}."
-                )
+            if kept.holds(layer):
+                self._on_kept_removed(key, kept, layer)
+        green = self.verifying.forget(layer)
+        if green is not None:
+            QTimer.singleShot(0, partial(self._close_layer, green))
         self.changed.emit()
+
+    def _on_kept_removed(self, key: Key, kept: Kept, layer: Labels) -> None:
+        """Close the partner of a layer with it: alone it would look as if it were still saved."""
+        partner = next(each for each in kept.layers if each is not layer)
+        kept.flush()
+        # Afterwards: napari may be closing several layers, this one's partner among them.
+        if kept.problem:
+            self.note = f"“{layer.name}” stays, it cannot be saved: {kept.problem}"
+            QTimer.singleShot(0, partial(self._put_back, kept, layer))
+            return
+        self._drop(key)
+        self.closed.add(key)
+        self.note = (
+            f"“{layer.name}” was closed, and “{partner.name}” with it. All is saved in {kept.folder_name}; "
+            "“Open again” shows it."
+        )
+        QTimer.singleShot(0, partial(self._close_layer, partner))
+
+    def _put_back(self, kept: Kept, layer: Labels) -> None:
+        viewer = self._session.viewer_if_there
+        if viewer is not None and kept in self._kept.values() and layer not in viewer.layers:
+            viewer.add_layer(layer)
 
     def rest(self) -> None:
         """No widget is left: save; without a window that tells its end, let others write the projects."""

@@ -42,6 +42,7 @@ class Kept:
     saved : when it was saved last.
     counted : what was verified then.
     problem : why it could not be saved, for a person; "" if it could.
+    refusal : why it can only be looked at; "" if it can be changed.
 
     Signals
     -------
@@ -63,6 +64,7 @@ class Kept:
         self.saved: datetime | None = None
         self.counted = Counted()
         self.problem = ""
+        self.refusal = project.refusal
         self._pending = False
         self._job: Job | None = None
         self._timer = QTimer()
@@ -105,6 +107,13 @@ class Kept:
     def labels(self) -> Whole:
         """The nuclei as they are now, of the whole image."""
         return Whole(self.target.labels, self.corner, self.image.record.shape_yx)
+
+    @property
+    def verified(self) -> Whole:
+        """What is verified now, of the whole image; nothing where the labels end: nobody looked there."""
+        (y, x), (height, width) = self.corner, self.target.labels.shape
+        inside = Region(y, x, y + height, x + width).grown(0, self.image.record.shape_yx)
+        return Whole(self.mask.pixels[inside.slices], (inside.y0, inside.x0), self.image.record.shape_yx)
 
     def _on_changed(
         self, axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]
@@ -158,7 +167,7 @@ class Kept:
             return
         self._pending = False
         self._job = run_in_thread(
-            save_steps(self.image, self.labels, self.mask.pixels),
+            save_steps(self.image, self.labels, self.verified),
             done=self._on_saved,
             failed=self._on_failed,
             ended=self._on_ended,
@@ -194,7 +203,7 @@ class Kept:
         if self._is_unlooked:
             self._is_unlooked = False
             self.image.touch()
-        self.image.save(self.labels, self.mask.pixels)
+        self.image.save(self.labels, self.verified)
 
     def flush(self) -> None:
         """Save what is not saved before this returns."""
@@ -211,6 +220,7 @@ class Kept:
         except (NucleusKDError, OSError) as error:
             self._pending = True
             self._fail(error)
+            self._timer.start(AGAIN_MS)
         self.changed.emit()
 
     def close(self) -> None:

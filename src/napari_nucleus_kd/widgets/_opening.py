@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
@@ -12,6 +13,7 @@ from napari_nucleus_kd.widgets import _kept_steps, _show, _words
 from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import FROM_KEY, shown_plane
 from napari_nucleus_kd.widgets._making import file_of, z_of
+from napari_nucleus_kd.widgets._projects import Listed
 from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 from napari_nucleus_kd.workspace import Problem
@@ -92,22 +94,45 @@ class Opening:
         mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
         kept = Kept(opened.project, opened.image, Target(layer, plane.axes, plane.point), mask, (0, 0))
         kept.saved, kept.counted = opened.saved, opened.counted
-        if opened.project.refusal:
+        kept.refusal = kept.refusal or opened.changed
+        if kept.refusal:
             for each in kept.layers:
                 each.editable = False
-                each.metadata[LOCKED_KEY] = opened.project.refusal
+                each.metadata[LOCKED_KEY] = kept.refusal
         keeping.put(key, kept)
         keeping.note = _words.recovered(
             opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed
         )
-        damage = opened.image.damage
-        if damage:
-            self._session.workspace.problem = Problem(self._step, damage)
+        if opened.changed:
+            keeping.projects.lost = self._listed(opened)
+        if notice := opened.changed or opened.image.damage:
+            self._session.workspace.problem = Problem(self._step, f"{notice[:1].upper()}{notice[1:]}")
         self._session.corrections.look_again()
         keeping.changed.emit()
 
+    @staticmethod
+    def _listed(opened: Opened) -> Listed:
+        reference = opened.image.record.reference
+        path = Path(reference.absolute)
+        return Listed(opened.project.folder, opened.image.record.id, path, reference.z, opened.changed)
+
+    def pointed_to(self, image: Listed) -> bool:
+        """Open an image anew of which a person said where it is; False if that is not the one in hand."""
+        for key in self._keeping.keys_of_image(image.folder, image.id):
+            self._keeping.close_layers(key)
+        in_hand = self._session.workspace.image
+        path = None if in_hand is None else file_of(in_hand)
+        if (
+            in_hand is None
+            or path is None
+            or (path.resolve(), z_of(in_hand)) != (image.path.resolve(), image.z)
+        ):
+            return False
+        self.look_again()
+        return True
+
     def _set_aside(self, key: Key) -> None:
-        """Hide what was checked of an image before its project was found: of other nuclei, so it stays apart."""
+        """Hide what was checked before the project of an image was found: it is of other nuclei."""
         former = self._keeping.verifying.masks.pop(key, None)
         if former is not None:
             former.layer.name = f"{former.layer.name} (not kept)"

@@ -118,7 +118,7 @@ class Runs(QObject):
                 "segment",
                 f"Segmenting into {path.name}",
                 _steps.disk_steps(image, path, recipe),
-                partial(self._show_stored, plane),
+                partial(self._show_stored, plane, image),
             )
 
     def settled_recipe(self) -> Recipe:
@@ -172,7 +172,7 @@ class Runs(QObject):
         self._hide_former(plane)
         if workspace.probability and result.maps is not None:
             _show.add_probability(viewer, plane, result)
-        labels = self._add_labels(plane, found)
+        labels = self._add_labels(plane, image, found)
         workspace.remember_run(result.nuclei.labels.size / 1e6, found.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             self._labels, self._plane, self._image = labels, plane, image
@@ -180,8 +180,8 @@ class Runs(QObject):
             workspace.outcome = outcome(result)
 
     def _show_again(self, before: Result, found: Found) -> None:
-        workspace, plane = self._session.workspace, self._plane
-        if workspace.result is not before or plane is None:
+        workspace, plane, image = self._session.workspace, self._plane, self._image
+        if workspace.result is not before or plane is None or image is None:
             return  # another image or a new run came between
         viewer, layer, kept = self._session.viewer, self._labels, ""
         if layer is not None and layer in viewer.layers and not self.is_edited():
@@ -190,14 +190,16 @@ class Runs(QObject):
             if layer is not None and layer in viewer.layers:
                 kept = f"\nYour work stays in “{layer.name}”, now hidden; this is a new layer."
             self._hide_former(plane)
-            self._labels = self._add_labels(plane, found)
+            self._labels = self._add_labels(plane, image, found)
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
-    def _show_stored(self, plane: Plane, stored: Stored) -> None:
+    def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
-        _show.add_stored_labels(self._session.viewer, plane, stored, outlines=workspace.preferences.outlines)
+        outlines = workspace.preferences.outlines
+        layer = _show.add_stored_labels(self._session.viewer, plane, stored, outlines=outlines)
+        layer.metadata[_layers.PLANE_KEY] = image.notes
         workspace.remember_run(stored.levels[0].size / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
@@ -206,9 +208,11 @@ class Runs(QObject):
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
 
-    def _add_labels(self, plane: Plane, found: Found) -> Labels:
+    def _add_labels(self, plane: Plane, image: Image, found: Found) -> Labels:
         outlines = self._session.workspace.preferences.outlines
-        return _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+        layer = _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+        layer.metadata[_layers.PLANE_KEY] = image.notes
+        return layer
 
     def draw(self, outlines: bool) -> None:
         """Draw all nuclei found in this window as outlines or filled, and those to come."""

@@ -112,12 +112,11 @@ class KeepPanel(QWidget):
         self.unsaved.setVisible(bool(problem))
         idle = not keeping.doing
         labels = self._session.corrections.layer is not None
-        self.keep.setVisible(kept is None and idle)
+        self.keep.setVisible(kept is None and idle and not keeping.can_open_again)
         self.keep.setText("Keep in a file…" if keeping.needs_file() else "Keep")
         self.keep.setEnabled(labels)
-        writable = kept is not None and kept.project.writable
-        self.take_in.setVisible(idle and writable and keeping.is_other_layer)
-        self.again.setVisible(kept is not None and not writable)
+        self.take_in.setVisible(idle and kept is not None and not kept.refusal and keeping.is_other_layer)
+        self.again.setVisible(keeping.can_open_again or (kept is not None and not kept.project.writable))
 
     def _state(self) -> str:
         keeping, kept = self._keeping, self._keeping.kept
@@ -128,8 +127,8 @@ class KeepPanel(QWidget):
         if kept is None:
             where = " The image is in no file yet; press “Keep in a file…”." if keeping.needs_file() else ""
             return keeping.note or f"These corrections are in memory only.{where}"
-        if not kept.project.writable:
-            return f"{keeping.note}\nOnly to look at: {kept.project.refusal}.".strip()
+        if kept.refusal:
+            return f"{keeping.note}\nOnly to look at: {kept.refusal}.".strip()
         other = "The nuclei that are selected are not kept. " if keeping.is_other_layer else ""
         saved = "" if kept.saved is None else f"Saved {kept.saved:%H:%M:%S} in {kept.folder_name}."
         if kept.unsaved:
