@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
@@ -824,3 +825,38 @@ def test_a_file_that_was_exchanged_is_told_until_it_is_accepted(desk, nuclei_fil
     assert kept_in(project_folder(nuclei_file))[1][95, 90]
     person.done()
     assert desk().open(nuclei_file).panel.point.isHidden()
+
+
+def test_no_image_is_written_over_unasked(desk, nuclei, tmp_path, monkeypatch):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    person.add_nuclei()
+    path, asked = tmp_path / "array.ome.tif", []
+    path.write_bytes(b"of somebody else")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "array"), ""))
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *words: asked.append(words[-1]) or QMessageBox.StandardButton.No
+    )
+    person.panel.keep.click()
+    person.settle()
+    assert "array.ome.tif" in asked[0] and path.read_bytes() == b"of somebody else"
+    assert person.keeping.kept is None
+
+
+def test_an_image_that_a_project_has_is_not_written_over(desk, nuclei, nuclei_file):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    before = nuclei_file.read_bytes()
+    person = desk()
+    person.viewer.add_image(nuclei[::-1], name="array")
+    person.settle()
+    person.add_nuclei()
+    person.keeping.keep(save_as=nuclei_file)
+    person.settle()
+    assert nuclei_file.read_bytes() == before
+    assert "Choose another name" in person.panel.problem.text.text()

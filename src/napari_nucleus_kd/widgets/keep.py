@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QInputDialog, QMainWindow, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QInputDialog,
+    QMainWindow,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
@@ -143,11 +151,18 @@ class KeepPanel(QWidget):
         name = "image" if image is None else Path(image.name).name.partition(".")[0]
         title = "The image is in no file yet: where should it go?"
         chosen, _ = QFileDialog.getSaveFileName(self, title, f"{name}.ome.tif", "OME-TIFF (*.ome.tif)")
-        if chosen:
-            path = Path(chosen)
-            if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-                path = path.with_name(f"{path.name}.ome.tif")
-            self._keeping.keep(save_as=path)
+        if not chosen:
+            return
+        path = Path(chosen)
+        if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+            path = path.with_name(f"{path.name}.ome.tif")
+            if path.exists() and not self._may_replace(path):  # the dialog asked about another name
+                return
+        self._keeping.keep(save_as=path)
+
+    def _may_replace(self, path: Path) -> bool:
+        found = QMessageBox.question(self, "Replace it?", f"{path.name} is there already. Replace it?")
+        return bool(found == QMessageBox.StandardButton.Yes)
 
     def _on_open(self) -> None:
         image = self._session.workspace.image
