@@ -13,7 +13,7 @@ from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept, _taking_in, _verified
+from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -625,7 +625,7 @@ def test_an_image_that_is_opened_once_more_goes_on_with_its_layers(desk, nuclei_
     assert (labels == 9).any() and verified[95, 90] and verified[30, 30]
 
 
-def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file):
+def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file, monkeypatch):
     """What was found would lie over other nuclei than those that the person saw."""
     first = desk().open(nuclei_file)
     first.add_nuclei()
@@ -633,12 +633,20 @@ def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file):
     first.settle()
     first.saved()
     first.done()
+    gate, find = threading.Event(), _kept_steps.find_steps
+
+    def slow(*arguments):
+        gate.wait(20)
+        return (yield from find(*arguments))
+
+    monkeypatch.setattr(_kept_steps, "find_steps", slow)
     person = desk()
     person.session.open(nuclei_file)
     person.qtbot.waitUntil(lambda: person.keeping.key_in_hand is not None, timeout=20_000)
     person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
     person.box((100, 100), (140, 140))
     assert "is being looked for" in person.widget.problem.text.text()
+    gate.set()
     person.settle()
     assert person.keeping.kept.mask.pixels.sum() == 51 * 61
 
@@ -860,3 +868,56 @@ def test_an_image_that_a_project_has_is_not_written_over(desk, nuclei, nuclei_fi
     person.settle()
     assert nuclei_file.read_bytes() == before
     assert "Choose another name" in person.panel.problem.text.text()
+
+
+def test_nuclei_found_here_are_kept_from_the_first_correction_on(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    assert not is_project(project_folder(nuclei_file)), "nothing is worth keeping yet"
+    layer.paint((160, 150), 900)
+    person.settle()
+    person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert (labels == 900).any() and not verified.any()
+    assert "first correction" in person.panel.state.text()
+    assert person.viewer.layers.selection.active is layer
+    layer.undo()
+    person.saved()
+    assert not (kept_in(project_folder(nuclei_file))[0] == 900).any()
+    assert person.keeping.unsaved() == []
+
+
+def test_corrections_that_cannot_be_kept_are_said_once_and_named_at_the_end(desk, nuclei_file, monkeypatch):
+    tried = []
+
+    def refuse(*_, **__):
+        tried.append(1)
+        raise WriteError("the folder cannot be made: Permission denied; choose another folder")
+        yield
+
+    monkeypatch.setattr(_keeping, "keep_steps", refuse)
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    assert person.keeping.unsaved() == []
+    for x in (150, 160):
+        layer.paint((160, x), 900)
+        person.settle()
+    assert len(tried) == 1 and "Permission denied" in person.panel.problem.text.text()
+    (text,) = person.keeping.unsaved()
+    assert layer.name in text and "in memory only" in text
+
+
+def test_what_an_image_in_no_file_has_is_named_at_the_end(desk, nuclei):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    layer.paint((160, 150), 9)
+    person.settle()
+    checked, corrected = person.keeping.unsaved()
+    assert "array verified" in checked and layer.name in corrected
+    person.viewer.layers.remove(layer)
+    person.settle()
+    assert person.keeping.unsaved() == [] and "array verified" not in person.viewer.layers

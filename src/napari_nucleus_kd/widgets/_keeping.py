@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets import _kept_steps, _words
+from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
@@ -47,7 +47,6 @@ class Keeping:
     ----------
     doing : what is under way, for a person; "" if nothing is.
     note : what was found or happened last, for a person.
-    closed : images whose layers were closed; their project is known, and can be opened again.
 
     Signals
     -------
@@ -62,14 +61,14 @@ class Keeping:
         self.taking_in = TakingIn(session, self)
         self.projects = Projects(session, STEP)
         self.opening = Opening(session, self, STEP)
+        self.closing = Closing(session, self)
+        self.corrected = Corrected(session, self)
         self._kept: dict[Key, Kept] = {}
-        self.closed: set[Key] = set()
         self._key: Key | None = None  # of the image in hand
         self.doing = ""
         self.note = ""
         self.guarded = False  # the end of the window closes the projects, see `close`
         session.workspace.events.image.connect(self._on_image)
-        session.viewer.layers.events.removed.connect(self._on_removed)
 
     # What is in hand
 
@@ -96,7 +95,7 @@ class Keeping:
     @property
     def can_open_again(self) -> bool:
         """Whether the image in hand has a project whose layers were closed."""
-        return not self.doing and self.kept is None and self.key_in_hand in self.closed
+        return not self.doing and self.kept is None and self.key_in_hand in self.closing.closed
 
     def needs_file(self) -> bool:
         """Whether the image in hand lies in no file beside which a project could be."""
@@ -108,6 +107,10 @@ class Keeping:
         """What tells the image in hand, and its plane, from others; None without one."""
         source, image = self._session.source, self._session.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
+
+    def all(self) -> list[tuple[Key, Kept]]:
+        """Return all that is kept, by its keys."""
+        return list(self._kept.items())
 
     def of_project(self, project: Project) -> list[Kept]:
         """Return those images of a project that are open here."""
@@ -151,7 +154,7 @@ class Keeping:
 
     def put(self, key: Key, kept: Kept) -> None:
         """Note that an image is kept from now on."""
-        self.closed.discard(key)
+        self.closing.closed.discard(key)
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
         kept.changed.connect(self.changed.emit)
         layer = kept.target.layer
@@ -166,7 +169,7 @@ class Keeping:
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
         return kept
 
-    def _drop(self, key: Key) -> None:
+    def drop(self, key: Key) -> Kept:
         """Save an image, and keep it no more."""
         kept = self._kept.pop(key)
         self.projects.recount(kept.project, kept.image.record.id)
@@ -174,18 +177,7 @@ class Keeping:
         self.opening.forget(key)
         kept.close()
         self.projects.open.leave(kept.project)
-
-    def close_layers(self, key: Key) -> None:
-        """Save an image, keep it no more, and close its layers."""
-        layers = self._kept[key].layers
-        self._drop(key)
-        for layer in layers:
-            self._close_layer(layer)
-
-    def _close_layer(self, layer: Labels) -> None:
-        viewer = self._session.viewer_if_there
-        if viewer is not None and layer in viewer.layers:
-            viewer.layers.remove(layer)
+        return kept
 
     def set_damaged_aside(self) -> None:
         """Go on without what is damaged of the image in hand: it is moved aside; what is seen is saved."""
@@ -211,8 +203,13 @@ class Keeping:
         except EditError as error:
             self.complain(str(error))
 
-    def keep_labels(self, target: Target, under: Under, save_as: Path | None = None) -> None:
+    def keep_labels(self, target: Target, under: Under, save_as: Path | None = None, note: str = "") -> None:
         """Make a project of labels; nothing is done if they are kept already, or their image is in no file.
+
+        Parameters
+        ----------
+        save_as : see keep.
+        note : to show when it is made.
 
         Raises
         ------
@@ -240,7 +237,7 @@ class Keeping:
         self._session.workspace.problem = None
         self._session.run_beside(
             keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open),
-            partial(self._made, key, target, mask, under.corner),
+            partial(self._made, key, target, mask, under.corner, note),
             ended=self.rested,
             step=STEP,
         )
@@ -252,22 +249,23 @@ class Keeping:
         target: Target,
         mask: VerifiedMask,
         corner: tuple[int, int],
+        note: str,
         made: tuple[Project, ProjectImage],
     ) -> None:
         project, image = made
         viewer = self._session.viewer_if_there
         kept = Kept(project, image, target, mask, corner)
         self.put(key, kept)
-        self.note = ""
+        self.note = note
         kept.touch_all()  # a person may have gone on while it was made
         if viewer is None:
-            self._drop(key)
+            self.drop(key)
             return
         gone = next((layer for layer in kept.layers if layer not in viewer.layers), None)
         if gone is None:
             kept.save()
         else:
-            self._on_kept_removed(key, kept, gone)
+            self.closing.close_with(key, gone)
 
     def rested(self) -> None:
         """Note that nothing is under way any more."""
@@ -276,37 +274,21 @@ class Keeping:
 
     # The end
 
-    def _on_removed(self, event: Any) -> None:
-        layer = event.value
-        for key, kept in tuple(self._kept.items()):
-            if kept.holds(layer):
-                self._on_kept_removed(key, kept, layer)
-        green = self.verifying.forget(layer)
-        if green is not None:
-            QTimer.singleShot(0, partial(self._close_layer, green))
-        self.changed.emit()
-
-    def _on_kept_removed(self, key: Key, kept: Kept, layer: Labels) -> None:
-        """Close the partner of a layer with it: alone it would look as if it were still saved."""
-        partner = next(each for each in kept.layers if each is not layer)
-        kept.flush()
-        # Afterwards: napari may be closing several layers, this one's partner among them.
-        if kept.problem:
-            self.note = f"“{layer.name}” stays, it cannot be saved: {kept.problem}"
-            QTimer.singleShot(0, partial(self._put_back, kept, layer))
-            return
-        self._drop(key)
-        self.closed.add(key)
-        self.note = (
-            f"“{layer.name}” was closed, and “{partner.name}” with it. All is saved in {kept.folder_name}; "
-            "“Open again” shows it."
-        )
-        QTimer.singleShot(0, partial(self._close_layer, partner))
-
-    def _put_back(self, kept: Kept, layer: Labels) -> None:
+    def unsaved(self) -> list[str]:
+        """Save what can be saved, and say what of the work of a person is in memory only."""
         viewer = self._session.viewer_if_there
-        if viewer is not None and kept in self._kept.values() and layer not in viewer.layers:
-            viewer.add_layer(layer)
+        for kept in self._kept.values():
+            kept.flush()
+        found = [f"{kept.mask.of.name}: {kept.problem}" for kept in self._kept.values() if kept.problem]
+        if viewer is None:
+            return found
+        for key, mask in self.verifying.masks.items():
+            if key not in self._kept and mask.layer in viewer.layers and mask.pixels.any():
+                found.append(f"“{mask.layer.name}”, what you have checked, is in memory only")
+        for layer in viewer.layers:
+            if layer in self.corrected.layers and not any(kept.holds(layer) for kept in self._kept.values()):
+                found.append(f"“{layer.name}”, which you have corrected, is in memory only")
+        return found
 
     def rest(self) -> None:
         """No widget is left: save; without a window that tells its end, let others write the projects."""
@@ -318,7 +300,7 @@ class Keeping:
     def close(self, *_: object) -> None:
         """Save everything, and let others write the projects."""
         for key in tuple(self._kept):
-            self._drop(key)
+            self.drop(key)
         self.projects.open.close()
         self.verifying.masks.clear()
 

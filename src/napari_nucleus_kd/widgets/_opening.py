@@ -41,10 +41,11 @@ class Opening:
         self._session, self._keeping, self._step = session, keeping, step
         self._looked: set[Key] = set()
         self._looking: set[Key] = set()
+        self._showing: set[Key] = set()
 
     def is_looking(self, key: Key) -> bool:
         """Tell whether the project of an image is being looked for."""
-        return key in self._looking
+        return key in self._looking or key in self._showing
 
     def forget(self, key: Key) -> None:
         """Look for the project of an image anew when it is taken in hand next."""
@@ -60,35 +61,47 @@ class Opening:
         plane = shown_plane(source, self._session.viewer)
         steps = _kept_steps.find_steps(path, z_of(image), projects.open, projects.elsewhere.get(path))
         self._session.run_beside(
-            steps, partial(self._show, key, plane), ended=partial(self._ended, key), step=self._step
+            steps,
+            partial(self._show, key, plane),
+            ended=partial(self._looking.discard, key),
+            step=self._step,
         )
-
-    def _ended(self, key: Key) -> None:
-        # After the layer with what is verified, which comes in a moment.
-        QTimer.singleShot(0, partial(self._looking.discard, key))
 
     def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
         """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
         keeping = self._keeping
         if opened is None:
-            keeping.closed.discard(key)
+            keeping.closing.closed.discard(key)
+            keeping.changed.emit()
             return
-        there = any(known.key == plane.source.key for known in self._session.sources())
-        former = keeping.key_of(opened.image)
-        if keeping.kept_of(key) is not None or not there or former is not None:
-            keeping.projects.open.leave(opened.project)
-            if there and former is not None and former != key:
-                self._follow(former, key, plane)
+        if self._is_needless(key, plane, opened):
             return
         outlines = self._session.workspace.preferences.outlines
         recipe = opened.image.record.recipe
         layer = _show.add_kept_labels(self._session.viewer, plane, opened.labels, recipe, outlines=outlines)
+        self._showing.add(key)
         QTimer.singleShot(0, partial(self._show_verified, key, plane, opened, layer))
+
+    def _is_needless(self, key: Key, plane: Plane, opened: Opened) -> bool:
+        """Leave what was found if it is open already, or its image is gone."""
+        keeping = self._keeping
+        there = any(known.key == plane.source.key for known in self._session.sources())
+        former = keeping.key_of(opened.image)
+        if there and former is None and keeping.kept_of(key) is None:
+            return False
+        keeping.projects.open.leave(opened.project)
+        if there and former is not None and former != key:
+            self._follow(former, key, plane)
+        return True
 
     def _show_verified(self, key: Key, plane: Plane, opened: Opened, layer: Labels) -> None:
         keeping, viewer = self._keeping, self._session.viewer_if_there
-        if viewer is None or layer not in viewer.layers or keeping.kept_of(key) is not None:
+        self._showing.discard(key)
+        if viewer is None or layer not in viewer.layers:
             keeping.projects.open.leave(opened.project)
+            return
+        if self._is_needless(key, plane, opened):  # it was opened twice, one time just after the other
+            keeping.closing.close_layer(layer)
             return
         self._set_aside(key)
         mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
@@ -119,7 +132,7 @@ class Opening:
     def pointed_to(self, image: Listed) -> bool:
         """Open an image anew of which a person said where it is; False if that is not the one in hand."""
         for key in self._keeping.keys_of_image(image.folder, image.id):
-            self._keeping.close_layers(key)
+            self._keeping.closing.close_layers(key)
         in_hand = self._session.workspace.image
         path = None if in_hand is None else file_of(in_hand)
         if (
@@ -166,7 +179,7 @@ class Opening:
         if key is None:
             return
         for other in () if kept is None else self._keeping.keys_of(kept.project):
-            self._keeping.close_layers(other)
+            self._keeping.closing.close_layers(other)
         self.forget(key)
         source, image = self._session.source, self._session.workspace.image
         if source is not None and image is not None:

@@ -122,7 +122,7 @@ class Verifying:
         """Raise EditError if an image has a project that is not open, or may have one."""
         if self._keeping.opening.is_looking(key):
             raise EditError("the project of this image is being looked for; try it again in a moment")
-        if key in self._keeping.closed:
+        if key in self._keeping.closing.closed:
             raise EditError("this image has a project, whose layers were closed; press “Open again” first")
 
     def mask_for(self, target: Target, under: Under) -> VerifiedMask:

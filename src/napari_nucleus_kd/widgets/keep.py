@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._closing import Guard
 from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
 from napari_nucleus_kd.widgets._taking_in import STEP
 from napari_nucleus_kd.widgets._verified import MARGIN_PX
@@ -102,6 +103,7 @@ class KeepPanel(QWidget):
         if window is not None and not self._keeping.guarded:
             self._keeping.guarded = True
             window.destroyed.connect(self._keeping.close)
+            Guard(window, self._keeping)
 
     def refresh(self) -> None:
         """Show how things stand."""
