@@ -1,16 +1,19 @@
 """What is checked, and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
+from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept
+from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -70,6 +73,17 @@ class Desk:
     def box(self, first, last, tool=VERIFY):
         layer = self.viewer.layers.selection.active
         self.widget.corrections.act(tool, [tuple(layer.data_to_world(at)) for at in (first, last)])
+
+    def segment(self):
+        self.session.workspace.whole_image = True
+        self.session.runs.start(lambda _: None)
+        self.settle()
+        return self.viewer.layers.selection.active
+
+    def decode(self, **thresholds):
+        self.session.workspace.set_recipe(decode=DecodeSettings(**thresholds))
+        self.qtbot.waitUntil(lambda: self.session.runs.wanted_decode() is None, timeout=30_000)
+        self.settle()
 
     def saved(self):
         self.qtbot.waitUntil(lambda: self.keeping.kept is not None, timeout=20_000)
@@ -525,3 +539,385 @@ def test_each_plane_of_a_stack_is_kept_for_itself(desk, stack_file):
         first, second = (finish(image.load_steps()) for image in project.images)
     np.testing.assert_array_equal(first[0], LABELS)
     assert second[1].sum() == 41 * 41
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei, in_file):
+    person = desk()
+    if in_file:
+        person.open(nuclei_file)
+    else:
+        person.viewer.add_image(nuclei)
+        person.settle()
+    layer = person.segment()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    before = layer.data.copy()
+    person.decode(min_area_px=200)
+    np.testing.assert_array_equal(layer.data, before)
+    new = person.viewer.layers.selection.active
+    assert new is not layer and not layer.visible and 0 < new.data.max() < before.max()
+    assert layer.name in person.session.workspace.outcome
+    person.decode(min_area_px=100)
+    assert person.viewer.layers.selection.active is new, "nobody checked these: they are changed in place"
+    person.box((20, 20), (70, 80))
+    assert layer.name in person.widget.problem.text.text(), "what is green was checked in the other ones"
+    if in_file:
+        assert person.keeping.kept.target.layer is layer
+        person.saved()
+        np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], before)
+
+
+def test_a_box_too_large_to_undo_is_saved_and_counted_soon(desk, nuclei_file, monkeypatch):
+    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (30, 30))
+    person.settle()
+    person.saved()
+    person.box((0, 0), (181, 207))
+    assert person.keeping.kept.unsaved
+    person.saved()
+    assert kept_in(project_folder(nuclei_file))[1].all() and person.keeping.kept.counted.nuclei == 5
+
+
+def test_retraining_learns_from_what_a_script_changed_too(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    layer.data[150:160, 100:110] = 77
+    layer.refresh()
+    person.keeping.kept.write()  # as Retrain does before it reads the project
+    assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
+
+
+@pytest.mark.parametrize("remains", [True, False])
+def test_an_image_that_is_opened_once_more_goes_on_with_its_layers(desk, nuclei_file, remains):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept, images = person.keeping.kept, list(person.viewer.layers[:2])
+    if not remains:
+        for image in images:
+            person.viewer.layers.remove(image)
+    person.open(nuclei_file)
+    assert person.keeping.kept is kept and list(person.keeping._kept.values()) == [kept]
+    assert [each for each in person.viewer.layers if each.name == layer.name] == [layer]
+    assert person.viewer.layers.selection.active is layer and layer.visible
+    assert person.viewer.layers[-1] is layer, "above the image"
+    assert "open already" in person.panel.state.text()
+    person.box((90, 80), (110, 100))
+    layer.paint((160, 150), 9)
+    person.saved()
+    if remains:  # the first of the two again
+        first = next(s for s in person.session.sources() if images[0] in s.layers)
+        person.session.choose(first)
+        person.settle()
+        assert person.keeping.kept is kept
+        layer.paint((170, 150), 10)
+        person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert (labels == 9).any() and verified[95, 90] and verified[30, 30]
+
+
+def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file, monkeypatch):
+    """What was found would lie over other nuclei than those that the person saw."""
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    gate, find = threading.Event(), _kept_steps.find_steps
+
+    def slow(*arguments):
+        gate.wait(20)
+        return (yield from find(*arguments))
+
+    monkeypatch.setattr(_kept_steps, "find_steps", slow)
+    person = desk()
+    person.session.open(nuclei_file)
+    person.qtbot.waitUntil(lambda: person.keeping.key_in_hand is not None, timeout=20_000)
+    person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    person.box((100, 100), (140, 140))
+    assert "is being looked for" in person.widget.problem.text.text()
+    gate.set()
+    person.settle()
+    assert person.keeping.kept.mask.pixels.sum() == 51 * 61
+
+
+def test_what_is_changed_while_new_labels_are_taken_in_is_not_lost(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    kept_layer = person.add_nuclei()
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    merged, gate = threading.Event(), threading.Event()
+
+    def slow(*arguments):
+        found = yield from merged_steps(*arguments)
+        merged.set()
+        gate.wait(20)
+        return found
+
+    monkeypatch.setattr(_taking_in, "merged_steps", slow)
+    person.panel.take_in.click()
+    assert merged.wait(20)
+    new.data_setitem((np.array([160] * 3), np.array([150, 151, 152])), 50)
+    person.viewer.layers.selection.active = kept_layer
+    person.box((70, 160), (110, 200))  # nucleus 5 is right
+    gate.set()
+    person.settle()
+    assert not person.keeping.doing
+    assert kept_layer.data[160, 151] > 5, "drawn in the new ones meanwhile"
+    assert (kept_layer.data == 5).sum() == (LABELS == 5).sum(), "checked meanwhile"
+    assert 4 not in kept_layer.data
+    former = person.viewer.layers["nuclei before taking in"]
+    np.testing.assert_array_equal(former.data, LABELS)
+    assert not former.visible and former.name in person.panel.state.text()
+
+
+def test_labels_of_another_image_are_not_taken_in(desk, nuclei_file, nuclei):
+    other = nuclei_file.with_name("other.ome.tif")
+    tifffile.imwrite(other, nuclei, metadata={"axes": "YX"})
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    first = person.session.source
+    wrong = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    wrong.metadata[FROM_KEY] = first.key
+    person.open(other)
+    person.add_nuclei().scale = (1, 1)
+    person.box((20, 20), (60, 60))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    wrong.visible = True
+    person.viewer.layers.selection.active = wrong
+    person.keeping.taking_in.start()
+    person.settle()
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    assert "two channels" in person.panel.problem.text.text()
+
+
+@pytest.mark.parametrize("which", ["nuclei", "verified"])
+def test_with_one_kept_layer_the_other_is_closed_and_both_are_opened_again(desk, nuclei_file, which):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    person.viewer.layers.remove(kept.target.layer if which == "nuclei" else kept.mask.layer)
+    person.settle()
+    assert not any(layer in person.viewer.layers for layer in kept.layers)
+    assert "Open again" in person.panel.state.text() and person.panel.keep.isHidden()
+    new = person.add_nuclei()
+    person.box((20, 20), (30, 30))
+    assert "Open again" in person.widget.problem.text.text(), "nothing is marked beside the project"
+    person.viewer.layers.remove(new)
+    person.panel.again.click()
+    person.settle()
+    again = person.keeping.kept
+    np.testing.assert_array_equal(again.target.layer.data, LABELS)
+    assert again.mask.pixels.sum() == 51 * 61 and person.panel.again.isHidden()
+    again.target.layer.paint((160, 150), 9)
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_both_kept_layers_are_closed_at_once(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    person.viewer.layers.selection = set(kept.layers)
+    person.viewer.layers.remove_selected()
+    person.settle()
+    assert person.keeping.kept is None and not person.panel.again.isHidden()
+
+
+def test_a_layer_that_cannot_be_saved_is_not_closed(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+
+    def full(labels, verified):
+        raise WriteError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.image, "save", full)
+        layer.paint((160, 150), 9)
+        person.viewer.layers.remove(layer)
+        person.settle()
+        assert layer in person.viewer.layers and person.keeping.kept is kept
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_a_box_ends_where_the_labels_end(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    scale = np.array(person.viewer.layers[0].scale[-2:])
+    person.add_nuclei(LABELS[30:120, 20:190], translate=scale * (30, 20))
+    person.box((-25, -15), (50, 60))
+    person.settle()
+    person.saved()
+    person.keeping.kept.mask.layer.paint((160, 150), 1)  # where there are no labels
+    person.saved()
+    _, verified = kept_in(project_folder(nuclei_file))
+    expected = np.zeros(LABELS.shape, bool)
+    expected[30:81, 20:81] = True
+    np.testing.assert_array_equal(verified, expected)
+    person.box((100, 10), (140, 50))
+    assert "no pixel of these labels" in person.widget.problem.text.text()
+
+
+def test_labels_of_another_plane_are_told_from_those_in_hand(desk, stack_file):
+    person = desk().open(stack_file)
+    person.session.show_plane(2)
+    person.settle()
+    layer = person.segment()
+    person.session.show_plane(3)
+    person.settle()
+    layer.visible = True
+    person.viewer.layers.selection.active = layer
+    person.box((20, 20), (70, 80))
+    assert "is of z plane 2" in person.widget.problem.text.text()
+    assert "z plane 3" in person.widget.problem.text.text()
+    assert not person.keeping.verifying.masks
+    person.session.show_plane(2)
+    person.settle()
+    layer.visible = True
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    assert person.keeping.kept.image.record.reference.z == 2
+
+
+def test_a_file_that_was_exchanged_is_told_until_it_is_accepted(desk, nuclei_file, nuclei):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    tifffile.imwrite(nuclei_file, nuclei[::-1].copy(), metadata={"axes": "YX"})
+    person = desk().open(nuclei_file)
+    kept = person.keeping.kept
+    assert "not the file that was labelled" in person.panel.problem.text.text()
+    assert not person.panel.point.isHidden() and person.panel.take_in.isHidden()
+    assert not any(layer.editable for layer in kept.layers)
+    person.box((90, 80), (110, 100))
+    assert "only shown" in person.widget.problem.text.text() and not kept.mask.pixels[95, 90]
+    person.keeping.projects.point_to(nuclei_file, person.panel.refresh)
+    person.settle()
+    kept = person.keeping.kept
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    assert all(layer.editable for layer in kept.layers) and person.panel.point.isHidden()
+    assert sum(layer.name == kept.target.layer.name for layer in person.viewer.layers) == 1
+    person.box((90, 80), (110, 100))
+    person.saved()
+    assert kept_in(project_folder(nuclei_file))[1][95, 90]
+    person.done()
+    assert desk().open(nuclei_file).panel.point.isHidden()
+
+
+def test_no_image_is_written_over_unasked(desk, nuclei, tmp_path, monkeypatch):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    person.add_nuclei()
+    path, asked = tmp_path / "array.ome.tif", []
+    path.write_bytes(b"of somebody else")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "array"), ""))
+    monkeypatch.setattr(
+        QMessageBox, "question", lambda *words: asked.append(words[-1]) or QMessageBox.StandardButton.No
+    )
+    person.panel.keep.click()
+    person.settle()
+    assert "array.ome.tif" in asked[0] and path.read_bytes() == b"of somebody else"
+    assert person.keeping.kept is None
+
+
+def test_an_image_that_a_project_has_is_not_written_over(desk, nuclei, nuclei_file):
+    first = desk().open(nuclei_file)
+    first.add_nuclei()
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    before = nuclei_file.read_bytes()
+    person = desk()
+    person.viewer.add_image(nuclei[::-1], name="array")
+    person.settle()
+    person.add_nuclei()
+    person.keeping.keep(save_as=nuclei_file)
+    person.settle()
+    assert nuclei_file.read_bytes() == before
+    assert "Choose another name" in person.panel.problem.text.text()
+
+
+def test_nuclei_found_here_are_kept_from_the_first_correction_on(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    assert not is_project(project_folder(nuclei_file)), "nothing is worth keeping yet"
+    layer.paint((160, 150), 900)
+    person.settle()
+    person.saved()
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert (labels == 900).any() and not verified.any()
+    assert "first correction" in person.panel.state.text()
+    assert person.viewer.layers.selection.active is layer
+    layer.undo()
+    person.saved()
+    assert not (kept_in(project_folder(nuclei_file))[0] == 900).any()
+    assert person.keeping.unsaved() == []
+
+
+def test_corrections_that_cannot_be_kept_are_said_once_and_named_at_the_end(desk, nuclei_file, monkeypatch):
+    tried = []
+
+    def refuse(*_, **__):
+        tried.append(1)
+        raise WriteError("the folder cannot be made: Permission denied; choose another folder")
+        yield
+
+    monkeypatch.setattr(_keeping, "keep_steps", refuse)
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    assert person.keeping.unsaved() == []
+    for x in (150, 160):
+        layer.paint((160, x), 900)
+        person.settle()
+    assert len(tried) == 1 and "Permission denied" in person.panel.problem.text.text()
+    (text,) = person.keeping.unsaved()
+    assert layer.name in text and "in memory only" in text
+
+
+def test_what_an_image_in_no_file_has_is_named_at_the_end(desk, nuclei):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    layer.paint((160, 150), 9)
+    person.settle()
+    checked, corrected = person.keeping.unsaved()
+    assert "array verified" in checked and layer.name in corrected
+    person.viewer.layers.remove(layer)
+    person.settle()
+    assert person.keeping.unsaved() == [] and "array verified" not in person.viewer.layers

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtGui import QCloseEvent, QMouseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_nucleus_kd.project import Project, project_folder
 from napari_nucleus_kd.train.suggest import Surveyed
 from napari_nucleus_kd.types import Region, finish
-from napari_nucleus_kd.widgets import _kept, _suggesting
+from napari_nucleus_kd.widgets import _closing, _kept, _suggesting
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._stroke import StrokeView
@@ -98,6 +98,31 @@ def test_a_box_by_key_is_kept_and_the_end_of_the_window_saves(
     assert (labels == 1000).any() and verified[35:85, 45:115].all()
     with Project(project_folder(nuclei_file), write=True):
         pass  # nobody holds it
+
+
+def test_a_window_with_unsaved_work_asks_before_it_closes(
+    make_napari_viewer, qtbot, settle, nuclei, monkeypatch
+):
+    asked, answer = [], [False]
+    monkeypatch.setattr(_closing, "wants_to_close", lambda _, unsaved: asked.append(unsaved) or answer[0])
+    viewer = make_napari_viewer(show=True)
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    qtbot.waitUntil(dock.isVisible)
+    viewer.add_image(nuclei, name="array")
+    layer = viewer.add_labels(np.zeros(nuclei.shape, np.int32))
+    settle(session)
+    layer.paint((100, 100), 5)
+    window = viewer.window._qt_window
+    window.close()
+    assert window.isVisible() and len(asked) == 1 and layer.name in asked[0][0]
+    answer[0] = True
+    (guard,) = window.findChildren(_closing.Guard)
+    assert not guard.eventFilter(window, QCloseEvent()) and len(asked) == 2
+    viewer.layers.remove(layer)
+    answer[0] = False
+    assert not guard.eventFilter(window, QCloseEvent()) and len(asked) == 2, "nothing is unsaved"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")

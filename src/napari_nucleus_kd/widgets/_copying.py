@@ -63,19 +63,23 @@ def copy_steps(data: Any) -> Generator[Progress, None, Any]:
 
 
 def _show_copy(session: Session, layer: Labels, copied: Any) -> None:
-    """Add the copy as a layer that lies and looks as the first one, which is hidden."""
+    """Add the copy as a layer in the place of the first one, which is hidden."""
+    copy = layer_like(layer, copied, f"{layer.name} (copy)")
+    layer.visible = False
+    session.viewer.add_layer(copy)
+
+
+def layer_like(layer: Labels, data: Any, name: str) -> Labels:
+    """Return a layer with other data that lies and looks as the first one."""
     from napari.layers import Labels
 
-    viewer = session.viewer
-    metadata = {name: value for name, value in layer.metadata.items() if name != "path"}
-    copy = Labels(
-        copied,
-        name=f"{layer.name} (copy)",
+    found = Labels(
+        data,
+        name=name,
         features=layer.features,
         colormap=layer.colormap,
-        metadata=metadata,
-        **{name: getattr(layer, name) for name in _SAME},
+        metadata={key: value for key, value in layer.metadata.items() if key != "path"},
+        **{key: getattr(layer, key) for key in _SAME},
     )
-    copy.contour = layer.contour
-    layer.visible = False
-    viewer.add_layer(copy)
+    found.contour = layer.contour
+    return found

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.errors import EditError
-from napari_nucleus_kd.widgets import _kept_steps, _show, _words
+from napari_nucleus_kd.widgets import _kept_steps, _words
+from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY, shown_plane
+from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
+from napari_nucleus_kd.widgets._opening import Opening
 from napari_nucleus_kd.widgets._projects import Projects
 from napari_nucleus_kd.widgets._taking_in import STEP, TakingIn
-from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target, image_under, target_of
-from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
+from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._verifying import Verifying, key_of
 from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.workspace import Problem
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import Image
-    from napari_nucleus_kd.widgets._kept_steps import Counted, Opened
-    from napari_nucleus_kd.widgets._layers import Plane, Source
+    from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.widgets._session import Session
-    from napari_nucleus_kd.widgets._target import Under
+    from napari_nucleus_kd.widgets._target import Target, Under
+    from napari_nucleus_kd.widgets._verified import VerifiedMask
     from napari_nucleus_kd.widgets._verifying import Key
 
 _BYTES_PER_PX = 5  # of labels and verified pixels
@@ -60,21 +60,22 @@ class Keeping:
         self.verifying = Verifying(session, self)
         self.taking_in = TakingIn(session, self)
         self.projects = Projects(session, STEP)
+        self.opening = Opening(session, self, STEP)
+        self.closing = Closing(session, self)
+        self.corrected = Corrected(session, self)
         self._kept: dict[Key, Kept] = {}
-        self._looked: set[Key] = set()
         self._key: Key | None = None  # of the image in hand
         self.doing = ""
         self.note = ""
         self.guarded = False  # the end of the window closes the projects, see `close`
         session.workspace.events.image.connect(self._on_image)
-        session.viewer.layers.events.removed.connect(self._on_removed)
 
     # What is in hand
 
     @property
     def kept(self) -> Kept | None:
         """The image in hand, if it is kept."""
-        key = self._key_in_hand()
+        key = self.key_in_hand
         return None if key is None else self._kept.get(key)
 
     def kept_of(self, key: Key) -> Kept | None:
@@ -87,18 +88,46 @@ class Keeping:
         layer, kept = self._session.corrections.layer, self.kept
         return kept is not None and layer is not None and not kept.holds(layer)
 
+    def is_vouched(self, layer: Labels) -> bool:
+        """Tell whether a person keeps the labels of a layer or has checked some: no run may change them."""
+        return any(kept.holds(layer) for kept in self._kept.values()) or self.verifying.is_checked(layer)
+
+    @property
+    def can_open_again(self) -> bool:
+        """Whether the image in hand has a project whose layers were closed."""
+        return not self.doing and self.kept is None and self.key_in_hand in self.closing.closed
+
     def needs_file(self) -> bool:
         """Whether the image in hand lies in no file beside which a project could be."""
         image = self._session.workspace.image
         return image is not None and file_of(image) is None
 
-    def _key_in_hand(self) -> Key | None:
+    @property
+    def key_in_hand(self) -> Key | None:
+        """What tells the image in hand, and its plane, from others; None without one."""
         source, image = self._session.source, self._session.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
+
+    def all(self) -> list[tuple[Key, Kept]]:
+        """Return all that is kept, by its keys."""
+        return list(self._kept.items())
 
     def of_project(self, project: Project) -> list[Kept]:
         """Return those images of a project that are open here."""
         return [kept for kept in self._kept.values() if kept.project is project]
+
+    def keys_of(self, project: Project) -> list[Key]:
+        """Return the keys of those images of a project that are open here."""
+        return [key for key, kept in self._kept.items() if kept.project is project]
+
+    def keys_of_image(self, folder: Path, number: str) -> list[Key]:
+        """Return the keys of an image, by its project and its id there; none if it is not open here."""
+        kept = self._kept.items()
+        return [k for k, each in kept if each.project.folder == folder and each.image.record.id == number]
+
+    def key_of(self, image: ProjectImage) -> Key | None:
+        """Return the key of an image of a project; None if it is not open here."""
+        return next((key for key, kept in self._kept.items() if kept.image is image), None)
 
     def counts(self, project: Project) -> list[tuple[str, Counted | None]]:
         """Return the images of a project and what is verified of each; None where it is being counted."""
@@ -108,96 +137,47 @@ class Keeping:
     # Finding what was kept before
 
     def _on_image(self, image: Image | None) -> None:
-        key, source = self._key_in_hand(), self._session.source
+        key, source = self.key_in_hand, self._session.source
         if key != self._key:
-            self._key, self.note = key, ""
+            self._key, self.note, self.projects.lost = key, "", None
             self._show_kept()
-        path = None if image is None else file_of(image)
-        if image is not None and source is not None and path is not None and key not in self._looked:
-            assert key is not None
-            self._looked.add(key)
-            plane = shown_plane(source, self._session.viewer)
-            projects = self.projects
-            elsewhere = projects.elsewhere.get(path)
-            steps = _kept_steps.find_steps(path, z_of(image), projects.open, elsewhere)
-            self._session.run_beside(steps, partial(self._show, key, plane), step=STEP)
+        if image is not None and source is not None and key is not None:
+            self.opening.look(key, source, image)
         self.changed.emit()
 
     def _show_kept(self) -> None:
         """Show what is kept of the plane in hand again, which another plane of its stack had hidden."""
         kept = self.kept
         if kept is not None:
-            for layer in (kept.mask.layer, kept.target.layer):
+            for layer in kept.layers:
                 layer.visible = True
 
-    def look_again(self) -> None:
-        """Open the project of the image in hand anew, for instance when another window has closed it."""
-        key, kept = self._key_in_hand(), self.kept
-        if key is None:
-            return
-        self._looked.discard(key)
-        for other, each in tuple(self._kept.items()):
-            if kept is not None and each.project is kept.project:
-                self._drop(other)
-                for layer in (each.target.layer, each.mask.layer):
-                    if layer in self._session.viewer.layers:
-                        self._session.viewer.layers.remove(layer)
-        self._on_image(self._session.workspace.image)
+    def put(self, key: Key, kept: Kept) -> None:
+        """Note that an image is kept from now on."""
+        self.closing.closed.discard(key)
+        self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        kept.changed.connect(self.changed.emit)
+        layer = kept.target.layer
+        layer.metadata.setdefault(FROM_KEY, key[0])
+        if np.prod(kept.target.labels.shape) == np.prod(layer.data.shape):  # else it has other planes too
+            layer.metadata[PLANE_KEY] = key[1]
 
-    def _drop(self, key: Key) -> None:
+    def move(self, former: Key, key: Key) -> Kept:
+        """Note that an image that is kept goes by another key."""
+        kept = self._kept.pop(former)
+        self.verifying.masks.pop(former, None)
+        self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        return kept
+
+    def drop(self, key: Key) -> Kept:
         """Save an image, and keep it no more."""
         kept = self._kept.pop(key)
         self.projects.recount(kept.project, kept.image.record.id)
         self.verifying.masks.pop(key, None)
-        self._looked.discard(key)
+        self.opening.forget(key)
         kept.close()
         self.projects.open.leave(kept.project)
-
-    def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
-        """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
-        if opened is None:
-            return
-        if key in self._kept or not self._is_there(plane.source):
-            self.projects.open.leave(opened.project)
-            return
-        outlines = self._session.workspace.preferences.outlines
-        recipe = opened.image.record.recipe
-        layer = _show.add_kept_labels(self._session.viewer, plane, opened.labels, recipe, outlines=outlines)
-        QTimer.singleShot(0, partial(self._show_verified, key, plane, opened, layer))
-
-    def _show_verified(self, key: Key, plane: Plane, opened: Opened, layer: Labels) -> None:
-        viewer = self._session.viewer_if_there
-        if viewer is None or layer not in viewer.layers or key in self._kept:
-            self.projects.open.leave(opened.project)
-            return
-        former = self.verifying.masks.pop(key, None)
-        if former is not None and former.layer in viewer.layers:
-            viewer.layers.remove(former.layer)
-        mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes)
-        refusal = opened.project.refusal
-        if refusal:
-            for each in (layer, mask.layer):
-                each.editable = False
-                each.metadata[LOCKED_KEY] = refusal
-        kept = Kept(opened.project, opened.image, Target(layer, plane.axes, plane.point), mask, (0, 0))
-        kept.saved, kept.counted = opened.saved, opened.counted
-        self._put(key, kept)
-        self.note = _words.recovered(
-            opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed
-        )
-        damage = opened.image.damage
-        if damage:
-            self._session.workspace.problem = Problem(STEP, damage)
-        self._session.corrections.look_again()
-        self.changed.emit()
-
-    def _put(self, key: Key, kept: Kept) -> None:
-        self._kept[key], self.verifying.masks[key] = kept, kept.mask
-        kept.changed.connect(self.changed.emit)
-        self._looked.add(key)
-
-    def _is_there(self, source: Source) -> bool:
-        return any(known.key == source.key for known in self._session.sources())
+        return kept
 
     def set_damaged_aside(self) -> None:
         """Go on without what is damaged of the image in hand: it is moved aside; what is seen is saved."""
@@ -223,24 +203,30 @@ class Keeping:
         except EditError as error:
             self.complain(str(error))
 
-    def keep_labels(self, target: Target, under: Under, save_as: Path | None = None) -> None:
+    def keep_labels(self, target: Target, under: Under, save_as: Path | None = None, note: str = "") -> None:
         """Make a project of labels; nothing is done if they are kept already, or their image is in no file.
+
+        Parameters
+        ----------
+        save_as : see keep.
+        note : to show when it is made.
 
         Raises
         ------
-        EditError : they are too large.
+        EditError : they are too large, or the project of the image has to be opened first.
         """
         image, key = under.image, key_of(under)
         path = save_as or file_of(image)
         if path is None or self.doing or key in self._kept:
             return
+        self.verifying.require_open(key)
         needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
         if needed > _SHARE * free:
             raise EditError(
                 f"{image.name} needs {_words.memory(needed)} of memory to be kept as a whole, and "
                 f"{_words.memory(free)} are free; save a part of it as an image of its own, and correct that"
             )
-        mask = self.verifying.mask_for(under)
+        mask = self.verifying.mask_for(target, under)
         recipe, suggestion = target.layer.metadata.get(RECIPE_KEY), self._session.workspace.suggestion
         modality = None if recipe is None else recipe.modality
         if modality is None and suggestion is not None:
@@ -251,7 +237,7 @@ class Keeping:
         self._session.workspace.problem = None
         self._session.run_beside(
             keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open),
-            partial(self._made, key, target, mask, under.corner),
+            partial(self._made, key, target, mask, under.corner, note),
             ended=self.rested,
             step=STEP,
         )
@@ -263,18 +249,23 @@ class Keeping:
         target: Target,
         mask: VerifiedMask,
         corner: tuple[int, int],
+        note: str,
         made: tuple[Project, ProjectImage],
     ) -> None:
         project, image = made
         viewer = self._session.viewer_if_there
-        if viewer is None or target.layer not in viewer.layers or mask.layer not in viewer.layers:
-            self.projects.open.leave(project)
-            return
         kept = Kept(project, image, target, mask, corner)
-        self._put(key, kept)
-        self.note = ""
+        self.put(key, kept)
+        self.note = note
         kept.touch_all()  # a person may have gone on while it was made
-        kept.save()
+        if viewer is None:
+            self.drop(key)
+            return
+        gone = next((layer for layer in kept.layers if layer not in viewer.layers), None)
+        if gone is None:
+            kept.save()
+        else:
+            self.closing.close_with(key, gone)
 
     def rested(self) -> None:
         """Note that nothing is under way any more."""
@@ -283,15 +274,21 @@ class Keeping:
 
     # The end
 
-    def _on_removed(self, event: Any) -> None:
-        self.verifying.forget(event.value)
-        for key, kept in tuple(self._kept.items()):
-            if kept.holds(event.value):
-                self._drop(key)
-                self.note = kept.problem or (
-                    f"“{event.value.name}” was closed; what was saved is in {kept.folder_name}."
-                )
-        self.changed.emit()
+    def unsaved(self) -> list[str]:
+        """Save what can be saved, and say what of the work of a person is in memory only."""
+        viewer = self._session.viewer_if_there
+        for kept in self._kept.values():
+            kept.flush()
+        found = [f"{kept.mask.of.name}: {kept.problem}" for kept in self._kept.values() if kept.problem]
+        if viewer is None:
+            return found
+        for key, mask in self.verifying.masks.items():
+            if key not in self._kept and mask.layer in viewer.layers and mask.pixels.any():
+                found.append(f"“{mask.layer.name}”, what you have checked, is in memory only")
+        for layer in viewer.layers:
+            if layer in self.corrected.layers and not any(kept.holds(layer) for kept in self._kept.values()):
+                found.append(f"“{layer.name}”, which you have corrected, is in memory only")
+        return found
 
     def rest(self) -> None:
         """No widget is left: save; without a window that tells its end, let others write the projects."""
@@ -303,10 +300,9 @@ class Keeping:
     def close(self, *_: object) -> None:
         """Save everything, and let others write the projects."""
         for key in tuple(self._kept):
-            self._drop(key)
+            self.drop(key)
         self.projects.open.close()
         self.verifying.masks.clear()
-        self._looked.clear()
 
     def complain(self, text: str) -> None:
         """Say in the widget why something cannot be done."""

@@ -42,6 +42,7 @@ class Kept:
     saved : when it was saved last.
     counted : what was verified then.
     problem : why it could not be saved, for a person; "" if it could.
+    refusal : why it can only be looked at; "" if it can be changed.
 
     Signals
     -------
@@ -63,6 +64,7 @@ class Kept:
         self.saved: datetime | None = None
         self.counted = Counted()
         self.problem = ""
+        self.refusal = project.refusal
         self._pending = False
         self._job: Job | None = None
         self._timer = QTimer()
@@ -71,7 +73,9 @@ class Kept:
         self._looking = QTimer()
         self._looking.setSingleShot(True)
         self._looking.timeout.connect(self.touch_all)
+        self._is_unlooked = False  # data may have been changed past napari; asked in any thread
         self._watched: list[Changes] = []
+        mask.marked.connect(self._on_marked)
         self._watch(mask.layer, mask.axes, (0, 0))
         self._watch(target.layer, target.axes, corner)
 
@@ -85,7 +89,7 @@ class Kept:
     def follow(self, target: Target, corner: tuple[int, int]) -> None:
         """Save another layer from now on, in place of the one with the nuclei."""
         self._watched.pop().close()
-        self.target, self.corner = target, corner
+        self.target, self.corner, self.mask.of = target, corner, target.layer
         self._watch(target.layer, target.axes, corner)
         self.touch_all()
 
@@ -104,6 +108,13 @@ class Kept:
         """The nuclei as they are now, of the whole image."""
         return Whole(self.target.labels, self.corner, self.image.record.shape_yx)
 
+    @property
+    def verified(self) -> Whole:
+        """What is verified now, of the whole image; nothing where the labels end: nobody looked there."""
+        (y, x), (height, width) = self.corner, self.target.labels.shape
+        inside = Region(y, x, y + height, x + width).grown(0, self.image.record.shape_yx)
+        return Whole(self.mask.pixels[inside.slices], (inside.y0, inside.x0), self.image.record.shape_yx)
+
     def _on_changed(
         self, axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]
     ) -> None:
@@ -117,6 +128,10 @@ class Kept:
         QTimer.singleShot(0, partial(self._touch, parts))
         self._save_soon()
 
+    def _on_marked(self, part: Region) -> None:
+        self._touch([part])
+        self._save_soon()
+
     def _touch(self, parts: list[Region]) -> None:
         for part in parts:
             self.image.touch(part)
@@ -127,11 +142,13 @@ class Kept:
 
     def _on_refreshed(self) -> None:
         """Look through everything in a while: a script may have changed data, which napari does not tell."""
+        self._is_unlooked = True
         if not self._looking.isActive():
             self._looking.start(LOOK_MS)
 
     def touch_all(self) -> None:
         """Look through everything at the next save: data may have been changed past napari."""
+        self._is_unlooked = False
         if self.project.writable:
             self._on_unknown()
 
@@ -150,7 +167,7 @@ class Kept:
             return
         self._pending = False
         self._job = run_in_thread(
-            save_steps(self.image, self.labels, self.mask.pixels),
+            save_steps(self.image, self.labels, self.verified),
             done=self._on_saved,
             failed=self._on_failed,
             ended=self._on_ended,
@@ -177,22 +194,23 @@ class Kept:
         self.changed.emit()
 
     def write(self) -> None:
-        """Save what was touched, in any thread.
+        """Save what was changed, also past napari, in any thread.
 
         Raises
         ------
         ProjectError, WriteError, LabelsError : see ProjectImage.save.
         """
-        self.image.save(self.labels, self.mask.pixels)
+        if self._is_unlooked:
+            self._is_unlooked = False
+            self.image.touch()
+        self.image.save(self.labels, self.verified)
 
     def flush(self) -> None:
         """Save what is not saved before this returns."""
         self._timer.stop()
         if not self.project.writable:
             return
-        if self._looking.isActive():
-            self._looking.stop()
-            self.image.touch()
+        self._looking.stop()
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
             self.write()
@@ -202,6 +220,7 @@ class Kept:
         except (NucleusKDError, OSError) as error:
             self._pending = True
             self._fail(error)
+            self._timer.start(AGAIN_MS)
         self.changed.emit()
 
     def close(self) -> None:
@@ -209,9 +228,15 @@ class Kept:
         self.flush()
         self._timer.stop()
         self._looking.stop()
+        self.mask.marked.disconnect(self._on_marked)
         for changes in self._watched:
             changes.close()
 
+    @property
+    def layers(self) -> tuple[Labels, Labels]:
+        """The nuclei, and what is verified."""
+        return self.target.layer, self.mask.layer
+
     def holds(self, layer: Any) -> bool:
         """Tell whether a layer is one of the two."""
-        return layer is self.target.layer or layer is self.mask.layer
+        return any(layer is each for each in self.layers)

@@ -35,6 +35,7 @@ class Opened:
     counted : see count.
     saved : when it was saved last.
     crashed : the program that had it open before did not close it.
+    changed : why its file is not the one that was labelled, and what to do; "" if it is.
     """
 
     project: Project
@@ -44,6 +45,7 @@ class Opened:
     counted: Counted
     saved: datetime
     crashed: bool
+    changed: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def open_steps(
     ------
     ProjectError : it does not have this image, is damaged, or of a newer version.
     """
+    from napari_nucleus_kd.project import ImageState
+
     yield Progress(0, 0, f"Reading {folder.name}")
     crashed = folder not in projects and (folder / _HOLDER).exists()
     project = projects.take(folder)
@@ -136,12 +140,14 @@ def open_steps(
         if image is None:
             raise ProjectError(f"{folder.name} does not have {path.name} any more; open the image again")
         labels, checked = yield from image.load_steps()
+        changed = "" if image.find()[1] is ImageState.THERE else image.notice()
     except BaseException:
         projects.leave(project)
         raise
     verified = checked.view(np.uint8)
     counted = count(labels, verified)
-    return Opened(project, image, labels, verified, counted, image.saved_at, crashed and project.writable)
+    crashed = crashed and project.writable
+    return Opened(project, image, labels, verified, counted, image.saved_at, crashed, changed)
 
 
 def save_steps(

@@ -25,6 +25,7 @@ ID_KEY = "nucleus_kd_id"  # str, the same on all channel layers of one image
 CHANNEL_KEY = "nucleus_kd_channel"  # int, which channel of the image a layer shows
 FROM_KEY = "nucleus_kd_from"  # str, Source.key of the image that a result was computed from
 RECIPE_KEY = "nucleus_kd_recipe"  # config.Recipe, resolved, on every result
+PLANE_KEY = "nucleus_kd_plane"  # types.Image.notes of the plane that labels were made of, on labels
 VERIFIED_KEY = "nucleus_kd_verified"  # True, on layers that say what a person has checked
 
 MICROMETRE = "micrometer"

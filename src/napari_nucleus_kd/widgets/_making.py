@@ -84,6 +84,7 @@ def keep_steps(
     from napari_nucleus_kd.modality import suggest_modality
 
     if place.is_new:
+        _require_unknown(place.path)
         yield from write_image_steps(image, place.path)
     modality = origin.modality or suggest_modality(image)[0]
     yield Progress(0, 0, f"Making a project for {place.path.name}")
@@ -95,6 +96,25 @@ def keep_steps(
         projects.leave(project)
         raise
     return project, added
+
+
+def _require_unknown(path: Path) -> None:
+    """Raise ProjectError if a project beside a file that is to be written has one of this name."""
+    from napari_nucleus_kd.project import SUFFIX, Project, is_project, project_folder
+
+    for folder in filter(is_project, sorted(path.parent.glob(f"*{SUFFIX}"))):
+        try:
+            with Project(folder, write=False) as project:
+                known = any(image.find()[0].resolve() == path.resolve() for image in project.images)
+        except ProjectError:
+            if folder == project_folder(path):
+                raise
+            continue  # another one is damaged, which does not matter here
+        if known:
+            raise ProjectError(
+                f"{folder.name} has labels of an image {path.name}, which was not written over. Choose "
+                "another name"
+            )
 
 
 def _project_for(path: Path, modality: Modality, projects: OpenProjects) -> Project:

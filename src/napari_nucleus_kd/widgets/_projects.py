@@ -119,7 +119,12 @@ class Projects:
             return
         self._session.workspace.problem = None
         steps = relocate_steps(lost, path, self.open)
-        self._session.run_beside(steps, self._show, ended=ended, step=self._step)
+        self._session.run_beside(steps, self._pointed_to, ended=ended, step=self._step)
+
+    def _pointed_to(self, image: Listed) -> None:
+        self.lost = None
+        if image.lost or not self._session.keeping.opening.pointed_to(image):
+            self._show(image)
 
     def _show(self, image: Listed) -> None:
         self.lost = image if image.lost else None

@@ -71,10 +71,12 @@ class Runs(QObject):
         return "Nothing of the image is in view: press Home in the viewer, or choose “Whole image” as Region."
 
     def is_edited(self) -> bool:
-        """Tell whether a person changed the labels since they were computed."""
+        """Tell whether a person changed the labels since they were computed, keeps them, or checked some."""
         result, layer = self._session.workspace.result, self._labels
         if result is None or layer is None or layer not in self._session.viewer.layers:
             return False
+        if self._session.keeping.is_vouched(layer):
+            return True
         return not np.array_equal(np.squeeze(layer.data), np.squeeze(result.nuclei.labels))
 
     def segmented(self) -> tuple[Image, Plane] | None:
@@ -116,7 +118,7 @@ class Runs(QObject):
                 "segment",
                 f"Segmenting into {path.name}",
                 _steps.disk_steps(image, path, recipe),
-                partial(self._show_stored, plane),
+                partial(self._show_stored, plane, image),
             )
 
     def settled_recipe(self) -> Recipe:
@@ -170,7 +172,7 @@ class Runs(QObject):
         self._hide_former(plane)
         if workspace.probability and result.maps is not None:
             _show.add_probability(viewer, plane, result)
-        labels = self._add_labels(plane, found)
+        labels = self._add_labels(plane, image, found)
         workspace.remember_run(result.nuclei.labels.size / 1e6, found.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             self._labels, self._plane, self._image = labels, plane, image
@@ -178,24 +180,26 @@ class Runs(QObject):
             workspace.outcome = outcome(result)
 
     def _show_again(self, before: Result, found: Found) -> None:
-        workspace, plane = self._session.workspace, self._plane
-        if workspace.result is not before or plane is None:
+        workspace, plane, image = self._session.workspace, self._plane, self._image
+        if workspace.result is not before or plane is None or image is None:
             return  # another image or a new run came between
         viewer, layer, kept = self._session.viewer, self._labels, ""
         if layer is not None and layer in viewer.layers and not self.is_edited():
             _show.update_labels(layer, found.result, found.table)
         else:
             if layer is not None and layer in viewer.layers:
-                kept = f"\nYour edits stay in “{layer.name}”, now hidden; this is a new layer."
+                kept = f"\nYour work stays in “{layer.name}”, now hidden; this is a new layer."
             self._hide_former(plane)
-            self._labels = self._add_labels(plane, found)
+            self._labels = self._add_labels(plane, image, found)
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
-    def _show_stored(self, plane: Plane, stored: Stored) -> None:
+    def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
         self._hide_former(plane)
-        _show.add_stored_labels(self._session.viewer, plane, stored, outlines=workspace.preferences.outlines)
+        outlines = workspace.preferences.outlines
+        layer = _show.add_stored_labels(self._session.viewer, plane, stored, outlines=outlines)
+        layer.metadata[_layers.PLANE_KEY] = image.notes
         workspace.remember_run(stored.levels[0].size / 1e6, stored.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             workspace.result = None
@@ -204,9 +208,11 @@ class Runs(QObject):
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
 
-    def _add_labels(self, plane: Plane, found: Found) -> Labels:
+    def _add_labels(self, plane: Plane, image: Image, found: Found) -> Labels:
         outlines = self._session.workspace.preferences.outlines
-        return _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+        layer = _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+        layer.metadata[_layers.PLANE_KEY] = image.notes
+        return layer
 
     def draw(self, outlines: bool) -> None:
         """Draw all nuclei found in this window as outlines or filled, and those to come."""

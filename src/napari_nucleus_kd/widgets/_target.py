@@ -9,7 +9,14 @@ import numpy as np
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, VERIFIED_KEY, shown_index, to_image
+from napari_nucleus_kd.widgets._layers import (
+    FROM_KEY,
+    PLANE_KEY,
+    RECIPE_KEY,
+    VERIFIED_KEY,
+    shown_index,
+    to_image,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -188,7 +195,8 @@ def image_under(target: Target, session: Session) -> Under:
 
     Raises
     ------
-    EditError : there is no image, or its pixels and those of the labels do not match.
+    EditError : there is no image, another plane of it is shown, or its pixels and those of the labels do not
+        match.
     """
     source = _source(target.layer, session)
     if source is None:
@@ -196,6 +204,7 @@ def image_under(target: Target, session: Session) -> Under:
             "there is no image to look at under these nuclei; open it, or draw the outline of the nucleus"
         )
     image = source.opened or to_image(source, session.viewer)
+    _require_plane(target.layer, source, image)
     layer = source.layers[0]
     axes, point = shown_index(layer, session.viewer)
     placed = None if axes is None else [_image_pixel(target, source, axes, at) for at in _CORNER]
@@ -207,6 +216,16 @@ def image_under(target: Target, session: Session) -> Under:
     y, x = placed[0]
     hidden = tuple(at for axis, at in enumerate(point) if axes is None or axis not in axes)
     return Under(image, (round(y), round(x)), (source.key, id(layer.data), hidden))
+
+
+def _require_plane(layer: Labels, source: Source, image: Image) -> None:
+    """Raise EditError if labels were made of another plane of their image than the one that is shown."""
+    made_of = layer.metadata.get(PLANE_KEY)
+    if made_of is None or made_of == image.notes or layer.metadata.get(FROM_KEY) != source.key:
+        return
+    other = ", ".join(note for note in made_of if note not in image.notes)
+    shown = ", ".join(note for note in image.notes if note not in made_of)
+    raise EditError(f"“{layer.name}” is of {other}, and {shown} is shown; go to that plane first")
 
 
 _CORNER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))

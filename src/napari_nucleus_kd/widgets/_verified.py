@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from psygnal import Signal
 from scipy import ndimage
 
 from napari_nucleus_kd import edit
@@ -64,10 +65,17 @@ class VerifiedMask:
     Parameters
     ----------
     axes : of the plane in the data of the layer; the others are one pixel thick.
+    of : the layer whose nuclei were checked; others over the same image nobody has seen.
+
+    Signals
+    -------
+    marked : the region that was set past the history of the layer, which tells nothing of it.
     """
 
-    def __init__(self, layer: Labels, axes: tuple[int, int]) -> None:
-        self.layer, self.axes = layer, axes
+    marked = Signal(Region)
+
+    def __init__(self, layer: Labels, axes: tuple[int, int], of: Labels) -> None:
+        self.layer, self.axes, self.of = layer, axes, of
 
     @property
     def pixels(self) -> npt.NDArray[np.uint8]:
@@ -90,6 +98,7 @@ class VerifiedMask:
             inside[...] = on
             self.layer._reset_history()  # undo knows nothing of it
             self.layer.refresh()
+            self.marked.emit(part)
             return
         rows, cols = np.nonzero(change)
         if len(rows):

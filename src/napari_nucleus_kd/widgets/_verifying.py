@@ -14,7 +14,7 @@ from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from napari.layers import Layer
+    from napari.layers import Labels, Layer
 
     from napari_nucleus_kd.widgets._keeping import Keeping
     from napari_nucleus_kd.widgets._places import Place
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 def key_of(under: Under) -> Key:
     """Return what tells the image under some labels, and its plane, from others."""
     return under.key[0], under.image.notes
+
+
+def _common(one: Region, other: Region) -> Region:
+    return Region(max(one.y0, other.y0), max(one.x0, other.x0), min(one.y1, other.y1), min(one.x1, other.x1))
 
 
 class Verifying:
@@ -69,8 +73,12 @@ class Verifying:
         under = image_under(target, self._session)
         (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
         part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
+        # Where the labels end nobody has looked for nuclei.
+        part = _common(part, Region(*under.corner, *np.add(under.corner, target.labels.shape).tolist()))
         if min(part.shape_yx) < 2:
-            raise EditError("the box encloses no pixel of the image; hold the button and drag it")
+            raise EditError(
+                "the box encloses no pixel of these labels; hold the button and drag it over them"
+            )
         self._mask_to_change(target, under).set(part, on)
         self._keeping.keep_labels(target, under)
 
@@ -100,20 +108,39 @@ class Verifying:
         EditError : the labels are not those that are kept, or nothing can be changed.
         """
         kept = self._keeping.kept_of(key_of(under))
-        if kept is not None and not kept.project.writable:
-            raise EditError(f"nothing can be verified: {kept.project.refusal}")
+        self.require_open(key_of(under))
+        if kept is not None and kept.refusal:
+            raise EditError(f"nothing can be verified: {kept.refusal}")
         if kept is not None and not kept.holds(target.layer):
             raise EditError(
                 f"“{target.layer.name}” is not kept, “{kept.target.layer.name}” is; press “Take in”, or "
                 "select that one"
             )
-        return self.mask_for(under)
+        return self.mask_for(target, under)
 
-    def mask_for(self, under: Under) -> VerifiedMask:
-        """Return what is verified of an image; its layer is made the first time."""
+    def require_open(self, key: Key) -> None:
+        """Raise EditError if an image has a project that is not open, or may have one."""
+        if self._keeping.opening.is_looking(key):
+            raise EditError("the project of this image is being looked for; try it again in a moment")
+        if key in self._keeping.closing.closed:
+            raise EditError("this image has a project, whose layers were closed; press “Open again” first")
+
+    def mask_for(self, target: Target, under: Under) -> VerifiedMask:
+        """Return what is verified of the labels over an image; its layer is made the first time.
+
+        Raises
+        ------
+        EditError : other labels of this image were checked: nobody has seen these.
+        """
         key, viewer = key_of(under), self._session.viewer
         known = self.masks.get(key)
         if known is not None and known.layer in viewer.layers:
+            if known.of is not target.layer and known.pixels.any():
+                raise EditError(
+                    f"what is checked was checked in “{known.of.name}”, not in “{target.layer.name}”; select "
+                    f"“{known.of.name}”, or close “{known.layer.name}” to begin anew"
+                )
+            known.of = target.layer
             return known
         source = next(s for s in self._session.sources() if s.key == under.key[0])
         plane = shown_plane(source, viewer)
@@ -121,12 +148,27 @@ class Verifying:
         corrections = self._session.corrections
         with corrections.steady():
             layer = add_verified_layer(viewer, plane, mask, corrections.layer)
-        self.masks[key] = VerifiedMask(layer, plane.axes)
+        self.masks[key] = VerifiedMask(layer, plane.axes, target.layer)
         self._keeping.changed.emit()
         return self.masks[key]
 
-    def forget(self, layer: Layer) -> None:
-        """Note that a layer was closed."""
+    def is_checked(self, layer: Layer) -> bool:
+        """Tell whether anything of the nuclei of a layer is verified."""
+        return any(mask.of is layer and bool(mask.pixels.any()) for mask in self.masks.values())
+
+    def forget(self, layer: Layer) -> Labels | None:
+        """Note that a layer was closed.
+
+        Returns
+        -------
+        The layer that said what was checked of it, in memory only, and says nothing any more; or None.
+        """
         for key, mask in tuple(self.masks.items()):
-            if layer is mask.layer and self._keeping.kept_of(key) is None:
+            if (
+                layer in (mask.layer, mask.of)
+                and self._keeping.kept_of(key) is None
+                and not self._keeping.doing
+            ):
                 del self.masks[key]
+                return None if layer is mask.layer else mask.layer
+        return None

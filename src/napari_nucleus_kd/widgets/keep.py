@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QInputDialog, QMainWindow, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QInputDialog,
+    QMainWindow,
+    QMessageBox,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets._closing import Guard
 from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
 from napari_nucleus_kd.widgets._taking_in import STEP
 from napari_nucleus_kd.widgets._verified import MARGIN_PX
@@ -64,7 +73,7 @@ class KeepPanel(QWidget):
         self.open.clicked.connect(self._on_open)
         self.point.clicked.connect(self._on_point)
         self.take_in.clicked.connect(self._keeping.taking_in.start)
-        self.again.clicked.connect(self._keeping.look_again)
+        self.again.clicked.connect(self._keeping.opening.look_again)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.marks = row(*marks)
@@ -94,6 +103,7 @@ class KeepPanel(QWidget):
         if window is not None and not self._keeping.guarded:
             self._keeping.guarded = True
             window.destroyed.connect(self._keeping.close)
+            Guard(window, self._keeping)
 
     def refresh(self) -> None:
         """Show how things stand."""
@@ -112,12 +122,11 @@ class KeepPanel(QWidget):
         self.unsaved.setVisible(bool(problem))
         idle = not keeping.doing
         labels = self._session.corrections.layer is not None
-        self.keep.setVisible(kept is None and idle)
+        self.keep.setVisible(kept is None and idle and not keeping.can_open_again)
         self.keep.setText("Keep in a file…" if keeping.needs_file() else "Keep")
         self.keep.setEnabled(labels)
-        writable = kept is not None and kept.project.writable
-        self.take_in.setVisible(idle and writable and keeping.is_other_layer)
-        self.again.setVisible(kept is not None and not writable)
+        self.take_in.setVisible(idle and kept is not None and not kept.refusal and keeping.is_other_layer)
+        self.again.setVisible(keeping.can_open_again or (kept is not None and not kept.project.writable))
 
     def _state(self) -> str:
         keeping, kept = self._keeping, self._keeping.kept
@@ -128,8 +137,8 @@ class KeepPanel(QWidget):
         if kept is None:
             where = " The image is in no file yet; press “Keep in a file…”." if keeping.needs_file() else ""
             return keeping.note or f"These corrections are in memory only.{where}"
-        if not kept.project.writable:
-            return f"{keeping.note}\nOnly to look at: {kept.project.refusal}.".strip()
+        if kept.refusal:
+            return f"{keeping.note}\nOnly to look at: {kept.refusal}.".strip()
         other = "The nuclei that are selected are not kept. " if keeping.is_other_layer else ""
         saved = "" if kept.saved is None else f"Saved {kept.saved:%H:%M:%S} in {kept.folder_name}."
         if kept.unsaved:
@@ -144,11 +153,18 @@ class KeepPanel(QWidget):
         name = "image" if image is None else Path(image.name).name.partition(".")[0]
         title = "The image is in no file yet: where should it go?"
         chosen, _ = QFileDialog.getSaveFileName(self, title, f"{name}.ome.tif", "OME-TIFF (*.ome.tif)")
-        if chosen:
-            path = Path(chosen)
-            if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-                path = path.with_name(f"{path.name}.ome.tif")
-            self._keeping.keep(save_as=path)
+        if not chosen:
+            return
+        path = Path(chosen)
+        if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+            path = path.with_name(f"{path.name}.ome.tif")
+            if path.exists() and not self._may_replace(path):  # the dialog asked about another name
+                return
+        self._keeping.keep(save_as=path)
+
+    def _may_replace(self, path: Path) -> bool:
+        found = QMessageBox.question(self, "Replace it?", f"{path.name} is there already. Replace it?")
+        return bool(found == QMessageBox.StandardButton.Yes)
 
     def _on_open(self) -> None:
         image = self._session.workspace.image
