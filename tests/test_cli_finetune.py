@@ -53,6 +53,27 @@ def test_a_project_teaches_a_model_that_is_installed(setting, tmp_path):
     assert load_model("mine-1").spec.parent == "mine"
 
 
+def test_a_run_that_is_done_says_that_more_was_saved_and_is_installed_once(setting, tmp_path):
+    arguments = ("--output", tmp_path / "run", "--steps", 1, "--install")
+    code, text = run(setting, *arguments)
+    assert code == 0 and "installed: mine-1" in text and "more was saved" not in text
+    with Project(setting[2]) as project:
+        labels, verified = finish(project.images[0].load_steps())
+        labels[labels == labels.max()] = 0
+        project.images[0].touch()
+        assert project.images[0].save(labels, verified)
+    code, text = run(setting, *arguments)
+    assert code == 0 and "more was saved since this run began" in text
+    assert "was installed before: mine-1" in text and not (tmp_path / "installed/mine-2").exists()
+
+
+def test_a_model_that_cannot_learn_is_refused_before_anything_is_written(setting, tmp_path):
+    setting[4] = "nobody"
+    code, text = run(setting, "--output", tmp_path / "run")
+    assert code == 2 and "no model 'nobody'" in text
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_project_is_refused(setting, tmp_path):
     (tmp_path / "photos").mkdir()
     setting[2] = str(tmp_path / "photos")

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.project import Project
-from napari_nucleus_kd.train.finetune import accept, begun, data_steps, finetune_steps
+from napari_nucleus_kd.train.finetune import accept, data_steps, finetune_steps, goes_on
+from napari_nucleus_kd.train.settings import taken_over
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
@@ -22,10 +24,11 @@ def finetune_model(
 ) -> None:
     """Fine-tune a model on what is verified in a project, say what it gained, and install it if wished.
 
-    What is verified is written into the run's folder once; a run that goes on learns from the same.
+    What is verified is written into the run's folder; a run that goes on learns from what it began with.
     """
     console = Console()
-    if begun(output) is not None:
+    taken_over(load_model(model).spec, {})  # a model that cannot learn shows now, not after data were written
+    if goes_on(output):
         console.print("This run goes on with what was verified when it began.")
     with Project(project, write=False) as opened:
         data = show(data_steps(opened, output), console)
@@ -35,7 +38,10 @@ def finetune_model(
     tuned = show(finetune_steps(model, data.index, output, settings), console)
     console.print(_gain(tuned))
     if install:
-        console.print(f"installed: {accept(tuned).spec.name}", markup=False)
+        there = {known.folder for known in list_models()}
+        version = accept(tuned)
+        what = "was installed before" if version.folder in there else "installed"
+        console.print(f"{what}: {version.spec.name}", markup=False)
     else:
         console.print("To make it the next version of the model: the same command with --install")
 

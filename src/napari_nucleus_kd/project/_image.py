@@ -101,6 +101,11 @@ class ProjectImage:
             return bool(self._touched)
 
     @property
+    def saved_last(self) -> tuple[int, int]:
+        """Number of its base, and of the newest entry of its journal: each save counts the second one up."""
+        return self.record.base, self._store.last
+
+    @property
     def saved_at(self) -> datetime:
         """When it was saved last, in local time."""
         return datetime.fromtimestamp(self._store.saved_s).astimezone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
-from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv, write_text
+from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
 from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.project._data import INDEX, Origin, Summary, read_training
 from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_nucleus_kd.channels import InputMap
+    from napari_nucleus_kd.project._data import TrainingData
     from napari_nucleus_kd.project._format import ImageRecord
     from napari_nucleus_kd.project._image import ProjectImage
     from napari_nucleus_kd.project._project import Project
@@ -44,27 +45,8 @@ SAMPLES = {  # what any model should go on seeing as it did, and of which kind i
 }
 REHEARSED = "samples"
 _MOST_UNKNOWN = 8  # of these, of each image
-SUMMARY = "verified.json"  # beside the index: what was written; no other program writes it
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """What was written.
-
-    Attributes
-    ----------
-    index : CSV for index.read_index.
-    taught : nuclei to learn from.
-    judged : nuclei in tiles that are kept to judge by; 0: too few, so nothing can be judged.
-    notes : what a person should know, in sentences.
-    """
-
-    index: Path
-    taught: int
-    judged: int
-    notes: tuple[str, ...]
 
 
 @dataclass
@@ -74,12 +56,14 @@ class _Written:
     Attributes
     ----------
     unknown : rows of tiles in which nothing is verified, and of samples.
+    made_of : the images, as they were when they were read.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
     unknown: list[tuple[str, ...]] = field(default_factory=list)
     nuclei: dict[Role, set[tuple[str, int]]] = field(default_factory=lambda: {role: set() for role in Role})
     loose: int = 0
+    made_of: list[Origin] = field(default_factory=list)
 
 
 def training_steps(
@@ -131,24 +115,6 @@ def training_steps(
     return read_training(place)
 
 
-def read_training(folder: Path) -> TrainingData:
-    """Return what training_steps wrote into a folder.
-
-    Raises
-    ------
-    ProjectError : it wrote nothing there, or what it wrote is damaged.
-    """
-    try:
-        said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return TrainingData(
-            folder / "index.csv", int(said["taught"]), int(said["judged"]), tuple(map(str, said["notes"]))
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ProjectError(
-            f"{folder} holds no training data of a project ({error}); remove it, or choose another folder"
-        ) from error
-
-
 def place_of(name: str) -> tuple[str, int, int]:
     """Return what the file name of a tile says: the image's id, and y and x of the tile's corner, px.
 
@@ -165,9 +131,11 @@ def _image_steps(
     entry: ProjectImage, source: str, folder: Path, written: _Written
 ) -> Generator[Progress, None, None]:
     """Write the crops of one image."""
+    origin = Origin.of(entry)  # before it is read: what is saved meanwhile counts as saved since
     labels, verified = yield from entry.load_steps()
     if entry.damage:
         raise ProjectError(entry.damage)
+    written.made_of.append(origin.model_copy(update={"verified": bool(verified.any())}))
     if not verified.any():
         return
     record, image = entry.record, entry.read_image()
@@ -293,9 +261,9 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
         )
     everything = [*(row for role in Role for row in rows[role]), *written.unknown]
     _remove_unlisted(folder, everything)
-    write_csv(folder / "index.csv", [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
-    summary = {"taught": len(nuclei[Role.TRAIN]), "judged": len(nuclei[Role.VAL]), "notes": notes}
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1))
+    write_csv(folder / INDEX, [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
+    taught, judged = len(nuclei[Role.TRAIN]), len(nuclei[Role.VAL])
+    Summary(taught=taught, judged=judged, notes=tuple(notes), images=tuple(written.made_of)).write(folder)
 
 
 def _as(role: Role, row: tuple[str, ...]) -> tuple[str, ...]:

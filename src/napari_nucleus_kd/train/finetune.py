@@ -1,6 +1,6 @@
 """A model made a person's own: trained on what they verified, judged against the one before, kept or not.
 
-A run has a folder. `data_steps` writes there, once, what is verified in a project; `finetune_steps` trains
+A run has a folder. `data_steps` writes there what is verified in a project; `finetune_steps` trains
 and judges, and goes on where it was stopped or killed if it is called again. Then `accept` makes the result
 the next version of the model, and `reject` removes the folder. All of it knows no GUI: a window takes the
 steps in a thread, pauses by not taking the next one, and cancels by closing them.
@@ -8,28 +8,30 @@ steps in a thread, pauses by not taking the next one, and cancels by closing the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
 from napari_nucleus_kd.index import check_rows_steps, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
-from napari_nucleus_kd.project import REHEARSED, SUMMARY, UNKNOWN, read_training, training_steps
+from napari_nucleus_kd.project import REHEARSED, UNKNOWN, read_training, training_steps
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
     DATA,
     FinetuneSettings,
     alone,
     begun,
+    goes_on,
     note_begun,
     reject,
+    remove_data,
     remove_left,
     run_folder,
 )
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FinetuneSettings", "Preview", "SideBySide", "Tuned", "accept", "begun", "compare_steps", "data_steps",
-    "finetune_steps", "reject", "run_folder",
+    "finetune_steps", "goes_on", "reject", "run_folder",
 ]  # fmt: skip
 
 
@@ -127,15 +129,40 @@ _WARMUP_STEPS = 10
 def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
     """Write what is verified in a project into a run's folder; a run that goes on keeps what it began with.
 
-    What was saved last is taken: save first.
+    What was saved last is taken: save first. Data of a run that has learnt nothing yet are written anew.
+
+    Returns
+    -------
+    Training data; if more was saved since they were written, their notes say so.
 
     Raises
     ------
-    ProjectError, SettingsError, ReadError, WriteError : see project.training_steps.
+    SettingsError : the run in the folder learns from other images than the project's; another window or
+        program is at it; see also project.training_steps.
+    ProjectError, ReadError, WriteError : see project.training_steps.
     """
-    if (output / DATA / SUMMARY).exists():
-        return read_training(output / DATA)
-    return (yield from training_steps(project, output / DATA))
+    with alone(output):
+        if goes_on(output):
+            return _kept(project, output)
+        remove_data(output)
+        return (yield from training_steps(project, output / DATA))
+
+
+def _kept(project: Project, output: Path) -> TrainingData:
+    """Return what a run that goes on learns from."""
+    data = read_training(output / DATA)
+    if not data.is_of(project.images):
+        raise SettingsError(
+            f"the run in {output} learns from other images than those of {project.folder.name}; choose "
+            "another output folder, or discard that run and start anew"
+        )
+    if data.is_newest(project.images):
+        return data
+    note = (
+        "more was saved since this run began: it learns from what was verified then. To learn from the rest, "
+        "finish this run or discard it, and start anew"
+    )
+    return replace(data, notes=(*data.notes, note))
 
 
 def finetune_steps(

@@ -74,6 +74,11 @@ def begun(output: Path) -> tuple[str, FinetuneSettings] | None:
     return found.model, found.settings
 
 
+def goes_on(output: Path) -> bool:
+    """Tell whether the run in a folder has learnt something; it then goes on with the data that it has."""
+    return (output / _CHECKPOINT).exists()
+
+
 def note_begun(output: Path, model: str, settings: FinetuneSettings) -> None:
     """Note what a run is begun with; of one that goes on, only another number of steps is noted.
 
@@ -82,7 +87,7 @@ def note_begun(output: Path, model: str, settings: FinetuneSettings) -> None:
     SettingsError : the folder holds a run that cannot be read. WriteError : the disk refuses.
     """
     found = begun(output)
-    if found is not None and (output / _CHECKPOINT).exists():
+    if found is not None and goes_on(output):
         before = found[1].model_copy(update={"steps": settings.steps})
         if (found[0], before) != (model, settings):
             return  # the run refuses these, or they do not shape it
@@ -151,6 +156,21 @@ def remove_left(output: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif _LEFT.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def remove_data(output: Path) -> None:
+    """Remove what a run was to learn from, if training_steps wrote it.
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    if not _is_data(output / DATA):
+        return
+    try:
+        shutil.rmtree(output / DATA)
+    except OSError as error:
+        raise WriteError(f"{output / DATA} cannot be removed: {error.strerror or error}") from error
 
 
 def _is_mark(path: Path) -> bool:
