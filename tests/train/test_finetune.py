@@ -203,6 +203,33 @@ def test_only_runs_are_removed(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_of_models_only_the_candidate_goes_with_a_run(parent, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.lock").touch()
+    shutil.copytree(parent, run / "best-so-far")
+    with pytest.raises(SettingsError, match="best-so-far, which no training run writes"):
+        reject(run)
+    (run / "best-so-far").rename(run / "candidate")
+    (run / "candidate/notes.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="candidate, which no training run writes"):
+        reject(run)
+    assert (run / "candidate/notes.txt").exists() and (run / "candidate/weights.safetensors").exists()
+    (run / "candidate/notes.txt").unlink()
+    reject(run)
+    assert not run.exists()
+
+
+def test_what_file_browsers_leave_keeps_no_run(parent, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(parent, run / "candidate")
+    (run / "run.lock").touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._log.csv", "candidate/.DS_Store"):
+        (run / name).touch()
+    reject(run)
+    assert not run.exists()
+
+
 def test_what_is_no_student_is_refused(spots, index, tmp_path, roots):
     with pytest.raises(ModelError, match="cannot be trained on"):
         list(finetune_steps(str(spots), index, tmp_path / "run", QUICK))

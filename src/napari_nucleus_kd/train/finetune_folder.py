@@ -12,7 +12,7 @@ from pydantic import Field
 from napari_nucleus_kd.config import Settings
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.io.atomic import make_folder, write_text
-from napari_nucleus_kd.package import is_package
+from napari_nucleus_kd.package import FILES
 from napari_nucleus_kd.project import SUMMARY
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ DATA = "data"  # folder in it, of what is learnt from
 _BEGUN, _LOCK, _CHECKPOINT = "finetune.json", "run.lock", "checkpoint.pt"
 _WRITTEN = (_BEGUN, _LOCK, _CHECKPOINT, "recipe.json", "log.csv", "curves.png")  # by a run
 _LEFT = re.compile(rf"\.(judged-.*|{CANDIDATE}-.*|.*\.partial)")  # by a run that was killed
+_LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 class FinetuneSettings(Settings):
@@ -97,6 +98,8 @@ def note_begun(output: Path, model: str, settings: FinetuneSettings) -> None:
 def reject(output: Path) -> None:
     """Remove the folder of a run, accepted or not; one that holds anything else is left alone.
 
+    What file browsers leave in folders does not count.
+
     Raises
     ------
     SettingsError : the folder holds no run, or something that no run wrote, or the run is going on.
@@ -104,7 +107,7 @@ def reject(output: Path) -> None:
     """
     if not output.exists():
         return
-    inside = sorted(output.iterdir())
+    inside = [path for path in sorted(output.iterdir()) if not _is_litter(path)]
     if inside and not any(_is_mark(path) for path in inside):
         raise SettingsError(f"{output} holds no training run; nothing was removed")
     foreign = [path.name for path in inside if not _is_of_a_run(path)]
@@ -185,4 +188,17 @@ def _is_data(path: Path) -> bool:
 
 def _is_of_a_run(path: Path) -> bool:
     known = path.name in _WRITTEN or _LEFT.fullmatch(path.name) is not None
-    return known or _is_data(path) or is_package(path)
+    return known or _is_data(path) or _is_candidate(path)
+
+
+def _is_candidate(path: Path) -> bool:
+    """Tell whether it is the model that a run made, and nothing else was put into it."""
+    if path.name != CANDIDATE or not path.is_dir() or path.is_symlink():
+        return False
+    inside = (each for each in path.iterdir() if not _is_litter(each))
+    return all(each.name in FILES and each.is_file() for each in inside)
+
+
+def _is_litter(path: Path) -> bool:
+    """Tell whether it is a file that file browsers leave in any folder."""
+    return path.is_file() and (path.name in _LITTER or path.name.startswith("._"))
