@@ -269,6 +269,8 @@ class ProjectImage:
     def relocate(self, path: str | os.PathLike[str]) -> None:
         """Point to where the image is now; also to accept one that was changed or saved in another format.
 
+        How bright another file is was never measured: what the recipe says of the old one is forgotten.
+
         Raises
         ------
         ProjectError : it is of another size than the labels; see save. ReadError, WriteError
@@ -276,7 +278,10 @@ class ProjectImage:
         self._project.require_writable()
         z, t, series = (getattr(self.record.reference, name) for name in ("z", "t", "series"))
         self._fitting(read(path, z=z, t=t, series=series))
-        self._put(reference=refer_to(path, self._project.folder, z=z, t=t, series=series))
+        reference, recipe = refer_to(path, self._project.folder, z=z, t=t, series=series), self.record.recipe
+        if recipe is not None and reference.fingerprint != self.record.reference.fingerprint:
+            recipe = recipe.model_copy(update={"scaling_low": None, "scaling_high": None})
+        self._put(reference=reference, recipe=recipe)
 
     def set_damaged_aside(self) -> Path:
         """Move the damaged journal entry, and those after it, into a folder; then saving works again.
