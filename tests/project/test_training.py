@@ -1,6 +1,7 @@
 """What a person verified becomes training data: exactly that, and nothing that judges is learnt from."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -412,6 +413,26 @@ def test_several_images_share_an_index(tmp_path, draw):
     assert names["val"] == ["images/image-0005_y0_x0.ome.tif"]
     assert names["train"] == [f"images/image-000{i}_y0_x0.ome.tif" for i in (1, 3, 4, 6)]
     assert all(row["valid"] == "" for row in rows)  # they are verified to their borders
+
+
+def test_planes_of_a_file_and_copies_of_it_judge_at_the_same_places(tmp_path, draw):
+    pixels, labels = draw(540, 780)
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([pixels] * 3), metadata={"axes": "ZYX"})
+    shutil.copy(tmp_path / "a.tif", tmp_path / "copy.tif")
+    planes = [("a.tif", 0), ("a.tif", 2), ("copy.tif", 1)]
+    with Project.create(tmp_path / "p.nucleus-kd") as project:
+        for name, z in planes:
+            reference = project.refer_to(tmp_path / name, z=z)
+            verified = np.ones(labels.shape, bool)
+            finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
+        assert [project.offset_of(image) for image in project.images] == [1, 1, 1]
+        splits = read_splits(finish(training_steps(project, tmp_path / "data")).index)
+    places = {
+        split: [place_of(row.name) for row in rows if row.labels] for split, rows in splits.items()
+    }
+    judged = {(y, x) for _, y, x in places["val"]}
+    assert len(places["val"]) == len(planes) * len(judged) > 0
+    assert not judged & {(y, x) for split in ("train", "tune") for _, y, x in places[split]}
 
 
 def test_a_missing_image_or_a_used_folder_stops_it(tmp_path, labels):

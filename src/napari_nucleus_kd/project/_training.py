@@ -71,9 +71,11 @@ def training_steps(
 ) -> Generator[Progress, None, TrainingData]:
     """Write the verified parts of a project's images as data to train on and to judge by.
 
-    Images are cut into tiles of about 256 pixels. One in five, by its place, is kept to judge by: only if it
-    is completely verified, and never learnt from. The others are learnt from where they are verified, and
-    are written with 32 to 128 pixels of context that does not teach. A nucleus of which a pixel is not
+    Images are cut into tiles of about 256 pixels. One in five, by its place (the same in all planes of a file,
+    and in copies of it), is kept to judge by: only if it is completely verified, and what is verified in it is
+    never learnt from. The others are learnt from where they are verified, and are written with 32 to 128
+    pixels of context that does not teach. Context may lie in a tile that judges: a student sees those pixels,
+    and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is not
     verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
@@ -106,7 +108,7 @@ def training_steps(
     with scratch_beside(place) as partial:
         written = _Written()
         for image in project.images:
-            yield from _image_steps(image, project.folder.stem, partial, written)
+            yield from _image_steps(project, image, partial, written)
         _write_samples(written, partial)
         _settle(written, partial, project)
         if place.exists():
@@ -128,7 +130,7 @@ def place_of(name: str) -> tuple[str, int, int]:
 
 
 def _image_steps(
-    entry: ProjectImage, source: str, folder: Path, written: _Written
+    project: Project, entry: ProjectImage, folder: Path, written: _Written
 ) -> Generator[Progress, None, None]:
     """Write the crops of one image."""
     origin = Origin.of(entry)  # before it is read: what is saved meanwhile counts as saved since
@@ -141,7 +143,7 @@ def _image_steps(
     record, image = entry.record, entry.read_image()
     yield Progress(0, 0, f"looking at what is verified of {image.name}")
     whole = _input(image, record)
-    tiles = list(tiles_of(record.shape_yx, int(record.id.removeprefix("image-"))))
+    tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
     diameter = (record.recipe and record.recipe.diameter_px) or known.diameter_px
     seen = (_cell(*whole.low), _cell(*whole.high), _cell(*([diameter] if diameter else [])))
@@ -153,7 +155,7 @@ def _image_steps(
             pixels = _pixels(image, whole.channels, crop.region)
             files = _write(folder, _name(record.id, tile.region), pixels, crop, image)
             split = tile.role
-            row = (*files[:2], record.modality.value, source, split.value, files[2], *seen)
+            row = (*files[:2], record.modality.value, project.folder.stem, split.value, files[2], *seen)
             written.rows[split].append(row)
             written.nuclei[split] |= {(record.id, number) for number in crop.numbers}
             written.loose += crop.loose
