@@ -15,6 +15,7 @@ from skimage.io import imread, imsave
 from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.io import read
 from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network
@@ -69,6 +70,17 @@ def test_what_is_not_annotated_teaches_nothing(index):
     lying = torch.where(valid > 0, maps, torch.rand_like(maps))
     for name, value in losses.terms(logits, lying, valid).items():
         torch.testing.assert_close(value, parts[name], msg=name)
+
+
+def test_colours_in_channels_of_their_own_are_learnt_from(index):
+    colours = read(index.with_name("1.png")).pixels
+    tifffile.imwrite(index.with_name("apart.tif"), np.asarray(colours), photometric="minisblack")
+    index.write_text(index.read_text().replace("1.png", "apart.tif"))
+    assert not read(index.with_name("apart.tif")).rgb
+    for sample in load_index(index, "train"):
+        assert len(sample.image) == (3 if sample.name == "apart.tif" else 1)
+        if sample.name == "apart.tif":
+            assert (np.ptp(sample.pixels(), axis=0) > 0.1).any()
 
 
 def test_a_mask_of_another_size_is_named(index):

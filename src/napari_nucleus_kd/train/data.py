@@ -110,7 +110,7 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     if known is None and row.labels is None and estimate is not None:
         known = estimate(np.ascontiguousarray(image, np.float32))
     diameter = known or CANONICAL_DIAMETER_PX
-    if not source.rgb:
+    if (image == image[0]).all():  # grey: one channel says it all
         image = image[:1]
     return Sample(
         row.name,
