@@ -71,11 +71,11 @@ def training_steps(
 ) -> Generator[Progress, None, TrainingData]:
     """Write the verified parts of a project's images as data to train on and to judge by.
 
-    Images are cut into tiles of about 256 pixels. One in five, by its place (the same in all planes of a file,
-    and in copies of it), is kept to judge by: only if it is completely verified, and what is verified in it is
-    never learnt from. The others are learnt from where they are verified, and are written with 32 to 128
-    pixels of context that does not teach. Context may lie in a tile that judges: a student sees those pixels,
-    and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is not
+    Images are cut into tiles of about 256 pixels. One in five, by its place (the same in all planes of a
+    file, and in copies of it), is kept to judge by: only if it is completely verified, and what is verified
+    in it is never learnt from. The others are learnt from where they are verified, and are written with 32 to
+    128 pixels of context that does not teach. Context may lie in a tile that judges: a student sees those
+    pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is not
     verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
