@@ -13,6 +13,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.project import (
@@ -133,6 +134,20 @@ def test_what_is_not_verified_is_there_for_a_teacher(tmp_path, labels):
     taught = load_index(index, "train", lambda picture: 17.0)
     assert all(not s.valid.any() for s in taught if s.source in (UNKNOWN, REHEARSED))
     assert {s.diameter_px for s in taught if s.source == REHEARSED} == {17.0}
+
+
+def test_a_sample_that_a_person_corrected_is_not_rehearsed(tmp_path):
+    """A teacher would say again what was corrected."""
+    pixels, numbers = np.asarray(sample("fluorescence").pixels)[0], sample_labels("fluorescence")
+    data = export(tmp_path, numbers, np.ones(numbers.shape, bool), pixels=pixels)
+    rows = read_splits(data.index.with_name("index.csv"))["train"]
+    names = {row.name for row in rows if row.source == REHEARSED}
+    assert names == {"sample-he.ome.tif", "sample-ihc.ome.tif"}
+
+
+@pytest.mark.parametrize("source", [UNKNOWN, REHEARSED])
+def test_no_project_has_the_name_of_what_is_not_verified(tmp_path, source):
+    assert Project.create(tmp_path / f"{source}.nucleus-kd").folder.stem != source
 
 
 def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):
@@ -427,9 +442,7 @@ def test_planes_of_a_file_and_copies_of_it_judge_at_the_same_places(tmp_path, dr
             finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
         assert [project.offset_of(image) for image in project.images] == [1, 1, 1]
         splits = read_splits(finish(training_steps(project, tmp_path / "data")).index)
-    places = {
-        split: [place_of(row.name) for row in rows if row.labels] for split, rows in splits.items()
-    }
+    places = {split: [place_of(row.name) for row in rows if row.labels] for split, rows in splits.items()}
     judged = {(y, x) for _, y, x in places["val"]}
     assert len(places["val"]) == len(planes) * len(judged) > 0
     assert not judged & {(y, x) for split in ("train", "tune") for _, y, x in places[split]}

@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Region
 
 ENOUGH = 20  # nuclei, below which nothing can be judged, or watched during training
-UNKNOWN = "unverified"  # source of the tiles in which nothing is verified
+_OWN = "napari-nucleus-kd/"  # no project is called so: its name is that of a folder
+UNKNOWN = f"{_OWN}unverified"  # source of the tiles in which nothing is verified
 SAMPLES = {  # what any model should go on seeing as it did, and of which kind it is; their source is
     "fluorescence": Modality.FLUORESCENCE,
     "he": Modality.HE,
     "ihc": Modality.IHC,
 }
-REHEARSED = "samples"
+REHEARSED = f"{_OWN}samples"
 _MOST_UNKNOWN = 8  # of these, of each image
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
@@ -57,6 +58,7 @@ class _Written:
     ----------
     unknown : rows of tiles in which nothing is verified, and of samples.
     made_of : the images, as they were when they were read.
+    samples : names of the sample images that are written.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
@@ -64,6 +66,7 @@ class _Written:
     nuclei: dict[Role, set[tuple[str, int]]] = field(default_factory=lambda: {role: set() for role in Role})
     loose: int = 0
     made_of: list[Origin] = field(default_factory=list)
+    samples: set[str] = field(default_factory=lambda: set(SAMPLES))
 
 
 def training_steps(
@@ -75,15 +78,15 @@ def training_steps(
     file, and in copies of it), is kept to judge by: only if it is completely verified, and what is verified
     in it is never learnt from. The others are learnt from where they are verified, and are written with 32 to
     128 pixels of context that does not teach. Context may lie in a tile that judges: a student sees those
-    pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is not
-    verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
+    pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is
+    not verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
     from, and judged by, looks as it does when the whole image is segmented.
 
-    A few tiles of each image in which nothing is verified, and the sample images of this package, are written
-    without labels: a teacher says what is in them, so that a student does not forget it. Their sources are
-    "unverified" and "samples".
+    A few tiles of each image in which nothing is verified, and the sample images of this package (but those
+    of which a person verified something), are written without labels: a teacher says what is in them, so that
+    a student does not forget it. Their sources are UNKNOWN and REHEARSED.
 
     What was saved last is read; save first.
 
@@ -142,6 +145,7 @@ def _image_steps(
         return
     record, image = entry.record, entry.read_image()
     yield Progress(0, 0, f"looking at what is verified of {image.name}")
+    written.samples -= {name for name in written.samples if _is_sample(image, name)}
     whole = _input(image, record)
     tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
@@ -227,10 +231,18 @@ def _write(
     return _write_pixels(folder, name, pixels, image), f"labels/{name}.tif", valid
 
 
+def _is_sample(image: Image, name: str) -> bool:
+    """Tell whether an image is a sample image, pixel by pixel."""
+    known = sample(name).pixels
+    return image.pixels.shape == known.shape and np.array_equal(np.asarray(image.pixels), np.asarray(known))
+
+
 def _write_samples(written: _Written, folder: Path) -> None:
-    """Write the sample images."""
+    """Write the sample images; where a person corrected one, what a model says of it must not be taught."""
     make_folder(folder / "images")
     for name, modality in SAMPLES.items():
+        if name not in written.samples:
+            continue
         image = sample(name)
         place = _write_pixels(folder, f"sample-{name}", np.asarray(image.pixels), image)
         written.unknown.append((place, "", modality.value, REHEARSED, Role.TRAIN.value, "", "", "", ""))
