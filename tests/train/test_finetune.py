@@ -66,6 +66,7 @@ def test_old_and_new_are_judged_on_what_is_held_out(parent, index, tmp_path, roo
     tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK, preview(shown)))
     assert tuned.parent.spec.name == "mine" and tuned.model.spec.parent == "mine"
     assert tuned.model.spec.data[0] == "somewhere" and "SHA-256 of index and labels" in tuned.model.card
+    assert "estimated by the model" not in tuned.model.card and "These images are tiles" in tuned.model.card
     assert [s.name for s in tuned.before] == [s.name for s in tuned.after] == ["4.png"]
     assert tuned.gain is None, "one image judges nothing"
     assert tuned.mean_pq == (tuned.before[0].values["pq"], tuned.after[0].values["pq"])
@@ -111,6 +112,7 @@ def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
 
 def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, roots, finish):
     tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
+    assert len(tuned.model.spec.metrics["s0"]["pq"]) == 3
     mean, low, high = tuned.gain
     assert low <= mean <= high
     pairs = list(zip(tuned.before, tuned.after, strict=True))

@@ -356,6 +356,8 @@ def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path, finish):
     assert model.spec.name == "tiny"
     assert model.verify() < 1e-3
     assert model.spec.metrics["s0"]["images"] == [1.0]
+    assert all(len(numbers) == 1 for numbers in model.spec.metrics["s0"].values()), "1 image has no interval"
+    assert "the diameter is estimated by the model" in model.card
     assert "## Limits" in model.card
     embedded = json.loads(model.card.split("```json\n")[1].split("```")[0])
     assert TrainSettings.model_validate(embedded) == TINY

@@ -35,10 +35,11 @@ from napari_nucleus_kd.train.finetune_folder import (
     remove_left,
     run_folder,
 )
-from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.run import Judge, run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.versions import add_version, base_name
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -124,6 +125,10 @@ class SideBySide:
 
 
 _WARMUP_STEPS = 10
+_SEEN = (
+    "These images are tiles: their pixels are scaled, and the diameter of their nuclei is taken, as when the "
+    "images are segmented that they are parts of."
+)
 
 
 def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
@@ -210,7 +215,8 @@ def finetune_steps(
         remove_left(output)
         note_begun(output, model, chosen)
         before = yield from held_out.judge_steps(parent)
-        tuned = yield from run_steps(planned, index, output, watch=look, judge=held_out.judge_steps)
+        judge = Judge(held_out.judge_steps, _SEEN)
+        tuned = yield from run_steps(planned, index, output, watch=look, judge=judge)
         assert tuned is not None
         after = yield from held_out.judge_steps(tuned)
     return Tuned(parent, tuned, index, tuple(before), tuple(after))
@@ -337,11 +343,8 @@ def _comparison(tuned: Tuned) -> str:
     if tuned.mean_pq is None:
         return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
     old, new = tuned.mean_pq
-    tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
-    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}. Their pixels are scaled, and the")
-    lines.append(
-        "diameter of their nuclei is taken, as when the images are segmented that they are parts of."
-    )
+    tiles = f"{count(len(tuned.after), 'verified tile')} that it did not learn from"
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
     if tuned.gain is None:
         return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain
