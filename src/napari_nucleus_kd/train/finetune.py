@@ -8,30 +8,29 @@ steps in a thread, pauses by not taking the next one, and cancels by closing the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
 from napari_nucleus_kd.index import check_rows_steps, read_index, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
-from napari_nucleus_kd.project import REHEARSED, UNKNOWN, read_training, training_steps
+from napari_nucleus_kd.project import REHEARSED, UNKNOWN
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
-    DATA,
     FinetuneSettings,
     alone,
     begun,
+    data_steps,
     goes_on,
     note_begun,
     reject,
-    remove_data,
     remove_left,
     run_folder,
 )
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.package import Model
-    from napari_nucleus_kd.project import Project, TrainingData
     from napari_nucleus_kd.types import Image, LabelArray, Region
 
 
@@ -129,45 +127,6 @@ _SEEN = (
     "These images are tiles: their pixels are scaled, and the diameter of their nuclei is taken, as when the "
     "images are segmented that they are parts of."
 )
-
-
-def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
-    """Write what is verified in a project into a run's folder; a run that goes on keeps what it began with.
-
-    What was saved last is taken: save first. Data of a run that has learnt nothing yet are written anew.
-
-    Returns
-    -------
-    Training data; if more was saved since they were written, their notes say so.
-
-    Raises
-    ------
-    SettingsError : the run in the folder learns from other images than the project's; another window or
-        program is at it; see also project.training_steps.
-    ProjectError, ReadError, WriteError : see project.training_steps.
-    """
-    with alone(output):
-        if goes_on(output):
-            return _kept(project, output)
-        remove_data(output)
-        return (yield from training_steps(project, output / DATA))
-
-
-def _kept(project: Project, output: Path) -> TrainingData:
-    """Return what a run that goes on learns from."""
-    data = read_training(output / DATA)
-    if not data.is_of(project.images):
-        raise SettingsError(
-            f"the run in {output} learns from other images than those of {project.folder.name}; choose "
-            "another output folder, or discard that run and start anew"
-        )
-    if data.is_newest(project.images):
-        return data
-    note = (
-        "more was saved since this run began: it learns from what was verified then. To learn from the rest, "
-        "finish this run or discard it, and start anew"
-    )
-    return replace(data, notes=(*data.notes, note))
 
 
 def finetune_steps(
