@@ -74,6 +74,16 @@ def test_a_model_that_cannot_learn_is_refused_before_anything_is_written(setting
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"), [("--seed", 2**32), ("--seed", -1), ("--steps", 0), ("--device", "gpu")]
+)
+def test_settings_out_of_range_are_named_without_a_traceback(setting, tmp_path, option, value):
+    done = CliRunner().invoke(app, [*setting, "--output", str(tmp_path / "run"), option, str(value)])
+    assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.exception
+    assert option.removeprefix("--") in done.output and str(value) in done.output
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_project_is_refused(setting, tmp_path):
     (tmp_path / "photos").mkdir()
     setting[2] = str(tmp_path / "photos")

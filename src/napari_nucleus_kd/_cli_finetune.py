@@ -4,19 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.config import complaint
+from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.project import Project
-from napari_nucleus_kd.train.finetune import accept, data_steps, finetune_steps, goes_on
+from napari_nucleus_kd.train.finetune import FinetuneSettings, accept, data_steps, finetune_steps, goes_on
 from napari_nucleus_kd.train.settings import taken_over
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_nucleus_kd.train.finetune import FinetuneSettings, Tuned
+    from napari_nucleus_kd.train.finetune import Tuned
+
+
+def read_settings(**given: object) -> FinetuneSettings:
+    """Return the settings that are given (not None); the others are as they are by themselves.
+
+    Raises
+    ------
+    SettingsError : one is out of range.
+    """
+    try:
+        return FinetuneSettings.model_validate({n: value for n, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(complaint(error, FinetuneSettings)) from error
 
 
 def finetune_model(

@@ -254,5 +254,5 @@ ProjectFolder = Annotated[
     Path, typer.Option("--project", file_okay=False, help="Folder of a project, NAME.nucleus-kd.")
 ]
 FirstModel = Annotated[str, typer.Option("--model", help="Model to start from: a name, or its folder.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Another seed, another order of crops.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Another seed, another order of crops.")]
 InstallIt = Annotated[bool, typer.Option("--install", help="Install the new model when it is done.")]

@@ -336,11 +336,9 @@ def finetune(
 
     Given again with the same OUTPUT, a run that was stopped goes on.
     """
-    from napari_nucleus_kd._cli_finetune import finetune_model
-    from napari_nucleus_kd.train.finetune import FinetuneSettings
+    from napari_nucleus_kd._cli_finetune import finetune_model, read_settings
 
-    given = {"steps": steps, "device": device, "seed": seed}
-    settings = FinetuneSettings(**{name: value for name, value in given.items() if value is not None})
+    settings = read_settings(steps=steps, device=device, seed=seed)
     finetune_model(project, model, output, settings, install=install)
 
 
