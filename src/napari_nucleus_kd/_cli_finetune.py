@@ -8,11 +8,19 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from napari_nucleus_kd._cli_show import show
-from napari_nucleus_kd.config import complaint
+from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.project import Project
-from napari_nucleus_kd.train.finetune import FinetuneSettings, accept, data_steps, finetune_steps, goes_on
+from napari_nucleus_kd.train.finetune import (
+    FinetuneSettings,
+    accept,
+    data_steps,
+    finetune_steps,
+    goes_on,
+    reject,
+    run_folder,
+)
 from napari_nucleus_kd.train.settings import taken_over
 from napari_nucleus_kd.words import count
 
@@ -36,14 +44,22 @@ def read_settings(**given: object) -> FinetuneSettings:
 
 
 def finetune_model(
-    project: Path, model: str, output: Path, settings: FinetuneSettings, *, install: bool
+    project: Path, model: str | None, output: Path | None, settings: FinetuneSettings, *, install: bool
 ) -> None:
     """Fine-tune a model on what is verified in a project, say what it gained, and install it if wished.
 
     What is verified is written into the run's folder; a run that goes on learns from what it began with.
+
+    Parameters
+    ----------
+    model : name or folder of the model to start from; None: the one that came with the program.
+    output : folder of the run; None: that of the window.
     """
-    console = Console()
-    taken_over(load_model(model).spec, {})  # a model that cannot learn shows now, not after data were written
+    console, output = Console(), output or run_folder(project)
+    model = model or Recipe().model
+    start = load_model(model)
+    taken_over(start.spec, {})  # a model that cannot learn shows now, not after data were written
+    address = model if start.folder.is_absolute() else str(start.folder.resolve())
     if goes_on(output):
         console.print("This run goes on with what was verified when it began.")
     with Project(project, write=False) as opened:
@@ -51,7 +67,7 @@ def finetune_model(
     for note in data.notes:
         console.print(note, markup=False)
     console.print(f"{data.taught} verified nuclei to learn from, {data.judged} to judge by.")
-    tuned = show(finetune_steps(model, data.index, output, settings), console)
+    tuned = show(finetune_steps(address, data.index, output, settings), console)
     console.print(_gain(tuned))
     if install:
         there = {known.folder for known in list_models()}
@@ -60,6 +76,14 @@ def finetune_model(
         console.print(f"{what}: {version.spec.name}", markup=False)
     else:
         console.print("To make it the next version of the model: the same command with --install")
+
+
+def discard_run(project: Path, output: Path | None) -> None:
+    """Remove a run, if there is one, and say so."""
+    folder = output or run_folder(project)
+    said = "The run in {} is removed." if folder.exists() else "There is no run in {}."
+    reject(folder)
+    Console().print(said.format(folder), markup=False, soft_wrap=True)
 
 
 def _gain(tuned: Tuned) -> str:
