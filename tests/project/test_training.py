@@ -432,7 +432,8 @@ def test_several_images_share_an_index(tmp_path, draw):
 
 def test_planes_of_a_file_and_copies_of_it_judge_at_the_same_places(tmp_path, draw):
     pixels, labels = draw(540, 780)
-    tifffile.imwrite(tmp_path / "a.tif", np.stack([pixels] * 3), metadata={"axes": "ZYX"})
+    stack = np.stack([pixels] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", stack, metadata={"axes": "ZYX"}, photometric="minisblack")
     shutil.copy(tmp_path / "a.tif", tmp_path / "copy.tif")
     planes = [("a.tif", 0), ("a.tif", 2), ("copy.tif", 1)]
     with Project.create(tmp_path / "p.nucleus-kd") as project:
