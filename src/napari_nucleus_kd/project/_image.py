@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_nucleus_kd.errors import ProjectError, SettingsError
+from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.project._arrays import as_labels, as_mask, check_shapes, digest, digests
 from napari_nucleus_kd.project._base import chunks_of
@@ -20,11 +19,9 @@ from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from pydantic import JsonValue
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project._arrays import Plane
@@ -209,22 +206,6 @@ class ProjectImage:
             return True
         finally:
             self._compacting.release()
-
-    def remember(self, state: Mapping[str, JsonValue]) -> None:
-        """Keep small values under their names in project.json, for widgets; other names stay.
-
-        Raises
-        ------
-        SettingsError : a value is no JSON. ProjectError : see save. WriteError : the disk refuses.
-        """
-        try:
-            json.dumps(dict(state), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SettingsError(
-                f"{', '.join(state)} cannot be kept: {error}; keep numbers, texts and lists of them"
-            ) from error
-        with self._project.busy:
-            self._put(state=self.record.state | dict(state))
 
     def note_origin(self, modality: Modality, recipe: Recipe | None) -> None:
         """Note how the image was made, and how it was segmented.

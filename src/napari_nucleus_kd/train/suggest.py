@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Maps, Region
 
 Points = npt.NDArray[np.float64]
-Strategy = Literal["promise", "uncertainty", "random"]
+Strategy = Literal["promise", "uncertainty"]
 _VERIFIED = 0.5  # share of a tile from which on it counts as verified
 _APART = 2.0  # mean square distance of points whose spread is 1
 _FLOOR = 0.1  # of disagreement: a model that sees none of the nuclei agrees with itself, and is wrong
@@ -112,7 +112,6 @@ def suggest(
     *,
     known: Sequence[Surveyed] = (),
     strategy: Strategy = "promise",
-    seed: int = 0,
 ) -> list[Surveyed]:
     """Choose the tiles to annotate next, the best first.
 
@@ -126,9 +125,8 @@ def suggest(
     verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
         are not suggested. Only for the tiles of one image; None: nowhere.
     known : tiles of which that is known already, of any image.
-    strategy : "promise" multiplies uncertainty by disagreement; the other two are there to compare with, and
-        know no resemblance: "uncertainty" alone, or "random".
-    seed : of "random".
+    strategy : "promise" multiplies uncertainty by disagreement; "uncertainty" is there to compare with, and
+        knows no resemblance.
 
     Returns
     -------
@@ -136,9 +134,6 @@ def suggest(
     """
     done = [verified is not None and _share(verified, t.region) >= _VERIFIED for t in tiles]
     free = [t for t, known in zip(tiles, done, strict=True) if not known]
-    if strategy == "random":
-        order = np.random.default_rng(seed).permutation(len(free))
-        return [free[i] for i in order[:count]]
     if strategy == "uncertainty":
         return sorted(free, key=lambda t: -t.uncertainty)[:count]
     distances = _Distances([*free, *(t for t, verified in zip(tiles, done, strict=True) if verified), *known])
