@@ -16,7 +16,7 @@ from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.train.augment import recolor, warp
-from napari_nucleus_kd.types import Progress, finish
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -59,13 +59,6 @@ class Sample:
     def pixels(self) -> FloatArray:
         """Return the network's input, (3, Y, X) float32."""
         return np.broadcast_to(self.image, (3, *self.labels.shape)).astype(np.float32)
-
-
-def load_index(
-    index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
-) -> list[Sample]:
-    """Take all of load_steps; returns the images."""
-    return finish(load_steps(index, split, estimate))
 
 
 def load_steps(
