@@ -104,7 +104,7 @@ def test_a_model_that_cannot_learn_is_refused_before_anything_is_written(setting
 def test_settings_out_of_range_are_named_without_a_traceback(setting, tmp_path, option, value):
     done = CliRunner().invoke(app, [*setting, "--output", str(tmp_path / "run"), option, str(value)])
     assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.exception
-    assert option.removeprefix("--") in done.output and str(value) in done.output
+    assert option.removeprefix("--") in done.output and "nput should be" in done.output
     assert not (tmp_path / "run").exists()
 
 
