@@ -424,7 +424,7 @@ def test_faults_of_all_splits_show_before_training(index, tmp_path):
     imsave(index.with_name("4_labels.png"), np.zeros((8, 8), np.uint8), check_contrast=False)
     imsave(index.with_name("0_labels.png"), 255 * (LABELS > 0).astype(np.uint8), check_contrast=False)
     with pytest.raises(ReadError, match=r"(?s)0_labels\.png.*4\.png: is \(96, 112\) pixels|4\.png.*0_labels"):
-        next(run_steps(TINY, index, tmp_path / "run"))
+        list(run_steps(TINY, index, tmp_path / "run"))
 
 
 def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path):
@@ -432,7 +432,7 @@ def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path)
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
     with pytest.raises(ReadError, match=r"4\.png: has labels of a part only"):
-        next(run_steps(TINY, index, tmp_path / "run"))
+        list(run_steps(TINY, index, tmp_path / "run"))
 
 
 def test_large_label_numbers_stay_apart(tmp_path):
