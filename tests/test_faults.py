@@ -13,8 +13,9 @@ from scipy.ndimage import gaussian_filter
 from napari_nucleus_kd.errors import LabelsError, ReadError
 from napari_nucleus_kd.faults import named, shown
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
-from napari_nucleus_kd.index import Row, check_rows, read_index, read_labels
+from napari_nucleus_kd.index import Row, check_rows_steps, read_index, read_labels
 from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import finish as take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ def pair(draw: Callable, tmp_path: Path) -> Row:
 
 
 def test_a_sound_pair_is_taken(pair: Row) -> None:
-    assert check_rows([pair], judged=[pair]) == []
+    assert take_all(check_rows_steps([pair], judged=[pair])) == []
 
 
 def test_an_unreadable_file_is_named_with_its_folder(
@@ -83,7 +84,7 @@ def test_an_unreadable_file_is_named_with_its_folder(
     place = os.path.join("images", "a.tif")
     pair.image.write_bytes(b"")
     with pytest.raises(ReadError) as caught:
-        check_rows([pair], judged=[])
+        take_all(check_rows_steps([pair], judged=[]))
     assert str(caught.value).startswith(f"{place} is empty")
     with pytest.raises(ReadError) as caught:
         finish(index_steps(folder, folder / "runs/index.csv"))
@@ -102,7 +103,7 @@ def test_an_index_elsewhere_names_files_without_detours(
     assert (row.image, row.labels) == (pair.image, pair.labels)
     tifffile.imwrite(pair.labels, np.zeros((8, 8), np.uint8))
     with pytest.raises(ReadError) as caught:
-        check_rows([row], judged=[])
+        take_all(check_rows_steps([row], judged=[]))
     assert str(caught.value).startswith(f"{os.path.join('images', 'a.tif')}: is (128, 136) pixels")
 
 
@@ -130,7 +131,7 @@ def test_a_picture_in_place_of_labels_is_called_a_picture(make: Callable, pair: 
     content, options = make(*draw(128, 136))
     tifffile.imwrite(pair.labels, content, **options)
     with pytest.raises(ReadError, match="looks like a picture") as caught:
-        check_rows([pair], judged=[])
+        take_all(check_rows_steps([pair], judged=[]))
     assert "were the two exchanged?" in str(caught.value)
 
 
@@ -142,7 +143,7 @@ def test_exchanged_images_and_labels_are_told_as_such(make: Callable, pair: Row,
     content, options = make(pixels, labels)
     tifffile.imwrite(pair.labels, content, **options)
     with pytest.raises(ReadError) as caught:
-        check_rows([pair], judged=[])
+        take_all(check_rows_steps([pair], judged=[]))
     assert str(caught.value).startswith(
         f"{shown(pair.image)} holds labels and {shown(pair.labels)} does not: they look exchanged. "
     )
@@ -187,7 +188,7 @@ def test_specks_beside_most_nuclei_are_no_picture(tmp_path: Path) -> None:
 def test_the_label_image_as_its_own_picture_is_refused(pair: Row, draw: Callable) -> None:
     tifffile.imwrite(pair.image, draw(128, 136)[1].astype(np.uint16))
     with pytest.raises(ReadError, match="it is the label image, not the picture"):
-        check_rows([pair], judged=[])
+        take_all(check_rows_steps([pair], judged=[]))
 
 
 def test_missing_labels_of_a_teacher_are_named_before_anything_is_read(

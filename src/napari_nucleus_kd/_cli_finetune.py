@@ -4,40 +4,86 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.config import Recipe, complaint
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.project import Project
-from napari_nucleus_kd.train.finetune import accept, begun, data_steps, finetune_steps
+from napari_nucleus_kd.train.finetune import (
+    FinetuneSettings,
+    accept,
+    data_steps,
+    finetune_steps,
+    goes_on,
+    reject,
+    run_folder,
+)
+from napari_nucleus_kd.train.settings import taken_over
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_nucleus_kd.train.finetune import FinetuneSettings, Tuned
+    from napari_nucleus_kd.train.finetune import Tuned
+
+
+def read_settings(**given: object) -> FinetuneSettings:
+    """Return the settings that are given (not None); the others are as they are by themselves.
+
+    Raises
+    ------
+    SettingsError : one is out of range.
+    """
+    try:
+        return FinetuneSettings.model_validate({n: value for n, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(complaint(error, FinetuneSettings)) from error
 
 
 def finetune_model(
-    project: Path, model: str, output: Path, settings: FinetuneSettings, *, install: bool
+    project: Path, model: str | None, output: Path | None, settings: FinetuneSettings, *, install: bool
 ) -> None:
     """Fine-tune a model on what is verified in a project, say what it gained, and install it if wished.
 
-    What is verified is written into the run's folder once; a run that goes on learns from the same.
+    What is verified is written into the run's folder; a run that goes on learns from what it began with.
+
+    Parameters
+    ----------
+    model : name or folder of the model to start from; None: the one that came with the program.
+    output : folder of the run; None: that of the window.
     """
-    console = Console()
-    if begun(output) is not None:
+    console, output = Console(), output or run_folder(project)
+    model = model or Recipe().model
+    start = load_model(model)
+    taken_over(start.spec, {})  # a model that cannot learn shows now, not after data were written
+    address = model if start.folder.is_absolute() else str(start.folder.resolve())
+    if goes_on(output):
         console.print("This run goes on with what was verified when it began.")
     with Project(project, write=False) as opened:
         data = show(data_steps(opened, output), console)
     for note in data.notes:
         console.print(note, markup=False)
     console.print(f"{data.taught} verified nuclei to learn from, {data.judged} to judge by.")
-    tuned = show(finetune_steps(model, data.index, output, settings), console)
+    tuned = show(finetune_steps(address, data.index, output, settings), console)
     console.print(_gain(tuned))
     if install:
-        console.print(f"installed: {accept(tuned).spec.name}", markup=False)
+        there = {known.folder for known in list_models()}
+        version = accept(tuned)
+        what = "was installed before" if version.folder in there else "installed"
+        console.print(f"{what}: {version.spec.name}", markup=False)
     else:
         console.print("To make it the next version of the model: the same command with --install")
+
+
+def discard_run(project: Path, output: Path | None) -> None:
+    """Remove a run, if there is one, and say so."""
+    folder = output or run_folder(project)
+    said = "The run in {} is removed." if folder.exists() else "There is no run in {}."
+    reject(folder)
+    Console().print(said.format(folder), markup=False, soft_wrap=True)
 
 
 def _gain(tuned: Tuned) -> str:

@@ -15,7 +15,8 @@ from napari_nucleus_kd._cli_info import show_facts
 from napari_nucleus_kd._cli_show import metrics_table
 from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.install import find_installed, remove_model
-from napari_nucleus_kd.package import FILES, survey_models
+from napari_nucleus_kd.package import FILES, load_model, survey_models
+from napari_nucleus_kd.versions import restore
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +45,14 @@ def _verified(model: Model) -> tuple[str, bool]:
         return f"gives its test output (differs by {model.verify():.1g})", True
     except NucleusKDError as error:
         return f"FAILED: {error}", False
+
+
+def restore_version(name: str, console: Console) -> None:
+    """Make a version the newest again, and say by which name it is found now."""
+    model, newest = load_model(name), restore(name)
+    is_new = newest.folder != model.folder
+    said = f"{name} is back: --model {newest.spec.name}" if is_new else f"{name} is the newest version"
+    console.print(f"{said} ({newest.folder})", soft_wrap=True, highlight=False, markup=False)
 
 
 def show_models(console: Console, *, check: bool = False) -> bool:

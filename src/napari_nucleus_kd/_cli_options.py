@@ -253,6 +253,31 @@ Flips = Annotated[bool, typer.Option("--flips/--no-flips", help="Look at the thr
 ProjectFolder = Annotated[
     Path, typer.Option("--project", file_okay=False, help="Folder of a project, NAME.nucleus-kd.")
 ]
-FirstModel = Annotated[str, typer.Option("--model", help="Model to start from: a name, or its folder.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Another seed, another order of crops.")]
+FirstModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Model to start from: a name, or its folder; default: the one that came along."
+    ),
+]
+FinetuneFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder of the run: data, log, checkpoint, model; default: the window's, in the project.",
+        file_okay=False,
+    ),
+]
+Keep = Annotated[
+    float | None,
+    typer.Option(help="Weight of what the old model says where nobody verified; 0 lets it forget."),
+]
+FinetuneRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Size of a step; larger learns and forgets faster.")
+]
+EarlyStop = Annotated[int | None, typer.Option(min=1, help="Stop after so many checks without improvement.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Another seed, another order of crops.")]
+Discard = Annotated[
+    bool, typer.Option("--discard", help="Remove the run in OUTPUT, and do nothing else; versions stay.")
+]
 InstallIt = Annotated[bool, typer.Option("--install", help="Install the new model when it is done.")]

@@ -140,13 +140,13 @@ def segment(
         raise typer.Exit(FAILED)
 
 
-_models = typer.Typer(help="List, show, install, remove, join and export models.")
+_models = typer.Typer(help="List, show, install, remove, restore, join and export models.")
 app.add_typer(_models, name="models")
 
 
 @_models.callback(invoke_without_command=True)
 def models(ctx: typer.Context, check: options.Check = False) -> None:
-    """List, show, install, remove, join and export models; without a command: list."""
+    """List, show, install, remove, restore, join and export models; without a command: list."""
     if ctx.invoked_subcommand is None:
         models_list(check)
     elif check:
@@ -188,6 +188,14 @@ def models_remove(name: options.InstalledModel, yes: options.Yes = False) -> Non
     from napari_nucleus_kd._cli_models import remove_installed
 
     remove_installed(name, Console(), yes=yes)
+
+
+@_models.command("restore")
+def models_restore(name: options.InstalledModel) -> None:
+    """Make an older version of a fine-tuned model the newest again; those after it stay."""
+    from napari_nucleus_kd._cli_models import restore_version
+
+    restore_version(name, Console())
 
 
 @_models.command("join")
@@ -325,22 +333,39 @@ def distill(
 @app.command()
 def finetune(
     project: options.ProjectFolder,
-    model: options.FirstModel,
-    output: options.RunFolder,
+    model: options.FirstModel = None,
+    output: options.FinetuneFolder = None,
     steps: options.Steps = None,
-    device: options.TrainDevice = None,
+    learning_rate: options.FinetuneRate = None,
+    keep: options.Keep = None,
+    batch: options.Batch = None,
+    early_stop: options.EarlyStop = None,
     seed: options.Seed = None,
+    device: options.TrainDevice = None,
     install: options.InstallIt = False,
+    discard: options.Discard = False,
 ) -> None:
     """Fine-tune a model on what is verified in a project, and compare it with the one before.
 
-    Given again with the same OUTPUT, a run that was stopped goes on.
+    Given again, a run that was stopped goes on, with what was verified when it began. To learn from more:
+    --discard, then the same again.
     """
-    from napari_nucleus_kd._cli_finetune import finetune_model
-    from napari_nucleus_kd.train.finetune import FinetuneSettings
+    from napari_nucleus_kd._cli_finetune import discard_run, finetune_model, read_settings
 
-    given = {"steps": steps, "device": device, "seed": seed}
-    settings = FinetuneSettings(**{name: value for name, value in given.items() if value is not None})
+    if install and discard:
+        raise SettingsError("--install keeps a run and --discard removes it; give one of them")
+    if discard:
+        discard_run(project, output)
+        return
+    settings = read_settings(
+        steps=steps,
+        learning_rate=learning_rate,
+        keep=keep,
+        batch=batch,
+        early_stop=early_stop,
+        seed=seed,
+        device=device,
+    )
     finetune_model(project, model, output, settings, install=install)
 
 

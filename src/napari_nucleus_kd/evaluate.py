@@ -146,6 +146,13 @@ def tellable(values: Mapping[str, Sequence[float]]) -> tuple[dict[str, list[floa
     return told, notes
 
 
+def only_tellable(values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Return the numbers of a source without what its few images cannot tell; see tellable."""
+    told, _ = tellable(values)
+    known = {name: [n for n in numbers if n is not None] for name, numbers in told.items()}
+    return {name: numbers for name, numbers in known.items() if numbers}
+
+
 def check_report(output: Path, *, overwrite: bool) -> None:
     """Raise WriteError if a folder holds a report already, unless that may be replaced."""
     there = next((output / name for name in _REPORT if (output / name).exists()), None)

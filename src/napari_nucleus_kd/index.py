@@ -21,7 +21,7 @@ from napari_nucleus_kd.faults import (
     shown,
 )
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.types import Modality, Progress, finish
+from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
@@ -265,11 +265,6 @@ def read_annotation(
             f"{shown(row.valid)}: is {valid.shape} pixels, its image is {shape_yx}; make it as large"
         )
     return labels, valid
-
-
-def check_rows(learnt: Sequence[Row], judged: Sequence[Row]) -> list[str]:
-    """Take all of check_rows_steps; returns what a person should know of the data."""
-    return finish(check_rows_steps(learnt, judged))
 
 
 def check_rows_steps(learnt: Sequence[Row], judged: Sequence[Row]) -> Generator[Progress, None, list[str]]:

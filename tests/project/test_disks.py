@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.project import Project
 from napari_nucleus_kd.types import Modality, Region, finish
@@ -46,11 +47,11 @@ def test_a_full_disk_leaves_what_was_saved(project, arrays, full_disk, check, ev
             image.save(*arrays)
         assert everything(project.folder) == before
         with pytest.raises(WriteError, match=r"project\.json cannot be written"):
-            image.remember({"much": "x" * 9000})
+            image.note_origin(Modality.HE, Recipe(model="x" * 9000))
         with pytest.raises(WriteError, match=r"base-000002.* cannot be written.*safe"):
             finish(image.compact_steps())
         assert everything(project.folder) == before
-        assert image.record.state == {}
+        assert image.record.recipe is None
     check(project, *saved)
     assert image.save(*arrays) == 9  # what was touched is not forgotten
     check(project, *arrays)

@@ -3,11 +3,11 @@
 import json
 import os
 
-import numpy as np
 import pytest
 
-from napari_nucleus_kd.errors import ProjectError, SettingsError, WriteError
+from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.project import Project, is_project
+from napari_nucleus_kd.types import Modality
 
 
 def change(project, **values):
@@ -30,6 +30,7 @@ def change(project, **values):
         ({"id": "/tmp/image-0001"}, "damaged: images.0.id"),
         ({"base": "../1"}, "damaged: images.0.base"),
         ({"base": 0}, "damaged: images.0.base"),
+        ({"state": {"x": 1}}, "damaged: images.0.state: there is no such setting"),
         ({"shape_yx": [0, 5]}, "damaged: images.0.shape_yx"),
     ],
 )
@@ -95,11 +96,13 @@ def test_links_out_of_the_project_are_not_followed(project, tmp_path, everything
     assert everything(outside) == before
 
 
-def test_values_that_are_no_json_are_refused(project):
-    for value in (float("nan"), {1, 2}, np.int64(3)):
-        with pytest.raises(SettingsError, match="x cannot be kept"):
-            project.images[0].remember({"x": value})
-    assert project.images[0].record.state == {}
+def test_a_project_of_the_first_days_opens(project):
+    """Its images had a state, in which nothing was ever kept."""
+    change(project, state={})
+    with Project(project.folder) as again:
+        assert again.notices == () and len(again.images) == 1
+        again.images[0].note_origin(Modality.HE, None)
+    assert "state" not in (project.folder / "project.json").read_text()
 
 
 def test_folders_that_are_no_projects(project, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import LabelsError, ProjectError
 from napari_nucleus_kd.project import Project, has_image, project_folder
 from napari_nucleus_kd.types import Modality, finish
@@ -38,6 +39,18 @@ def test_a_missing_image_can_be_pointed_to_anew(project, image, arrays, tmp_path
     project.close()
     with Project(project.folder) as again:
         assert again.images[0].read_image().source == tmp_path / "elsewhere.tif"
+
+
+def test_how_bright_the_old_file_was_is_not_taken_for_another(project, image, drawn, tmp_path):
+    (entry,) = project.images
+    recipe = Recipe(channels=(0,), scaling_low=(900.0,), scaling_high=(4000.0,), diameter_px=15)
+    entry.note_origin(Modality.FLUORESCENCE, recipe)
+    image.rename(tmp_path / "moved.tif")
+    entry.relocate(tmp_path / "moved.tif")
+    assert entry.record.recipe == recipe, "it is the same file"
+    tifffile.imwrite(image, drawn[0] // 2, photometric="minisblack")
+    entry.relocate(image)
+    assert entry.record.recipe == Recipe(channels=(0,), diameter_px=15)
 
 
 def test_another_image_under_the_name_is_noticed(project, image, drawn):

@@ -25,14 +25,11 @@ def test_a_project_opens_as_it_was_saved(project, arrays, check, paint):
     paint(project, arrays, Region(250, 100, 260, 300), 999)
     image = project.images[0]
     assert image.save(*arrays) == 4
-    image.remember({"accepted": [1, 2], "place": {"y": 3.5}})
-    image.remember({"accepted": [1, 2, 3]})
     image.note_origin(Modality.IHC, recipe)
     project.close()
     with Project(project.folder) as again:
         check(again, *arrays)
         record = again.images[0].record
-        assert record.state == {"accepted": [1, 2, 3], "place": {"y": 3.5}}
         assert (record.modality, record.recipe) == (Modality.IHC, recipe)
         assert again.notices == () and again.writable
 

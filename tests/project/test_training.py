@@ -1,6 +1,7 @@
 """What a person verified becomes training data: exactly that, and nothing that judges is learnt from."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import tifffile
 from napari_nucleus_kd.channels import fit_input, given_input
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
-from napari_nucleus_kd.index import check_rows, read_labels, read_splits, read_valid, true_labels
+from napari_nucleus_kd.index import check_rows_steps, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.project import (
@@ -26,7 +28,7 @@ from napari_nucleus_kd.project import (
     training_steps,
 )
 from napari_nucleus_kd.train import data as train_data
-from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.settings import CropSettings
 from napari_nucleus_kd.types import Modality, finish
 
@@ -129,9 +131,23 @@ def test_what_is_not_verified_is_there_for_a_teacher(tmp_path, labels):
     assert not seen[:400].any()
     kinds = {row.modality for row in rows if row.source == REHEARSED}
     assert kinds == set(Modality)
-    taught = load_index(index, "train", lambda picture: 17.0)
+    taught = finish(load_steps(index, "train", lambda picture: 17.0))
     assert all(not s.valid.any() for s in taught if s.source in (UNKNOWN, REHEARSED))
     assert {s.diameter_px for s in taught if s.source == REHEARSED} == {17.0}
+
+
+def test_a_sample_that_a_person_corrected_is_not_rehearsed(tmp_path):
+    """A teacher would say again what was corrected."""
+    pixels, numbers = np.asarray(sample("fluorescence").pixels)[0], sample_labels("fluorescence")
+    data = export(tmp_path, numbers, np.ones(numbers.shape, bool), pixels=pixels)
+    rows = read_splits(data.index.with_name("index.csv"))["train"]
+    names = {row.name for row in rows if row.source == REHEARSED}
+    assert names == {"sample-he.ome.tif", "sample-ihc.ome.tif"}
+
+
+@pytest.mark.parametrize("source", [UNKNOWN, REHEARSED])
+def test_no_project_has_the_name_of_what_is_not_verified(tmp_path, source):
+    assert Project.create(tmp_path / f"{source}.nucleus-kd").folder.stem != source
 
 
 def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):
@@ -148,7 +164,7 @@ def test_what_judges_is_completely_verified_and_never_taught(tmp_path, labels):
     for row in rows["val"]:
         assert row.valid is None and true_labels(row).max() > 5
     assert data.judged == len(np.unique(labels[judged])) - 1
-    assert check_rows([*rows["train"], *rows["tune"]], rows["val"]) == []
+    assert finish(check_rows_steps([*rows["train"], *rows["tune"]], rows["val"])) == []
     assert data.notes == ()
     shared = {row.image for row in rows["train"]} & {row.image for row in rows["tune"]}
     assert not shared
@@ -159,9 +175,9 @@ def test_it_can_be_trained_on(tmp_path, labels):
     pixels = (100 + 50 * (labels > 0)).astype(np.uint8)
     data = export(tmp_path, labels, verified, pixels=pixels)
     for split in ("train", "tune", "val"):
-        samples = load_index(data.index, split)
+        samples = finish(load_steps(data.index, split))
         assert samples and all(sample.source == "i" for sample in samples)
-    batches = Batches(load_index(data.index, "train"), CropSettings(crop_px=64, batch=4), seed=0)
+    batches = Batches(finish(load_steps(data.index, "train")), CropSettings(crop_px=64, batch=4), seed=0)
     valid = sum(batches[step].valid.sum() for step in range(4))
     foreground = sum((batches[step].maps[:, :1] * batches[step].valid).sum() for step in range(4))
     assert 0 < foreground < valid
@@ -221,7 +237,7 @@ def test_a_part_is_seen_as_the_whole_image_is(tmp_path, labels, modality, colour
     ).apply(image.pixels)
     whole = np.asarray(image.pixels)
     for split, rows in read_splits(data.index).items():
-        learnt = {sample.name: sample for sample in load_index(data.index, split)}
+        learnt = {sample.name: sample for sample in finish(load_steps(data.index, split))}
         for row in rows[::3]:
             part = read(row.image)
             cut = place_in(whole, np.asarray(part.pixels), row.name)
@@ -248,7 +264,7 @@ def test_nuclei_are_learnt_at_the_size_at_which_the_model_sees_them(
         lambda image, marks, size, scale, rng: scales.append(scale) or true(image, marks, size, scale, rng),
     )
     crops = CropSettings(crop_px=64, batch=2, size_range=(24, 40), scale_jitter=0, wide_share=0)
-    samples = load_index(data_set.index, "train")
+    samples = finish(load_steps(data_set.index, "train"))
     Batches(samples, crops, 0, 30.0)[0]
     assert scales == pytest.approx([shown_px / diameter_px] * 2)
 
@@ -325,7 +341,7 @@ def test_too_little_to_judge_by_is_said(tmp_path, labels):
     assert "nothing can be judged: 0 verified nuclei" in data.notes[0]
     assert "watched on what it learns from" in data.notes[1]
     assert [row.image for row in rows["train"]] == [row.image for row in rows["tune"]]
-    assert check_rows(rows["train"], []) == [] and data.taught > 10
+    assert finish(check_rows_steps(rows["train"], [])) == [] and data.taught > 10
 
 
 def test_any_two_by_three_tiles_hold_one_that_judges():
@@ -358,7 +374,7 @@ def test_loose_pieces_are_told_and_can_be_read(tmp_path, labels):
     data = export(tmp_path, spoilt, np.ones(SHAPE, bool))
     assert "2 pieces with the number of another one" in data.notes[0]
     rows = read_splits(data.index)
-    assert check_rows([*rows["train"], *rows["tune"]], rows["val"]) == []
+    assert finish(check_rows_steps([*rows["train"], *rows["tune"]], rows["val"])) == []
 
 
 @pytest.mark.parametrize("channels", [None, (2, 0), ("CD3",)])
@@ -412,6 +428,25 @@ def test_several_images_share_an_index(tmp_path, draw):
     assert names["val"] == ["images/image-0005_y0_x0.ome.tif"]
     assert names["train"] == [f"images/image-000{i}_y0_x0.ome.tif" for i in (1, 3, 4, 6)]
     assert all(row["valid"] == "" for row in rows)  # they are verified to their borders
+
+
+def test_planes_of_a_file_and_copies_of_it_judge_at_the_same_places(tmp_path, draw):
+    pixels, labels = draw(540, 780)
+    stack = np.stack([pixels] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", stack, metadata={"axes": "ZYX"}, photometric="minisblack")
+    shutil.copy(tmp_path / "a.tif", tmp_path / "copy.tif")
+    planes = [("a.tif", 0), ("a.tif", 2), ("copy.tif", 1)]
+    with Project.create(tmp_path / "p.nucleus-kd") as project:
+        for name, z in planes:
+            reference = project.refer_to(tmp_path / name, z=z)
+            verified = np.ones(labels.shape, bool)
+            finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
+        assert [project.offset_of(image) for image in project.images] == [1, 1, 1]
+        splits = read_splits(finish(training_steps(project, tmp_path / "data")).index)
+    places = {split: [place_of(row.name) for row in rows if row.labels] for split, rows in splits.items()}
+    judged = {(y, x) for _, y, x in places["val"]}
+    assert len(places["val"]) == len(planes) * len(judged) > 0
+    assert not judged & {(y, x) for split in ("train", "tune") for _, y, x in places[split]}
 
 
 def test_a_missing_image_or_a_used_folder_stops_it(tmp_path, labels):

@@ -23,7 +23,7 @@ def test_a_second_window_only_looks(project, arrays, check, paint):
         for change in (
             lambda: other.images[0].save(*arrays),
             lambda: next(other.images[0].compact_steps()),
-            lambda: other.images[0].remember({}),
+            lambda: other.images[0].note_origin(Modality.HE, None),
             lambda: other.images[0].relocate("x"),
             lambda: other.images[0].set_damaged_aside(),
             lambda: next(other.add_steps(reference, *arrays, modality=Modality.HE)),

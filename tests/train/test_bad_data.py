@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import LabelsError, ReadError
 from napari_nucleus_kd.folders import index_steps
-from napari_nucleus_kd.index import check_rows, read_index, read_labels
-from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.index import check_rows_steps, read_index, read_labels
+from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.settings import CropSettings
+from napari_nucleus_kd.types import finish as take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +195,7 @@ def test_no_image_makes_a_batch_with_nan(modality: str, data: Path) -> None:
     index = data / "index.csv"
     index.write_text("\n".join(lines))
     with np.errstate(all="ignore"):
-        samples = load_index(index, "train")
+        samples = take_all(load_steps(index, "train"))
     batches = Batches(samples, CropSettings(batch=4, crop_px=64, wide_share=0.5), 0)
     for step in range(8):
         for part in batches[step]:
@@ -262,7 +263,7 @@ def test_crumbs_beside_nuclei_are_no_fault_and_are_told(data: Path, finish: Call
     tifffile.imwrite(data / "b_labels.tif", labels)
     index, _ = finish(index_steps(data, data / "index.csv"))
     rows = [row for split in ("train", "tune", "val") for row in read_index(index, split)]
-    assert check_rows(rows, judged=[])[0].startswith("30 separate pieces")
+    assert take_all(check_rows_steps(rows, judged=[]))[0].startswith("30 separate pieces")
 
 
 def test_one_nucleus_in_two_pieces_is_no_mask(tmp_path: Path) -> None:
@@ -283,4 +284,4 @@ def test_what_is_wrong_with_an_image_of_a_csv_index_is_told_too(data: Path) -> N
     index.write_text("\n".join(["image,labels,modality,source,split", *rows]))
     shown(np.full(SIZE, 7, np.uint8))(data)
     with pytest.raises(ReadError, match=r"b\.tif: every pixel is the same"):
-        check_rows(read_index(index, "train"), judged=[])
+        take_all(check_rows_steps(read_index(index, "train"), judged=[]))

@@ -66,6 +66,7 @@ def test_old_and_new_are_judged_on_what_is_held_out(parent, index, tmp_path, roo
     tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK, preview(shown)))
     assert tuned.parent.spec.name == "mine" and tuned.model.spec.parent == "mine"
     assert tuned.model.spec.data[0] == "somewhere" and "SHA-256 of index and labels" in tuned.model.card
+    assert "estimated by the model" not in tuned.model.card and "These images are tiles" in tuned.model.card
     assert [s.name for s in tuned.before] == [s.name for s in tuned.after] == ["4.png"]
     assert tuned.gain is None, "one image judges nothing"
     assert tuned.mean_pq == (tuned.before[0].values["pq"], tuned.after[0].values["pq"])
@@ -111,6 +112,7 @@ def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
 
 def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, roots, finish):
     tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
+    assert len(tuned.model.spec.metrics["s0"]["pq"]) == 3
     mean, low, high = tuned.gain
     assert low <= mean <= high
     pairs = list(zip(tuned.before, tuned.after, strict=True))
@@ -201,6 +203,33 @@ def test_only_runs_are_removed(tmp_path):
     (tmp_path / "run/.data.0123abcd.partial").mkdir(parents=True)  # it was killed while data were written
     reject(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_of_models_only_the_candidate_goes_with_a_run(parent, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.lock").touch()
+    shutil.copytree(parent, run / "best-so-far")
+    with pytest.raises(SettingsError, match="best-so-far, which no training run writes"):
+        reject(run)
+    (run / "best-so-far").rename(run / "candidate")
+    (run / "candidate/notes.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="candidate, which no training run writes"):
+        reject(run)
+    assert (run / "candidate/notes.txt").exists() and (run / "candidate/weights.safetensors").exists()
+    (run / "candidate/notes.txt").unlink()
+    reject(run)
+    assert not run.exists()
+
+
+def test_what_file_browsers_leave_keeps_no_run(parent, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(parent, run / "candidate")
+    (run / "run.lock").touch()
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._log.csv", "candidate/.DS_Store"):
+        (run / name).touch()
+    reject(run)
+    assert not run.exists()
 
 
 def test_what_is_no_student_is_refused(spots, index, tmp_path, roots):

@@ -15,13 +15,15 @@ from skimage.io import imread, imsave
 from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.io import read
 from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network
-from napari_nucleus_kd.train.data import Batches, load_index
+from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
+from napari_nucleus_kd.types import finish as take_all
 
 TINY = TrainSettings(
     name="tiny",
@@ -38,7 +40,7 @@ TINY = TrainSettings(
 
 
 def test_batches_depend_on_seed_and_step_only(index):
-    samples = load_index(index, "train")
+    samples = take_all(load_steps(index, "train"))
     crops = TINY.crops
     batch, again = Batches(samples, crops, 1)[5], Batches(samples, crops, 1)[5]
     assert batch.x.shape == (2, 3, 64, 64)
@@ -56,7 +58,7 @@ def test_what_is_not_annotated_teaches_nothing(index):
     imsave(index.with_name("valid.png"), half, check_contrast=False)
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
-    samples = load_index(index, "train")
+    samples = take_all(load_steps(index, "train"))
     assert all((sample.valid == (half > 0)).all() for sample in samples)
     crops = TINY.crops.model_copy(update={"crop_px": 128, "wide_share": 0, "batch": 6})
     x, maps, valid, _ = Batches(samples, crops, 0)[3]
@@ -71,12 +73,23 @@ def test_what_is_not_annotated_teaches_nothing(index):
         torch.testing.assert_close(value, parts[name], msg=name)
 
 
+def test_colours_in_channels_of_their_own_are_learnt_from(index):
+    colours = read(index.with_name("1.png")).pixels
+    tifffile.imwrite(index.with_name("apart.tif"), np.asarray(colours), photometric="minisblack")
+    index.write_text(index.read_text().replace("1.png", "apart.tif"))
+    assert not read(index.with_name("apart.tif")).rgb
+    for sample in take_all(load_steps(index, "train")):
+        assert len(sample.image) == (3 if sample.name == "apart.tif" else 1)
+        if sample.name == "apart.tif":
+            assert (np.ptp(sample.pixels(), axis=0) > 0.1).any()
+
+
 def test_a_mask_of_another_size_is_named(index):
     imsave(index.with_name("valid.png"), np.ones((9, 9), np.uint8), check_contrast=False)
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
     with pytest.raises(ReadError, match=r"valid\.png: is \(9, 9\)"):
-        load_index(index, "train")
+        take_all(load_steps(index, "train"))
 
 
 def same(one, other):
@@ -128,7 +141,7 @@ def test_the_best_weights_are_kept_and_a_plateau_is_answered(index, tmp_path, fi
     assert trained.best_step == 3 * (int(np.argmin(objective)) + 1)
     rates = [float(row["learning_rate"]) for row in log]
     assert rates == pytest.approx([30 / 2 ** sum(worse[: i + 1]) for i in range(len(log))])
-    tune = Batches(load_index(index, "tune"), settings.crops, settings.seed + 1)[0]
+    tune = Batches(take_all(load_steps(index, "tune")), settings.crops, settings.seed + 1)[0]
     with torch.no_grad():
         parts = losses.terms(trained.network.logits(tune.x), tune.maps, tune.valid)
     assert losses.total(parts, settings.loss).item() == pytest.approx(min(objective), rel=1e-3)
@@ -173,7 +186,7 @@ def test_accumulated_batches_count_as_one_step(index, tmp_path, finish, learnt):
     settings = TINY.model_copy(update={"steps": 2, "check_every": 1, "accumulate": 3})
     _, seen = finish(train_steps(settings, index, tmp_path / "run"))
     assert [p.done for p in learnt(seen)] == [1, 2]
-    batches = Batches(load_index(index, "train"), settings.crops, settings.seed)
+    batches = Batches(take_all(load_steps(index, "train")), settings.crops, settings.seed)
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         network = Student(settings.student).train()
@@ -344,6 +357,8 @@ def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path, finish):
     assert model.spec.name == "tiny"
     assert model.verify() < 1e-3
     assert model.spec.metrics["s0"]["images"] == [1.0]
+    assert all(len(numbers) == 1 for numbers in model.spec.metrics["s0"].values()), "1 image has no interval"
+    assert "the diameter is estimated by the model" in model.card
     assert "## Limits" in model.card
     embedded = json.loads(model.card.split("```json\n")[1].split("```")[0])
     assert TrainSettings.model_validate(embedded) == TINY
@@ -409,7 +424,7 @@ def test_faults_of_all_splits_show_before_training(index, tmp_path):
     imsave(index.with_name("4_labels.png"), np.zeros((8, 8), np.uint8), check_contrast=False)
     imsave(index.with_name("0_labels.png"), 255 * (LABELS > 0).astype(np.uint8), check_contrast=False)
     with pytest.raises(ReadError, match=r"(?s)0_labels\.png.*4\.png: is \(96, 112\) pixels|4\.png.*0_labels"):
-        next(run_steps(TINY, index, tmp_path / "run"))
+        list(run_steps(TINY, index, tmp_path / "run"))
 
 
 def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path):
@@ -417,7 +432,7 @@ def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path)
     lines = index.read_text().splitlines()
     index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
     with pytest.raises(ReadError, match=r"4\.png: has labels of a part only"):
-        next(run_steps(TINY, index, tmp_path / "run"))
+        list(run_steps(TINY, index, tmp_path / "run"))
 
 
 def test_large_label_numbers_stay_apart(tmp_path):
@@ -437,4 +452,4 @@ def test_corrected_labels_are_other_data(index, tmp_path, finish):
 def test_image_and_labels_must_have_one_size(index):
     imsave(index.with_name("0_labels.png"), np.zeros((8, 8), np.uint8), check_contrast=False)
     with pytest.raises(ReadError, match=r"0\.png: is \(96, 112\)"):
-        load_index(index, "train")
+        take_all(load_steps(index, "train"))

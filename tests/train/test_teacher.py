@@ -19,11 +19,12 @@ from napari_nucleus_kd.join import join_models
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import losses
-from napari_nucleus_kd.train.data import Batch, load_index
+from napari_nucleus_kd.train.data import Batch, load_steps
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, LossWeights, TrainSettings
 from napari_nucleus_kd.train.teacher import Lesson, load_teacher
+from napari_nucleus_kd.types import finish as take_all
 
 CPU = torch.device("cpu")
 TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
@@ -206,8 +207,8 @@ def test_images_without_labels_join_the_index(data, tmp_path, finish):
     with pytest.raises(ReadError, match="nothing can be judged"):
         true_labels(rows[2])
     with pytest.raises(ReadError, match="no teacher"):
-        load_index(combined, "train")
-    samples = load_index(combined, "train", lambda picture: 17.0)
+        take_all(load_steps(combined, "train"))
+    samples = take_all(load_steps(combined, "train", lambda picture: 17.0))
     assert samples[2].diameter_px == 17 and not samples[2].valid.any() and samples[0].valid is None
 
 
@@ -261,7 +262,9 @@ def test_labels_of_a_folder_teach_where_nobody_annotated(data, tmp_path, draw, f
     (folder / "3.png").unlink()
     _, seen = finish(run_steps(settings, index, tmp_path / "run"))
     assert any(p.values.get("soft foreground", 0) > 0 for p in seen)
-    taught = [sample for sample in load_index(tmp_path / "run/combined.csv", "train") if sample.taught]
+    taught = [
+        sample for sample in take_all(load_steps(tmp_path / "run/combined.csv", "train")) if sample.taught
+    ]
     assert [sample.name for sample in taught] == ["2.png"]
     assert taught[0].labels.any() and not taught[0].valid.any()
     with pytest.raises(SettingsError, match="name the images that these labels belong to"):

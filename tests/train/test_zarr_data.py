@@ -13,12 +13,13 @@ from typer.testing import CliRunner
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.folders import find_pairs, index_steps
-from napari_nucleus_kd.index import check_rows, read_index, read_labels
+from napari_nucleus_kd.index import check_rows_steps, read_index, read_labels
 from napari_nucleus_kd.io import label_groups, read, save_labels
 from napari_nucleus_kd.networks.student import StudentConfig
-from napari_nucleus_kd.train.data import load_index
+from napari_nucleus_kd.train.data import load_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
+from napari_nucleus_kd.types import finish as take_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,7 @@ def test_a_run_on_zarr_is_that_on_the_arrays(pictures: dict, tmp_path: Path, fin
     index = tmp_path / "run/index.csv"
     assert "../set/a.ome.zarr,../set/a.ome.zarr/labels/nuclei,fluorescence,set," in index.read_text()
     for split in ("train", "tune", "val"):
-        for sample in load_index(index, split):
+        for sample in take_all(load_steps(index, split)):
             np.testing.assert_array_equal(sample.labels, pictures[sample.name[0]][1])
 
 
@@ -142,7 +143,7 @@ def test_what_segment_writes_is_learnt_from(pictures: dict, tmp_path: Path, fini
     pairs = find_pairs(folder)
     assert [labels.name for _, labels in pairs] == [f"{name}_labels.ome.zarr" for name in pictures]
     index, _ = finish(index_steps(folder, tmp_path / "index.csv"))
-    assert all((sample.labels > 0).any() for sample in load_index(index, "train"))
+    assert all((sample.labels > 0).any() for sample in take_all(load_steps(index, "train")))
 
 
 def test_of_several_label_images_one_must_be_named(pictures: dict, tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_of_several_label_images_one_must_be_named(pictures: dict, tmp_path: Pat
     rows = [f"{n}.ome.zarr,{n}.ome.zarr/labels/nuclei,fluorescence,set,train" for n in pictures]
     index = folder / "index.csv"
     index.write_text("\n".join(["image,labels,modality,source,split", *rows]))
-    assert check_rows(read_index(index, "train"), judged=[]) == []
-    np.testing.assert_array_equal(load_index(index, "train")[1].labels, pictures["b"][1])
+    assert take_all(check_rows_steps(read_index(index, "train"), judged=[])) == []
+    np.testing.assert_array_equal(take_all(load_steps(index, "train"))[1].labels, pictures["b"][1])
 
 
 def test_labels_inside_and_beside_are_too_many(pictures: dict, tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_labels_that_are_listed_and_not_there_are_named(pictures: dict, tmp_path
     rows = [f"{n}.ome.zarr,{n}.ome.zarr/labels/nuclei,fluorescence,set,train" for n in pictures]
     (folder / "index.csv").write_text("\n".join(["image,labels,modality,source,split", *rows]))
     with pytest.raises(ReadError, match=r"c\.ome\.zarr/labels/nuclei is not there"):
-        check_rows(read_index(folder / "index.csv", "train"), judged=[])
+        take_all(check_rows_steps(read_index(folder / "index.csv", "train"), judged=[]))
 
 
 def test_changed_zarr_data_are_other_data(pictures: dict, tmp_path: Path, finish: Callable) -> None:

@@ -20,17 +20,15 @@ done in another thread. `training_steps` makes training data of what is verified
 """
 
 from napari_nucleus_kd.project._arrays import Plane
+from napari_nucleus_kd.project._data import SUMMARY, TrainingData, read_training
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._project import SUFFIX, Project, has_image, is_project, project_folder
 from napari_nucleus_kd.project._reference import ImageReference, ImageState
 from napari_nucleus_kd.project._tiles import TILE_PX, Role, Tile, count_verified, grid, tiles_of
 from napari_nucleus_kd.project._training import (
     REHEARSED,
-    SUMMARY,
     UNKNOWN,
-    TrainingData,
     place_of,
-    read_training,
     training_steps,
 )
 

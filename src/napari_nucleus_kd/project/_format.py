@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_nucleus_kd.config import Recipe, Settings, complaint
 from napari_nucleus_kd.errors import ProjectError
@@ -39,9 +39,16 @@ class ImageRecord(Settings):
     pixel_size_um: float | None = Field(None, gt=0)
     modality: Modality
     recipe: Recipe | None = Field(None, description="Of the segmentation that the labels began with")
-    state: dict[str, JsonValue] = Field(default_factory=dict, description="What widgets want to find again")
     base: int = Field(1, ge=1, description="Number of the complete labels")
     first_entry: int = Field(1, ge=1, description="Number of the first journal entry after them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_state(cls, values: object) -> object:
+        """Take records as they were first written, with a `state` that nobody used."""
+        if isinstance(values, dict) and values.get("state") == {}:
+            return {name: value for name, value in values.items() if name != "state"}
+        return values
 
 
 class ProjectFile(Settings):

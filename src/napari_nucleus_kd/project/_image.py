@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from napari_nucleus_kd.errors import ProjectError, SettingsError
+from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.project._arrays import as_labels, as_mask, check_shapes, digest, digests
 from napari_nucleus_kd.project._base import chunks_of
@@ -20,11 +19,9 @@ from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
-
-    from pydantic import JsonValue
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project._arrays import Plane
@@ -99,6 +96,11 @@ class ProjectImage:
         """Whether anything was touched since it was saved."""
         with self._marking:
             return bool(self._touched)
+
+    @property
+    def saved_last(self) -> tuple[int, int]:
+        """Number of its base, and of the newest entry of its journal: each save counts the second one up."""
+        return self.record.base, self._store.last
 
     @property
     def saved_at(self) -> datetime:
@@ -205,22 +207,6 @@ class ProjectImage:
         finally:
             self._compacting.release()
 
-    def remember(self, state: Mapping[str, JsonValue]) -> None:
-        """Keep small values under their names in project.json, for widgets; other names stay.
-
-        Raises
-        ------
-        SettingsError : a value is no JSON. ProjectError : see save. WriteError : the disk refuses.
-        """
-        try:
-            json.dumps(dict(state), allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise SettingsError(
-                f"{', '.join(state)} cannot be kept: {error}; keep numbers, texts and lists of them"
-            ) from error
-        with self._project.busy:
-            self._put(state=self.record.state | dict(state))
-
     def note_origin(self, modality: Modality, recipe: Recipe | None) -> None:
         """Note how the image was made, and how it was segmented.
 
@@ -264,6 +250,8 @@ class ProjectImage:
     def relocate(self, path: str | os.PathLike[str]) -> None:
         """Point to where the image is now; also to accept one that was changed or saved in another format.
 
+        How bright another file is was never measured: what the recipe says of the old one is forgotten.
+
         Raises
         ------
         ProjectError : it is of another size than the labels; see save. ReadError, WriteError
@@ -271,7 +259,10 @@ class ProjectImage:
         self._project.require_writable()
         z, t, series = (getattr(self.record.reference, name) for name in ("z", "t", "series"))
         self._fitting(read(path, z=z, t=t, series=series))
-        self._put(reference=refer_to(path, self._project.folder, z=z, t=t, series=series))
+        reference, recipe = refer_to(path, self._project.folder, z=z, t=t, series=series), self.record.recipe
+        if recipe is not None and reference.fingerprint != self.record.reference.fingerprint:
+            recipe = recipe.model_copy(update={"scaling_low": None, "scaling_high": None})
+        self._put(reference=reference, recipe=recipe)
 
     def set_damaged_aside(self) -> Path:
         """Move the damaged journal entry, and those after it, into a folder; then saving works again.

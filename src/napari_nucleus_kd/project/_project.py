@@ -172,6 +172,16 @@ class Project:
         planes = (i for i in self.images if _plane(i.record.reference) == (z, t, series))
         return next((image for image in planes if image.find()[0].resolve() == place), None)
 
+    def offset_of(self, image: ProjectImage) -> int:
+        """Return the offset of the roles of an image's tiles, see tiles_of.
+
+        It is that of the first image of the same file: else a plane that lies above or below one that judges,
+        or a copy of it, would teach what is judged.
+        """
+        wanted = image.record.reference.fingerprint
+        first = next(i for i in self.images if i.record.reference.fingerprint == wanted)
+        return int(first.record.id.removeprefix("image-"))
+
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
     ) -> ImageReference:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
-from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv, write_text
+from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
 from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.project._data import INDEX, Origin, Summary, read_training
 from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_nucleus_kd.channels import InputMap
+    from napari_nucleus_kd.project._data import TrainingData
     from napari_nucleus_kd.project._format import ImageRecord
     from napari_nucleus_kd.project._image import ProjectImage
     from napari_nucleus_kd.project._project import Project
@@ -36,35 +37,17 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Region
 
 ENOUGH = 20  # nuclei, below which nothing can be judged, or watched during training
-UNKNOWN = "unverified"  # source of the tiles in which nothing is verified
+_OWN = "napari-nucleus-kd/"  # no project is called so: its name is that of a folder
+UNKNOWN = f"{_OWN}unverified"  # source of the tiles in which nothing is verified
 SAMPLES = {  # what any model should go on seeing as it did, and of which kind it is; their source is
     "fluorescence": Modality.FLUORESCENCE,
     "he": Modality.HE,
     "ihc": Modality.IHC,
 }
-REHEARSED = "samples"
+REHEARSED = f"{_OWN}samples"
 _MOST_UNKNOWN = 8  # of these, of each image
-SUMMARY = "verified.json"  # beside the index: what was written; no other program writes it
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """What was written.
-
-    Attributes
-    ----------
-    index : CSV for index.read_index.
-    taught : nuclei to learn from.
-    judged : nuclei in tiles that are kept to judge by; 0: too few, so nothing can be judged.
-    notes : what a person should know, in sentences.
-    """
-
-    index: Path
-    taught: int
-    judged: int
-    notes: tuple[str, ...]
 
 
 @dataclass
@@ -74,12 +57,16 @@ class _Written:
     Attributes
     ----------
     unknown : rows of tiles in which nothing is verified, and of samples.
+    made_of : the images, as they were when they were read.
+    samples : names of the sample images that are written.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
     unknown: list[tuple[str, ...]] = field(default_factory=list)
     nuclei: dict[Role, set[tuple[str, int]]] = field(default_factory=lambda: {role: set() for role in Role})
     loose: int = 0
+    made_of: list[Origin] = field(default_factory=list)
+    samples: set[str] = field(default_factory=lambda: set(SAMPLES))
 
 
 def training_steps(
@@ -87,17 +74,19 @@ def training_steps(
 ) -> Generator[Progress, None, TrainingData]:
     """Write the verified parts of a project's images as data to train on and to judge by.
 
-    Images are cut into tiles of about 256 pixels. One in five, by its place, is kept to judge by: only if it
-    is completely verified, and never learnt from. The others are learnt from where they are verified, and
-    are written with 32 to 128 pixels of context that does not teach. A nucleus of which a pixel is not
-    verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
+    Images are cut into tiles of about 256 pixels. One in five, by its place (the same in all planes of a
+    file, and in copies of it), is kept to judge by: only if it is completely verified, and what is verified
+    in it is never learnt from. The others are learnt from where they are verified, and are written with 32 to
+    128 pixels of context that does not teach. Context may lie in a tile that judges: a student sees those
+    pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is
+    not verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
     from, and judged by, looks as it does when the whole image is segmented.
 
-    A few tiles of each image in which nothing is verified, and the sample images of this package, are written
-    without labels: a teacher says what is in them, so that a student does not forget it. Their sources are
-    "unverified" and "samples".
+    A few tiles of each image in which nothing is verified, and the sample images of this package (but those
+    of which a person verified something), are written without labels: a teacher says what is in them, so that
+    a student does not forget it. Their sources are UNKNOWN and REHEARSED.
 
     What was saved last is read; save first.
 
@@ -122,31 +111,13 @@ def training_steps(
     with scratch_beside(place) as partial:
         written = _Written()
         for image in project.images:
-            yield from _image_steps(image, project.folder.stem, partial, written)
+            yield from _image_steps(project, image, partial, written)
         _write_samples(written, partial)
         _settle(written, partial, project)
         if place.exists():
             place.rmdir()
         partial.rename(place)
     return read_training(place)
-
-
-def read_training(folder: Path) -> TrainingData:
-    """Return what training_steps wrote into a folder.
-
-    Raises
-    ------
-    ProjectError : it wrote nothing there, or what it wrote is damaged.
-    """
-    try:
-        said = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        return TrainingData(
-            folder / "index.csv", int(said["taught"]), int(said["judged"]), tuple(map(str, said["notes"]))
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ProjectError(
-            f"{folder} holds no training data of a project ({error}); remove it, or choose another folder"
-        ) from error
 
 
 def place_of(name: str) -> tuple[str, int, int]:
@@ -162,18 +133,21 @@ def place_of(name: str) -> tuple[str, int, int]:
 
 
 def _image_steps(
-    entry: ProjectImage, source: str, folder: Path, written: _Written
+    project: Project, entry: ProjectImage, folder: Path, written: _Written
 ) -> Generator[Progress, None, None]:
     """Write the crops of one image."""
+    origin = Origin.of(entry)  # before it is read: what is saved meanwhile counts as saved since
     labels, verified = yield from entry.load_steps()
     if entry.damage:
         raise ProjectError(entry.damage)
+    written.made_of.append(origin.model_copy(update={"verified": bool(verified.any())}))
     if not verified.any():
         return
     record, image = entry.record, entry.read_image()
     yield Progress(0, 0, f"looking at what is verified of {image.name}")
+    written.samples -= {name for name in written.samples if _is_sample(image, name)}
     whole = _input(image, record)
-    tiles = list(tiles_of(record.shape_yx, int(record.id.removeprefix("image-"))))
+    tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
     diameter = (record.recipe and record.recipe.diameter_px) or known.diameter_px
     seen = (_cell(*whole.low), _cell(*whole.high), _cell(*([diameter] if diameter else [])))
@@ -185,7 +159,7 @@ def _image_steps(
             pixels = _pixels(image, whole.channels, crop.region)
             files = _write(folder, _name(record.id, tile.region), pixels, crop, image)
             split = tile.role
-            row = (*files[:2], record.modality.value, source, split.value, files[2], *seen)
+            row = (*files[:2], record.modality.value, project.folder.stem, split.value, files[2], *seen)
             written.rows[split].append(row)
             written.nuclei[split] |= {(record.id, number) for number in crop.numbers}
             written.loose += crop.loose
@@ -257,10 +231,18 @@ def _write(
     return _write_pixels(folder, name, pixels, image), f"labels/{name}.tif", valid
 
 
+def _is_sample(image: Image, name: str) -> bool:
+    """Tell whether an image is a sample image, pixel by pixel."""
+    known = sample(name).pixels
+    return image.pixels.shape == known.shape and np.array_equal(np.asarray(image.pixels), np.asarray(known))
+
+
 def _write_samples(written: _Written, folder: Path) -> None:
-    """Write the sample images."""
+    """Write the sample images; where a person corrected one, what a model says of it must not be taught."""
     make_folder(folder / "images")
     for name, modality in SAMPLES.items():
+        if name not in written.samples:
+            continue
         image = sample(name)
         place = _write_pixels(folder, f"sample-{name}", np.asarray(image.pixels), image)
         written.unknown.append((place, "", modality.value, REHEARSED, Role.TRAIN.value, "", "", "", ""))
@@ -293,9 +275,9 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
         )
     everything = [*(row for role in Role for row in rows[role]), *written.unknown]
     _remove_unlisted(folder, everything)
-    write_csv(folder / "index.csv", [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
-    summary = {"taught": len(nuclei[Role.TRAIN]), "judged": len(nuclei[Role.VAL]), "notes": notes}
-    write_text(folder / SUMMARY, json.dumps(summary, indent=1))
+    write_csv(folder / INDEX, [(*COLUMNS, "valid", *SEEN_COLUMNS), *everything])
+    taught, judged = len(nuclei[Role.TRAIN]), len(nuclei[Role.VAL])
+    Summary(taught=taught, judged=judged, notes=tuple(notes), images=tuple(written.made_of)).write(folder)
 
 
 def _as(role: Role, row: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari_nucleus_kd.evaluate import SHOWN, tellable
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES, SHOWN, tellable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.loop import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
 
+AS_USED = "Default settings: the diameter is estimated by the model."
 HEADS = {
     "pq": "PQ",
     "dq": "DQ",
@@ -25,12 +26,19 @@ HEADS = {
 }
 
 
-def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes: Sequence[str] = ()) -> str:
+def write_card(
+    spec: ModelSpec,
+    settings: TrainSettings,
+    trained: Trained,
+    notes: Sequence[str] = (),
+    how: str = AS_USED,
+) -> str:
     """Return the card as Markdown: purpose, data, recipe, metrics with intervals, limits, reproduction.
 
     Parameters
     ----------
-    notes : what is to be known of the data, in sentences; see index.check_rows.
+    notes : what is to be known of the data, in sentences; see index.check_rows_steps.
+    how : how it was judged, in sentences.
     """
     smallest, largest = spec.size_range
     recipe = settings.model_copy(update={"steps": max(settings.steps, trained.steps)})
@@ -47,7 +55,7 @@ def write_card(spec: ModelSpec, settings: TrainSettings, trained: Trained, notes
             "",
             "## Metrics",
             "",
-            *_metrics(spec.metrics),
+            *_metrics(spec.metrics, how),
             "",
             "## Limits",
             "",
@@ -95,7 +103,7 @@ def _teachers(settings: TrainSettings) -> list[str]:
     ]
 
 
-def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
+def _metrics(metrics: dict[str, dict[str, list[float]]], how: str) -> list[str]:
     if not metrics:
         return [
             "Not judged: too few images to keep some back from training. Annotate images that do not look",
@@ -103,7 +111,8 @@ def _metrics(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
         ]
     return [
         "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
-        "over images (1,000 replicates). Default settings: the diameter is estimated by the model.",
+        f"over images (1,000 replicates), where there are at least {FEWEST_IMAGES}.",
+        how,
         "A model that it started from, or that taught it, may have seen these images.",
         "",
         *metrics_table(metrics),

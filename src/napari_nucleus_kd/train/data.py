@@ -16,7 +16,7 @@ from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.train.augment import recolor, warp
-from napari_nucleus_kd.types import Progress, finish
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -61,13 +61,6 @@ class Sample:
         return np.broadcast_to(self.image, (3, *self.labels.shape)).astype(np.float32)
 
 
-def load_index(
-    index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
-) -> list[Sample]:
-    """Take all of load_steps; returns the images."""
-    return finish(load_steps(index, split, estimate))
-
-
 def load_steps(
     index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
 ) -> Generator[Progress, None, list[Sample]]:
@@ -110,7 +103,7 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     if known is None and row.labels is None and estimate is not None:
         known = estimate(np.ascontiguousarray(image, np.float32))
     diameter = known or CANONICAL_DIAMETER_PX
-    if not source.rgb:
+    if (image == image[0]).all():  # grey: one channel says it all
         image = image[:1]
     return Sample(
         row.name,

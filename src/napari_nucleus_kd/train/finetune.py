@@ -1,6 +1,6 @@
 """A model made a person's own: trained on what they verified, judged against the one before, kept or not.
 
-A run has a folder. `data_steps` writes there, once, what is verified in a project; `finetune_steps` trains
+A run has a folder. `data_steps` writes there what is verified in a project; `finetune_steps` trains
 and judges, and goes on where it was stopped or killed if it is called again. Then `accept` makes the result
 the next version of the model, and `reject` removes the folder. All of it knows no GUI: a window takes the
 steps in a thread, pauses by not taking the next one, and cancels by closing them.
@@ -21,22 +21,24 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
-from napari_nucleus_kd.project import REHEARSED, SUMMARY, UNKNOWN, read_training, training_steps
+from napari_nucleus_kd.project import REHEARSED, UNKNOWN
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
-    DATA,
     FinetuneSettings,
     alone,
     begun,
+    data_steps,
+    goes_on,
     note_begun,
     reject,
     remove_left,
     run_folder,
 )
-from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.run import Judge, run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.versions import add_version, base_name
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -44,13 +46,12 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.package import Model
-    from napari_nucleus_kd.project import Project, TrainingData
     from napari_nucleus_kd.types import Image, LabelArray, Region
 
 
 __all__ = [
     "FinetuneSettings", "Preview", "SideBySide", "Tuned", "accept", "begun", "compare_steps", "data_steps",
-    "finetune_steps", "reject", "run_folder",
+    "finetune_steps", "goes_on", "reject", "run_folder",
 ]  # fmt: skip
 
 
@@ -122,20 +123,10 @@ class SideBySide:
 
 
 _WARMUP_STEPS = 10
-
-
-def data_steps(project: Project, output: Path) -> Generator[Progress, None, TrainingData]:
-    """Write what is verified in a project into a run's folder; a run that goes on keeps what it began with.
-
-    What was saved last is taken: save first.
-
-    Raises
-    ------
-    ProjectError, SettingsError, ReadError, WriteError : see project.training_steps.
-    """
-    if (output / DATA / SUMMARY).exists():
-        return read_training(output / DATA)
-    return (yield from training_steps(project, output / DATA))
+_SEEN = (
+    "These images are tiles: their pixels are scaled, and the diameter of their nuclei is taken, as when the "
+    "images are segmented that they are parts of."
+)
 
 
 def finetune_steps(
@@ -183,7 +174,8 @@ def finetune_steps(
         remove_left(output)
         note_begun(output, model, chosen)
         before = yield from held_out.judge_steps(parent)
-        tuned = yield from run_steps(planned, index, output, watch=look, judge=held_out.judge_steps)
+        judge = Judge(held_out.judge_steps, _SEEN)
+        tuned = yield from run_steps(planned, index, output, watch=look, judge=judge)
         assert tuned is not None
         after = yield from held_out.judge_steps(tuned)
     return Tuned(parent, tuned, index, tuple(before), tuple(after))
@@ -310,11 +302,8 @@ def _comparison(tuned: Tuned) -> str:
     if tuned.mean_pq is None:
         return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
     old, new = tuned.mean_pq
-    tiles = f"{len(tuned.after)} verified tiles that it did not learn from"
-    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}. Their pixels are scaled, and the")
-    lines.append(
-        "diameter of their nuclei is taken, as when the images are segmented that they are parts of."
-    )
+    tiles = f"{count(len(tuned.after), 'verified tile')} that it did not learn from"
+    lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
     if tuned.gain is None:
         return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,7 +15,7 @@ import numpy as np
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
-from napari_nucleus_kd.evaluate import evaluate_steps, summary
+from napari_nucleus_kd.evaluate import evaluate_steps, only_tellable, summary
 from napari_nucleus_kd.folders import index_steps, unlabelled_steps
 from napari_nucleus_kd.index import check_rows_steps, read_splits
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
@@ -22,7 +23,7 @@ from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
-from napari_nucleus_kd.train.card import write_card
+from napari_nucleus_kd.train.card import AS_USED, write_card
 from napari_nucleus_kd.train.loop import CHECKPOINT, train_steps
 from napari_nucleus_kd.types import Modality
 
@@ -37,7 +38,20 @@ if TYPE_CHECKING:
 
 _TEST_PX = 128
 Watch: TypeAlias = "Callable[[Model], Generator[Progress, None, Mapping[str, float]]]"
-Judge: TypeAlias = "Callable[[Model], Generator[Progress, None, list[Score]]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who scores a model on the "val" rows.
+
+    Attributes
+    ----------
+    steps : scores a model.
+    how : how that is done, in sentences for the card.
+    """
+
+    steps: Callable[[Model], Generator[Progress, None, list[Score]]]
+    how: str
 
 
 def run_steps(
@@ -59,7 +73,7 @@ def run_steps(
     output : folder for the log and the checkpoint; the package becomes `output/<settings.name>`.
     watch : steps that are taken at each check, of the model as it is then, which is gone afterwards; what
         they return is logged, and changes nothing.
-    judge : steps that score a model on the "val" rows; None: evaluate_steps, as a user who changes nothing.
+    judge : who scores the model; None: evaluate_steps, as a user who changes nothing.
 
     Yields
     ------
@@ -91,13 +105,14 @@ def run_steps(
     def scored(model: Model) -> Generator[Progress, None, list[Score]]:
         return evaluate_steps(index, "val", Recipe(model=str(model.folder), device=settings.device))
 
+    judge = judge or Judge(scored, AS_USED)
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
     if "val" in read_splits(index):
-        metrics = yield from _judge(spec, trained.network, output, judge or scored)
+        metrics = yield from _judge(spec, trained.network, output, judge)
         spec = spec.model_copy(update={"metrics": metrics})
-    _save(place, trained.network, spec, write_card(spec, settings, trained, notes))
+    _save(place, trained.network, spec, write_card(spec, settings, trained, notes, judge.how))
     return load_model(str(place))
 
 
@@ -162,8 +177,8 @@ def _judge(
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
     with _for_now(spec, network, output) as model:
-        scores = yield from judge(model)
-    return summary(scores)
+        scores = yield from judge.steps(model)
+    return {source: only_tellable(values) for source, values in summary(scores).items()}
 
 
 @contextmanager

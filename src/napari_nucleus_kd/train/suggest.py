@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.metrics import match, overlap
-from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.project import Role, grid, tiles_of
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Maps, Region
 
 Points = npt.NDArray[np.float64]
-Strategy = Literal["promise", "uncertainty", "random"]
+Strategy = Literal["promise", "uncertainty"]
 _VERIFIED = 0.5  # share of a tile from which on it counts as verified
 _APART = 2.0  # mean square distance of points whose spread is 1
+_FLOOR = 0.1  # of disagreement: a model that sees none of the nuclei agrees with itself, and is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Surveyed:
     looks : (K,) float32, what the tile looks like: brightness, contrast, share of nuclei.
     nuclei : number that the model sees.
     image : name of the image.
+    judges : whether it is kept to judge by once it is verified, and so teaches nothing.
     """
 
     region: Region
@@ -53,15 +55,21 @@ class Surveyed:
     looks: FloatArray
     nuclei: int
     image: str = ""
+    judges: bool = False
 
     @property
     def promise(self) -> float:
         """What annotating it is expected to teach, for comparison with others."""
-        return self.uncertainty * self.disagreement
+        return self.uncertainty * (_FLOOR + self.disagreement)
 
 
 def survey_steps(
-    image: Image, recipe: Recipe, *, other: Recipe | None = None, most: int = 200
+    image: Image,
+    recipe: Recipe,
+    *,
+    other: Recipe | None = None,
+    most: int = 200,
+    offset: int | None = None,
 ) -> Generator[Progress, None, list[Surveyed]]:
     """Look at the tiles of an image with a model.
 
@@ -71,6 +79,8 @@ def survey_steps(
     other : with another model, a teacher for instance, to disagree with; None takes the model itself on
         the mirror picture.
     most : tiles to look at; of a larger image an even choice is taken.
+    offset : of the image in its project, which says what each tile is for; see Project.offset_of. None: it
+        is not known, so no tile is said to judge.
 
     Yields
     ------
@@ -86,9 +96,11 @@ def survey_steps(
     part = recipe.region
     regions = [r for r in grid(image.shape_yx) if part is None or _overlap(r, part)]
     regions = _choice(regions, most)
+    roles = {} if offset is None else {t.region: t.role for t in tiles_of(image.shape_yx, offset)}
     tiles = []
     for i, region in enumerate(regions, 1):
-        tiles.append(replace(_looked_at(job, rival, region), image=image.name))
+        judges = roles.get(region) is Role.VAL
+        tiles.append(replace(_looked_at(job, rival, region), image=image.name, judges=judges))
         yield Progress(i, len(regions), "looking for what the model is unsure of")
     return tiles
 
@@ -100,12 +112,12 @@ def suggest(
     *,
     known: Sequence[Surveyed] = (),
     strategy: Strategy = "promise",
-    seed: int = 0,
 ) -> list[Surveyed]:
     """Choose the tiles to annotate next, the best first.
 
     Each further tile counts the more, the less it resembles, and the farther it lies from, what is
-    verified or chosen already.
+    verified or chosen already; of tiles that count alike, the farther one is taken. Tiles that judge come
+    after all others: they teach nothing.
 
     Parameters
     ----------
@@ -113,9 +125,8 @@ def suggest(
     verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
         are not suggested. Only for the tiles of one image; None: nowhere.
     known : tiles of which that is known already, of any image.
-    strategy : "promise" multiplies uncertainty by disagreement; the other two are there to compare with, and
-        know no resemblance: "uncertainty" alone, or "random".
-    seed : of "random".
+    strategy : "promise" multiplies uncertainty by disagreement; "uncertainty" is there to compare with, and
+        knows no resemblance.
 
     Returns
     -------
@@ -123,21 +134,18 @@ def suggest(
     """
     done = [verified is not None and _share(verified, t.region) >= _VERIFIED for t in tiles]
     free = [t for t, known in zip(tiles, done, strict=True) if not known]
-    if strategy == "random":
-        order = np.random.default_rng(seed).permutation(len(free))
-        return [free[i] for i in order[:count]]
     if strategy == "uncertainty":
         return sorted(free, key=lambda t: -t.uncertainty)[:count]
     distances = _Distances([*free, *(t for t, verified in zip(tiles, done, strict=True) if verified), *known])
-    promise = np.array([t.promise for t in free])
+    promise, judges = np.array([t.promise for t in free]), np.array([t.judges for t in free])
     nearest = np.full(len(free), np.inf)
     for i in range(len(free), len(distances)):
         nearest = np.minimum(nearest, distances.to(i)[: len(free)])
     chosen: list[int] = []
     while len(chosen) < min(count, len(free)):
         worth = promise * np.where(np.isfinite(nearest), nearest, 1.0)
-        worth[chosen] = -1
-        best = int(worth.argmax())
+        taken = np.isin(np.arange(len(free)), chosen)
+        best = int(np.lexsort((-nearest, -worth, judges, taken))[0])  # the last key counts most
         chosen.append(best)
         nearest = np.minimum(nearest, distances.to(best)[: len(free)])
     return [free[i] for i in chosen]
