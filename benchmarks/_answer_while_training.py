@@ -62,6 +62,11 @@ class Watch:
         else:
             self.labels.paint((100 + step, 200), 5)
 
+    def stop(self) -> None:
+        """Do nothing more."""
+        for timer in self.timers:
+            timer.stop()
+
     def taken(self) -> list[float]:
         """Return the gaps so far, and begin anew."""
         gaps, self.gaps, self.last = self.gaps, [], time.perf_counter()
@@ -97,7 +102,9 @@ def main() -> None:
     retraining.start(model, FinetuneSettings(steps=steps, check_every=10, device="cpu"))
     wait(lambda: not retraining.running)
     busy = watch.taken()
+    watch.stop()
     problem = session.workspace.problem
+    wait(lambda: not session.busy)  # pictures of old and new are drawn
     viewer.close()
     if problem is not None:
         raise SystemExit(problem.text)
@@ -106,10 +113,10 @@ def main() -> None:
 
 def wait(ready: Callable[[], bool]) -> None:
     """Let the window go on until something is so."""
-    loop, timer = QEventLoop(), QTimer()
-    timer.timeout.connect(lambda: loop.quit() if ready() else None)
-    timer.start(ACT_MS)
-    loop.exec()
+    while not ready():
+        loop = QEventLoop()
+        QTimer.singleShot(ACT_MS, loop.quit)
+        loop.exec()
 
 
 if __name__ == "__main__":
