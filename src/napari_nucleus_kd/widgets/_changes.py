@@ -22,11 +22,13 @@ class Change:
     ----------
     index : for each axis of the data a slice or an array of positions.
     before, after : numbers of these pixels; one may stand for all.
+    again : whether undo or redo brought it.
     """
 
     index: tuple[Any, ...]
     before: Any
     after: Any
+    again: bool = False
 
     def span(self, axis: int) -> tuple[int, int]:
         """Return the first position on an axis, and the one after the last."""
@@ -41,7 +43,7 @@ class Change:
         return set(both.tolist()) - {0}
 
 
-def changes_in(item: Any) -> Iterator[Change]:
+def changes_in(item: Any, *, again: bool = False) -> Iterator[Change]:
     """Yield the changes in a step of napari's history.
 
     Newer versions of napari write painting as objects with a bounding box, all of them other changes as
@@ -49,9 +51,9 @@ def changes_in(item: Any) -> Iterator[Change]:
     """
     for atom in item:
         if hasattr(atom, "slice_key"):
-            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value)
+            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value, again)
         elif np.size(atom[0][0]):
-            yield Change(tuple(atom[0]), atom[1], atom[2])
+            yield Change(tuple(atom[0]), atom[1], atom[2], again)
 
 
 class Changes:
@@ -101,6 +103,6 @@ class Changes:
         elif redo < known_redo and undo > known_undo:
             steps = list(self.layer._undo_history)[known_undo - undo :]
         if steps:
-            self.changed.emit(tuple(change for step in steps for change in changes_in(step)))
+            self.changed.emit(tuple(change for step in steps for change in changes_in(step, again=True)))
         else:
             self.refreshed.emit()

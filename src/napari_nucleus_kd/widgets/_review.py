@@ -45,10 +45,12 @@ class Review:
 
     Signals
     -------
+    begun : another queue is there.
     accepted : the plane, and a pixel of each nucleus that was found right or corrected.
     taken_back : the same, when this was a mistake.
     """
 
+    begun = Signal()
     accepted = Signal(object, tuple)
     taken_back = Signal(object, tuple)
 
@@ -110,6 +112,7 @@ class Review:
             return
         self.layer, self._key = target.layer, target.key
         self.queue, self._places = Queue(measured.order, most), measured.places
+        self.begun.emit()
         self._corrections.bind_review()
         self._corrections.say("")
         self._ask_mirror(target, measured)
@@ -226,7 +229,10 @@ class Review:
             middle = sum(change.span(y)) // 2, sum(change.span(x)) // 2
             for number in change.numbers():
                 numbers.add(number)
-                self._touched.setdefault(number, self._places.get(number, middle))
+                if change.again:  # what undo brought back, nobody has looked at
+                    self._touched.pop(number, None)
+                else:
+                    self._touched.setdefault(number, self._places.get(number, middle))
         QTimer.singleShot(0, partial(self._look_again, numbers))  # when the data have changed
 
     def _look_again(self, numbers: set[int]) -> None:
