@@ -215,6 +215,23 @@ def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_fi
     np.testing.assert_array_equal(layer.data, LABELS)
 
 
+def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    y, x = np.argwhere(LABELS == review.queue.current.number).mean(axis=0).round().astype(int)
+    person.box((y, x), (y + 25, x + 20))  # a part of the nucleus and of the background around it
+    person.settle()
+    mask = next(iter(person.keeping.verifying.masks.values())).pixels
+    before = mask.copy()
+    review.accept()
+    assert (mask != before).any()
+    review.back()
+    np.testing.assert_array_equal(mask, before)
+
+
 def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):
     person = desk().open(nuclei_file)
     person.add_nuclei()
