@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept
+from napari_nucleus_kd.widgets import _keeping, _kept, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -230,6 +230,87 @@ def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file
     assert (mask != before).any()
     review.back()
     np.testing.assert_array_equal(mask, before)
+
+
+def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    widget = person.widget
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    person.box((20, 20), (70, 80))
+    person.settle()
+    mask = person.keeping.kept.mask
+    mask.layer.visible = False
+    layer.data_setitem((np.array([1]), np.array([0])), 9)
+    person.box((100, 20), (110, 80), UNVERIFY)  # nothing is green there: no step
+    person.box((20, 20), (40, 80), UNVERIFY)
+
+    def state():
+        return (
+            int(layer.data[0, 0]),
+            bool(mask.pixels[60, 60]),
+            int(layer.data[1, 0]),
+            bool(mask.pixels[30, 30]),
+        )
+
+    undone = [state()]
+    for _ in range(5):
+        widget.undo.click()
+        undone.append(state())
+    assert undone == [
+        (9, True, 9, False),
+        (9, True, 9, True),
+        (9, True, 0, True),
+        (9, False, 0, False),
+        (0, False, 0, False),
+        (0, False, 0, False),
+    ]
+    assert mask.layer.visible, "what is undone is seen"
+    redone = []
+    for _ in range(5):
+        widget.redo.click()
+        redone.append(state())
+    assert redone == [*undone[3::-1], undone[0]]
+    assert "what is checked was made again" in widget.said.text()
+    widget.undo.click()
+    layer.data_setitem((np.array([2]), np.array([0])), 9)
+    before = state()
+    widget.redo.click()
+    assert state() == before, "after a new step nothing is made again"
+
+
+def test_the_order_of_steps_survives_another_layer_in_hand(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    mask = person.keeping.kept.mask
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    person.viewer.layers.selection.active = mask.layer
+    mask.layer.paint((100, 100), 1)
+    person.viewer.layers.selection.active = layer
+    person.widget.undo.click()
+    assert not mask.pixels[100, 100] and layer.data[0, 0] == 9
+    person.widget.undo.click()
+    assert mask.pixels[30, 30] and not layer.data[0, 0]
+    person.widget.redo.click()
+    assert layer.data[0, 0] == 9 and not mask.pixels[100, 100]
+    person.widget.redo.click()
+    assert mask.pixels[100, 100]
+
+
+def test_a_box_that_undo_cannot_take_back_says_so(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
+    person.box((20, 20), (70, 80))
+    assert "⇧C takes it back" in person.widget.said.text()
+    person.settle()
+    person.widget.undo.click()
+    assert layer.data[0, 0] == 0 and person.keeping.kept.mask.pixels[30, 30]
+    person.box((20, 20), (30, 30), UNVERIFY)
+    assert "Undo" not in person.widget.said.text()
 
 
 def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):

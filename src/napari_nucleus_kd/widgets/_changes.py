@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from psygnal import Signal
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.layers import Labels
+
+Step = Literal["done", "undone", "redone"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,11 +63,13 @@ class Changes:
 
     Signals
     -------
+    stepped : a step was "done", "undone" or "redone"; just before `changed`.
     changed : tuple of Change; those of painting and corrections come just before the data change.
     replaced : the layer got other data.
     refreshed : it was drawn again, for whatever reason; its data may have been changed past napari.
     """
 
+    stepped = Signal(str)
     changed = Signal(tuple)
     replaced = Signal()
     refreshed = Signal()
@@ -88,6 +92,7 @@ class Changes:
 
     def _on_paint(self, event: Any) -> None:
         self._known = self._lengths()
+        self.stepped.emit("done")
         self.changed.emit(tuple(changes_in(event.value)))
 
     def _on_data(self, event: Any) -> None:
@@ -98,10 +103,13 @@ class Changes:
         (undo, redo), (known_undo, known_redo) = self._lengths(), self._known
         self._known = undo, redo
         steps: list[Any] = []
+        way: Step = "undone" if redo > known_redo else "redone"
         if redo > known_redo:
             steps = list(self.layer._redo_history)[known_redo - redo :]
         elif redo < known_redo and undo > known_undo:
             steps = list(self.layer._undo_history)[known_undo - undo :]
+        for _ in steps:
+            self.stepped.emit(way)
         if steps:
             self.changed.emit(tuple(change for step in steps for change in changes_in(step, again=True)))
         else:

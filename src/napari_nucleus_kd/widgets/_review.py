@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd import edit
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets._bindings import pressed
 from napari_nucleus_kd.widgets._doubting import MIRROR_EDGE_PX, measure_steps, mirror_steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._places import place_now
@@ -18,13 +19,11 @@ from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._tools import BACK, LATER, REMOVE, RIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari.layers import Labels
 
     from napari_nucleus_kd.review import Doubt
     from napari_nucleus_kd.types import Region
-    from napari_nucleus_kd.widgets._bindings import Bindings, KeySlot
+    from napari_nucleus_kd.widgets._bindings import Bindings
     from napari_nucleus_kd.widgets._changes import Change
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._doubting import Measured
@@ -127,7 +126,7 @@ class Review:
             return
         slots = {RIGHT: self.accept, REMOVE: self.delete, LATER: self.later, BACK: self.back}
         for tool, slot in slots.items():
-            bindings.bind(tool.key, _pressed(slot))
+            bindings.bind(tool.key, pressed(slot))
         self._bound = bindings, tuple(tool.key for tool in slots)
 
     def leave(self) -> None:
@@ -293,13 +292,6 @@ class Review:
         doubt = None if self.queue is None else self.queue.current
         place = None if doubt is None else self._place_of(target, doubt)
         self.frame = None if place is None else edit.extent(target.labels, place)
-
-
-def _pressed(slot: Callable[[], None]) -> KeySlot:
-    def press(layer: Labels) -> None:  # napari wants what has a __name__
-        slot()
-
-    return press
 
 
 def _scores(layer: Labels) -> dict[int, float]:

@@ -198,7 +198,7 @@ def key_help() -> list[tuple[str, str]]:
         *((t.shown_key, f"In a review: {t.does[:1].lower()}{t.does[1:]}") for t in REVIEW_TOOLS),
         ("Esc", "Put the chosen tool away"),
         ("Space", "Hold it to move the view while a tool is chosen"),
-        (UNDO_KEY, "Undo, together with what was painted"),
+        (UNDO_KEY, "Undo, together with what was painted and marked as checked"),
         (REDO_KEY, "Redo"),
         (HELP_KEY, "Show or hide these keys"),
     ]

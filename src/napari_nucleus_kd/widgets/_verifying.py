@@ -60,8 +60,15 @@ class Verifying:
         found = None if mask is None else mask.pixels[max(0, y) : y + height, max(0, x) : x + width]
         return found if found is not None and found.shape == (height, width) else None
 
-    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> None:
-        """Mark a box as verified or not.
+    def mask_of(self, target: Target) -> VerifiedMask | None:
+        """Return what is verified of the image under some labels; None if nothing was."""
+        try:
+            return self.masks.get(key_of(image_under(target, self._session)))
+        except EditError:
+            return None
+
+    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> bool:
+        """Mark a box as verified or not; return whether that is a step to undo.
 
         Parameters
         ----------
@@ -76,8 +83,9 @@ class Verifying:
         part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
         if min(part.shape_yx) < 2:
             raise EditError("the box encloses no pixel of the image; hold the button and drag it")
-        self._mask_to_change(target, under).set(part, on)
+        marked = self._mask_to_change(target, under).set(part, on)
         self._keeping.keep_labels(target, under)
+        return marked is not None
 
     def _on_begun(self) -> None:
         self._accepted.clear()

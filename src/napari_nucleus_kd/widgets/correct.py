@@ -66,7 +66,9 @@ class CorrectWidget(StepWidget):
         self.suggest = SuggestPanel(self)
         self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in (VERIFY, UNVERIFY)])
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
-        self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
+        self.undo.setToolTip(
+            f"Take back the newest correction, brush stroke or mark of what is checked ({UNDO_KEY})"
+        )
         self.undo.clicked.connect(self.corrections.undo)
         self.redo = QPushButton(f"Redo ({REDO_KEY})")
         self.redo.setToolTip(f"Make again what was taken back last ({REDO_KEY})")
