@@ -105,7 +105,7 @@ class History:
             _move(layer, self._undone, self._done)
         else:
             self._done.append(layer)
-            together = {layer, *self._together()}
+            together = {layer, *self._together()} if self._undone else ()
             self._undone = [each for each in self._undone if each not in together]
 
 
