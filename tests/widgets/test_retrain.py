@@ -136,8 +136,8 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert desk.session.workspace.problem is None
     assert {what for what, _ in seen} == {"curves", "preview"}
     assert next(shape for what, shape in seen if what == "preview")[2] == 3
-    assert "PQ on 1 held-out tile" in widget.result.said.text()
-    assert "say little" in widget.result.said.text()
+    assert "1 tile is held out, 3 are needed" in widget.result.said.text()
+    assert "check about 10 more" in widget.result.said.text() and "0." not in widget.result.said.text()
     assert run.data.judged > 20 and "teach" in widget.about.text()
     assert not widget.result.pictures.isHidden() and not widget.result.before.pixmap().isNull()
     output = run_folder(desk.session.keeping.kept.project.folder)
@@ -196,6 +196,7 @@ def test_too_little_to_judge_is_said_instead_of_a_number(desk):
     assert desk.session.workspace.problem is None
     assert desk.run.data.judged == 0
     assert "Too little is checked" in desk.retrain.result.said.text()
+    assert "check about 15 more" in desk.retrain.result.said.text()
     assert desk.retrain.result.pictures.isHidden()
     assert "too few are left to judge by" in desk.retrain.about.text()
 
