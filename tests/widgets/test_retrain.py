@@ -239,6 +239,11 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     np.testing.assert_allclose(camera_of(desk.viewer).center[-2:], middle, atol=1)
     desk.check((best.y0, best.x0), (best.y1 - 1, best.x1 - 1))
     assert best not in [tile.region for tile in suggesting.tiles] and len(suggesting.tiles) == 3
+    other = desk.viewer.add_labels(np.zeros((512, 512), np.int32))
+    assert all(line.isHidden() for line in panel.lines), "what does nothing is not offered"
+    desk.viewer.layers.remove(other)
+    desk.viewer.layers.selection.active = desk.layer
+    assert [line.isHidden() for line in panel.lines] == [False] * 3 + [True] * 2
     panel.hide_all.click()
     assert not suggesting.tiles and suggesting._on_press not in desk.viewer.mouse_drag_callbacks
 

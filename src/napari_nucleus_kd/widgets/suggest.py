@@ -57,7 +57,7 @@ class SuggestPanel(QWidget):
 
     def refresh(self) -> None:
         """Show what is suggested now."""
-        tiles = self._suggesting.tiles
+        tiles = self._suggesting.tiles if self._suggesting.shown() else []
         self.ask.setEnabled(self._corrections.layer is not None)
         self.hide_all.setVisible(bool(tiles))
         for index, line in enumerate(self.lines):
