@@ -313,6 +313,18 @@ def told_by(work, monkeypatch):
     monkeypatch.setattr(_retraining, "retrain_steps", lambda plan, tell: work(tell))
 
 
+def test_stopping_early_is_offered(desk, monkeypatch):
+    desk.check((0, 0), (255, 255))
+    begun = []
+    monkeypatch.setattr(desk.run, "start", lambda model, settings: begun.append(settings))
+    widget = desk.retrain
+    widget.start.click()
+    widget.patience.setValue(3)
+    widget.start.click()
+    assert [settings.early_stop for settings in begun] == [None, 3]
+    assert begun[0] == FinetuneSettings()
+
+
 def test_a_pause_is_no_time_that_steps_take(monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(_retrain_steps, "time", SimpleNamespace(monotonic=lambda: clock[0]))

@@ -58,6 +58,16 @@ class RetrainWidget(StepWidget):
         self.steps.setToolTip(
             "How many batches to learn from: 100 take a minute or two without a graphics card"
         )
+        self.patience = QSpinBox()
+        self.patience.setRange(0, 1000)
+        self.patience.setValue(FinetuneSettings().early_stop or 0)
+        self.patience.setSpecialValueText("no")
+        self.patience.setPrefix("after ")
+        self.patience.setSuffix(" checks")
+        self.patience.setToolTip(
+            "Stop before the end once so many checks in a row brought no improvement on what is watched;\n"
+            f"a check comes every {FinetuneSettings().check_every} steps. 0: always go on to the end"
+        )
         self.start = _button(
             "Retrain", "Learn from what is checked; you can go on working meanwhile", self._on_start
         )
@@ -94,7 +104,8 @@ class RetrainWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
-        for line, (text, control) in enumerate((("Start from", self.model), ("Length", self.steps))):
+        controls = (("Start from", self.model), ("Length", self.steps), ("Stop early", self.patience))
+        for line, (text, control) in enumerate(controls):
             label = QLabel(text)
             label.setToolTip(control.toolTip())
             grid.addWidget(label, line, 0)
@@ -127,9 +138,8 @@ class RetrainWidget(StepWidget):
         self._refresh()
 
     def _on_start(self) -> None:
-        from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
-
-        self._run(self.model.currentData(), FinetuneSettings(steps=self.steps.value()))
+        settings = FinetuneSettings(steps=self.steps.value(), early_stop=self.patience.value() or None)
+        self._run(self.model.currentData(), settings)
 
     def _on_go_on(self) -> None:
         found = self.retraining.unfinished()
