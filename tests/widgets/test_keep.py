@@ -14,7 +14,7 @@ from napari_nucleus_kd.widgets import _keeping, _kept, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
-from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
+from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
@@ -311,6 +311,40 @@ def test_a_box_that_undo_cannot_take_back_says_so(desk, nuclei_file, monkeypatch
     assert layer.data[0, 0] == 0 and person.keeping.kept.mask.pixels[30, 30]
     person.box((20, 20), (30, 30), UNVERIFY)
     assert "Undo" not in person.widget.said.text()
+
+
+def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    nuclei = person.add_nuclei()
+    button = person.widget.buttons[PAINT]
+    button.click()
+    person.settle()
+    person.saved()
+    layer = person.keeping.kept.mask.layer
+    assert person.viewer.layers.selection.active is layer and layer.mode == "paint"
+    assert layer.selected_label == 1 and button.isChecked() and button.isEnabled()
+    layer.brush_size = 10
+    layer.paint((100, 100), layer.selected_label)
+    button.click()
+    assert person.viewer.layers.selection.active is nuclei and layer.mode == "pan_zoom"
+    assert not button.isChecked() and not layer.keymap
+    person.widget.undo.click()
+    assert not layer.data.any(), "painting was the newest step"
+
+    def press(where):
+        next(slot for key, slot in where.keymap.items() if str(key) == PAINT.key)(where)
+
+    press(nuclei)
+    assert person.viewer.layers.selection.active is layer
+    person.viewer.layers.selection.active = None
+    assert not layer.keymap
+    person.viewer.layers.selection.active = layer  # by the list of layers
+    assert button.isChecked()
+    press(layer)
+    assert person.viewer.layers.selection.active is nuclei
+    press(nuclei)
+    person.widget.hide()
+    assert not layer.keymap
 
 
 def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):

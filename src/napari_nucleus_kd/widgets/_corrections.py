@@ -17,10 +17,11 @@ from napari_nucleus_kd.widgets._changes import Changes
 from napari_nucleus_kd.widgets._hand import Hand
 from napari_nucleus_kd.widgets._history import History
 from napari_nucleus_kd.widgets._numbers import Numbers
+from napari_nucleus_kd.widgets._painting import Painting
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PAINT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
 from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
@@ -64,6 +65,7 @@ class Corrections:
         self.visits = Visits(self)
         self.review = Review(self)
         self.history = History(self)
+        self.painting = Painting(self)
         self.canvas_px = _CANVAS_PX  # shorter edge of the canvas; the glass over it tells when it changes
         self._views = 0
         self._numbers: Numbers | None = None
@@ -97,6 +99,7 @@ class Corrections:
         self.asking.forget()
         self._let_go()
         self._watch(None)
+        self.painting.follow(None)
         self.history.detach()
         viewer = self.session.viewer_if_there
         if viewer is not None:
@@ -114,6 +117,7 @@ class Corrections:
         if self._steady or (active is not None and PASSING_KEY in active.metadata):
             return
         self._watch(active)
+        self.painting.follow(active)
         try:
             layer, refusal = target_of(self.session.viewer).layer, ""
         except EditError as error:
@@ -210,8 +214,12 @@ class Corrections:
 
     def choose(self, tool: Tool) -> None:
         """Do what the button of a tool does: take it in hand, or put it away."""
-        if self.layer is None:
+        if tool is PAINT and self.painting.layer is not None:
+            self.painting.end()
+        elif self.layer is None:
             self.changed.emit()  # the button springs back
+        elif tool is PAINT:
+            self._guarded(self.painting.begin)
         elif tool in (PREVIOUS, NEXT):
             self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
         elif self.armed is tool:

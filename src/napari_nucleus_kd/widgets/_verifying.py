@@ -67,6 +67,18 @@ class Verifying:
         except EditError:
             return None
 
+    def mask_to_paint(self, target: Target) -> VerifiedMask:
+        """Return what is verified of the image under some labels, for painting; it is kept from now on.
+
+        Raises
+        ------
+        EditError : there is no image, the labels are not those that are kept, or nothing can be changed.
+        """
+        under = image_under(target, self._session)
+        mask = self._mask_to_change(target, under)
+        self._keeping.keep_labels(target, under)
+        return mask
+
     def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> bool:
         """Mark a box as verified or not; return whether that is a step to undo.
 

@@ -18,11 +18,11 @@ from napari_nucleus_kd.widgets._stroke import StrokeView, canvas_of
 from napari_nucleus_kd.widgets._tools import (
     ABOUT_KEYS,
     HELP_KEY,
+    MARKS,
+    PAINT,
     REDO_KEY,
     TOOLS,
     UNDO_KEY,
-    UNVERIFY,
-    VERIFY,
     Tool,
     key_help,
 )
@@ -64,7 +64,7 @@ class CorrectWidget(StepWidget):
         self.review = ReviewPanel(self.corrections)
         self.buttons = {tool: self._button(tool) for tool in TOOLS}
         self.suggest = SuggestPanel(self)
-        self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in (VERIFY, UNVERIFY)])
+        self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in MARKS])
         self.undo = QPushButton(f"Undo ({UNDO_KEY})")
         self.undo.setToolTip(
             f"Take back the newest correction, brush stroke or mark of what is checked ({UNDO_KEY})"
@@ -115,7 +115,7 @@ class CorrectWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        buttons = [button for tool, button in self.buttons.items() if tool not in (VERIFY, UNVERIFY)]
+        buttons = [button for tool, button in self.buttons.items() if tool not in MARKS]
         buttons.insert(-2, self.undo)  # above Redo, in the last column
         for place, button in enumerate((*buttons, self.redo)):
             grid.addWidget(button, *divmod(place, _COLUMNS))
@@ -187,7 +187,8 @@ class CorrectWidget(StepWidget):
         self.tools.setEnabled(layer is not None)
         self.removal.setEnabled(layer is not None)
         for tool, button in self.buttons.items():
-            button.setChecked(corrections.armed is tool)
+            painting = tool is PAINT and corrections.painting.layer is not None
+            button.setChecked(corrections.armed is tool or painting)
         self.hint.setText("" if layer is None else _hint(corrections.armed))
         self.said.setText(corrections.said)
         self.said.setVisible(self.problem.isHidden())  # an empty line keeps what is below in its place
