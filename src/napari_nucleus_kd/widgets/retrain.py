@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
@@ -11,7 +12,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -26,6 +26,7 @@ from napari_nucleus_kd.widgets._parts import (
     ProblemBox,
     StepWidget,
     WordsLabel,
+    button,
     row,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _STEPS = 100
 _PICTURE_PX = 160  # edge of a tile that is shown
 _BUSY = 1000
+_button = partial(button, focus=True)  # no keys of the canvas are used along with it
 
 
 class RetrainWidget(StepWidget):
@@ -295,13 +297,6 @@ class ResultPanel(QWidget):
             self.after.setPixmap(_scaled(pair.after))
             which = f"Tile {pair.tile + 1} of {len(tuned.before)}: old left, new right"
             self.caption.setText(f"{which} (yellow); blue is what you checked.")
-
-
-def _button(text: str, tip: str, slot: Any) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda: slot())
-    return button
 
 
 def _scaled(picture: Any) -> QPixmap:
