@@ -10,8 +10,9 @@ from rich.console import Console
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES
 from napari_nucleus_kd.package import list_models, load_model
-from napari_nucleus_kd.project import Project
+from napari_nucleus_kd.project import TILE_PX, Project
 from napari_nucleus_kd.train.finetune import (
     FinetuneSettings,
     accept,
@@ -87,13 +88,15 @@ def discard_run(project: Path, output: Path | None) -> None:
 
 
 def _gain(tuned: Tuned) -> str:
-    """Return old and new PQ on the held-out tiles, in words."""
-    if tuned.mean_pq is None:
-        return "Not judged: too little is verified to keep some of it for that."
+    """Return old and new PQ on the held-out tiles, in words; of too few tiles no number."""
+    tiles = len(tuned.after)
+    if tuned.mean_pq is None or tuned.gain is None:
+        return (
+            f"Not judged: of the tiles that are completely verified one in five is held out, which gives "
+            f"{tiles}; {FEWEST_IMAGES} are needed. Verify about {5 * (FEWEST_IMAGES - tiles)} more tiles of "
+            f"{TILE_PX} px."
+        )
     before, after = tuned.mean_pq
-    tiles = count(len(tuned.after), "tile")
-    text = f"PQ on {tiles} that it did not learn from: {after:.3f}, before {before:.3f}"
-    if tuned.gain is None:
-        return f"{text}; so few tiles say little."
+    text = f"PQ on {count(tiles, 'tile')} that it did not learn from: {after:.3f}, before {before:.3f}"
     mean, low, high = tuned.gain
     return f"{text}; gain {mean:+.3f} (95%: {low:+.3f} to {high:+.3f})."

@@ -17,7 +17,7 @@ from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, 
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._session import session_of
-from napari_nucleus_kd.widgets._tools import UNVERIFY, VERIFY
+from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
@@ -227,6 +227,138 @@ def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_fi
     assert review.queue.left == 4, "what is checked is not asked again"
     assert number not in [doubt.number for doubt in review.queue.waiting()]
     np.testing.assert_array_equal(layer.data, LABELS)
+
+
+def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    y, x = np.argwhere(LABELS == review.queue.current.number).mean(axis=0).round().astype(int)
+    person.box((y, x), (y + 25, x + 20))  # a part of the nucleus and of the background around it
+    person.settle()
+    mask = next(iter(person.keeping.verifying.masks.values())).pixels
+    before = mask.copy()
+    review.accept()
+    assert (mask != before).any()
+    review.back()
+    np.testing.assert_array_equal(mask, before)
+
+
+def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    widget = person.widget
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    person.box((20, 20), (70, 80))
+    person.settle()
+    mask = person.keeping.kept.mask
+    mask.layer.visible = False
+    layer.data_setitem((np.array([1]), np.array([0])), 9)
+    person.box((100, 20), (110, 80), UNVERIFY)  # nothing is green there: no step
+    person.box((20, 20), (40, 80), UNVERIFY)
+
+    def state():
+        return (
+            int(layer.data[0, 0]),
+            bool(mask.pixels[60, 60]),
+            int(layer.data[1, 0]),
+            bool(mask.pixels[30, 30]),
+        )
+
+    undone = [state()]
+    for _ in range(5):
+        widget.undo.click()
+        undone.append(state())
+    assert undone == [
+        (9, True, 9, False),
+        (9, True, 9, True),
+        (9, True, 0, True),
+        (9, False, 0, False),
+        (0, False, 0, False),
+        (0, False, 0, False),
+    ]
+    assert mask.layer.visible, "what is undone is seen"
+    redone = []
+    for _ in range(5):
+        widget.redo.click()
+        redone.append(state())
+    assert redone == [*undone[3::-1], undone[0]]
+    assert "what is checked was made again" in widget.said.text()
+    widget.undo.click()
+    layer.data_setitem((np.array([2]), np.array([0])), 9)
+    before = state()
+    widget.redo.click()
+    assert state() == before, "after a new step nothing is made again"
+
+
+def test_the_order_of_steps_survives_another_layer_in_hand(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    person.box((20, 20), (70, 80))
+    person.settle()
+    mask = person.keeping.kept.mask
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    person.viewer.layers.selection.active = mask.layer
+    mask.layer.paint((100, 100), 1)
+    person.viewer.layers.selection.active = layer
+    person.widget.undo.click()
+    assert not mask.pixels[100, 100] and layer.data[0, 0] == 9
+    person.widget.undo.click()
+    assert mask.pixels[30, 30] and not layer.data[0, 0]
+    person.widget.redo.click()
+    assert layer.data[0, 0] == 9 and not mask.pixels[100, 100]
+    person.widget.redo.click()
+    assert mask.pixels[100, 100]
+
+
+def test_a_box_that_undo_cannot_take_back_says_so(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    layer.data_setitem((np.array([0]), np.array([0])), 9)
+    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
+    person.box((20, 20), (70, 80))
+    assert "⇧C takes it back" in person.widget.said.text()
+    person.settle()
+    person.widget.undo.click()
+    assert layer.data[0, 0] == 0 and person.keeping.kept.mask.pixels[30, 30]
+    person.box((20, 20), (30, 30), UNVERIFY)
+    assert "Undo" not in person.widget.said.text()
+
+
+def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    nuclei = person.add_nuclei()
+    button = person.widget.buttons[PAINT]
+    button.click()
+    person.settle()
+    person.saved()
+    layer = person.keeping.kept.mask.layer
+    assert person.viewer.layers.selection.active is layer and layer.mode == "paint"
+    assert layer.selected_label == 1 and button.isChecked() and button.isEnabled()
+    layer.brush_size = 10
+    layer.paint((100, 100), layer.selected_label)
+    button.click()
+    assert person.viewer.layers.selection.active is nuclei and layer.mode == "pan_zoom"
+    assert not button.isChecked() and not layer.keymap
+    person.widget.undo.click()
+    assert not layer.data.any(), "painting was the newest step"
+
+    def press(where):
+        next(slot for key, slot in where.keymap.items() if str(key) == PAINT.key)(where)
+
+    press(nuclei)
+    assert person.viewer.layers.selection.active is layer
+    person.viewer.layers.selection.active = None
+    assert not layer.keymap
+    person.viewer.layers.selection.active = layer  # by the list of layers
+    assert button.isChecked()
+    press(layer)
+    assert person.viewer.layers.selection.active is nuclei
+    press(nuclei)
+    person.widget.hide()
+    assert not layer.keymap
 
 
 def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):

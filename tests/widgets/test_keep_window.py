@@ -87,6 +87,13 @@ def test_a_box_by_key_is_kept_and_the_end_of_the_window_saves(
     picture = viewer.screenshot(flash=False, canvas_only=True)[..., :3].astype(int)
     greener = (picture[..., 1] - picture[..., 0] > 20) & (picture[..., 1] - picture[..., 2] > 8)
     assert greener.mean() > 0.01, "the tint is seen"
+    command, shift = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
+    before, marked = layer.data.copy(), kept.mask.pixels.copy()
+    qtbot.keyClick(native, Qt.Key.Key_Z, command)
+    assert not kept.mask.pixels.any(), "the box was the newest step"
+    np.testing.assert_array_equal(layer.data, before)
+    qtbot.keyClick(native, Qt.Key.Key_Z, command | shift)
+    np.testing.assert_array_equal(kept.mask.pixels, marked)
     qtbot.keyClick(native, Qt.Key.Key_Escape)
     layer.paint((150, 100), 1000)
     assert kept.unsaved

@@ -3,6 +3,8 @@
 import json
 import shutil
 import threading
+import time
+from types import SimpleNamespace
 
 import napari
 import numpy as np
@@ -12,17 +14,31 @@ import torch
 from napari.components import ViewerModel
 
 from napari_nucleus_kd import package
+from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.evaluate import Score
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.pipeline import to_image
+from napari_nucleus_kd.project import TrainingData
+from napari_nucleus_kd.train import finetune, finetune_folder
+from napari_nucleus_kd.train.finetune import Tuned
 from napari_nucleus_kd.train.finetune_folder import FinetuneSettings, run_folder
+from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality, Progress
-from napari_nucleus_kd.widgets import _kept
+from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining
 from napari_nucleus_kd.widgets._layers import camera_of
-from napari_nucleus_kd.widgets._retrain_steps import as_picture, draw_curves, outlined, pausable
+from napari_nucleus_kd.widgets._retrain_steps import (
+    Pair,
+    as_picture,
+    course_before,
+    draw_curves,
+    outlined,
+    pausable,
+)
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
+from napari_nucleus_kd.workspace import Problem
 
 PLUGIN = "napari-nucleus-kd"
 TINY = StudentConfig(widths=(8, 8, 8), decoder_widths=(8, 8), head_width=8)
@@ -136,8 +152,8 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert desk.session.workspace.problem is None
     assert {what for what, _ in seen} == {"curves", "preview"}
     assert next(shape for what, shape in seen if what == "preview")[2] == 3
-    assert "PQ on 1 held-out tile" in widget.result.said.text()
-    assert "say little" in widget.result.said.text()
+    assert "1 tile is held out, 3 are needed" in widget.result.said.text()
+    assert "check about 10 more" in widget.result.said.text() and "0." not in widget.result.said.text()
     assert run.data.judged > 20 and "teach" in widget.about.text()
     assert not widget.result.pictures.isHidden() and not widget.result.before.pixmap().isNull()
     output = run_folder(desk.session.keeping.kept.project.folder)
@@ -196,6 +212,7 @@ def test_too_little_to_judge_is_said_instead_of_a_number(desk):
     assert desk.session.workspace.problem is None
     assert desk.run.data.judged == 0
     assert "Too little is checked" in desk.retrain.result.said.text()
+    assert "check about 15 more" in desk.retrain.result.said.text()
     assert desk.retrain.result.pictures.isHidden()
     assert "too few are left to judge by" in desk.retrain.about.text()
 
@@ -222,6 +239,11 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     np.testing.assert_allclose(camera_of(desk.viewer).center[-2:], middle, atol=1)
     desk.check((best.y0, best.x0), (best.y1 - 1, best.x1 - 1))
     assert best not in [tile.region for tile in suggesting.tiles] and len(suggesting.tiles) == 3
+    other = desk.viewer.add_labels(np.zeros((512, 512), np.int32))
+    assert all(line.isHidden() for line in panel.lines), "what does nothing is not offered"
+    desk.viewer.layers.remove(other)
+    desk.viewer.layers.selection.active = desk.layer
+    assert [line.isHidden() for line in panel.lines] == [False] * 3 + [True] * 2
     panel.hide_all.click()
     assert not suggesting.tiles and suggesting._on_press not in desk.viewer.mouse_drag_callbacks
 
@@ -284,3 +306,212 @@ def test_the_model_to_start_from_follows_segment_but_not_other_settings(
     session.workspace.set_recipe(model="mine")
     session.workspace.set_recipe(model="other")
     assert widget.model.currentData() == "other"
+
+
+def told_by(work, monkeypatch):
+    """Let runs do some other work."""
+    monkeypatch.setattr(_retraining, "retrain_steps", lambda plan, tell: work(tell))
+
+
+def test_stopping_early_is_offered(desk, monkeypatch):
+    desk.check((0, 0), (255, 255))
+    begun = []
+    monkeypatch.setattr(desk.run, "start", lambda model, settings: begun.append(settings))
+    widget = desk.retrain
+    widget.start.click()
+    widget.patience.setValue(3)
+    widget.start.click()
+    assert [settings.early_stop for settings in begun] == [None, 3]
+    assert begun[0] == FinetuneSettings()
+
+
+def test_a_pause_is_no_time_that_steps_take(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(_retrain_steps, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def work():
+        for done in range(1, 11):
+            clock[0] += 2
+            yield Progress(done, 10, "training", {"objective": 1.0 / done})
+
+    drawn = []
+    course = _retrain_steps.Course()
+    for progress in _retrain_steps._told(work(), course, lambda: drawn.append(1)):
+        left = progress.values.get("seconds left")
+        assert left == (None if progress.done == 1 else 2 * (10 - progress.done))
+        clock[0] += 500  # a person pauses
+    assert [step for step, _ in course.curves["objective"]] == list(range(1, 11)) and drawn
+
+
+def test_curves_of_a_run_that_goes_on_begin_with_its_log(tmp_path):
+    checks = [
+        {"step": 2, "learning_rate": 0.1, "train total": 3.0, "tune total": 4.0, "val PQ": 0.5},
+        {"step": 4, "learning_rate": 0.1, "train total": 2.0, "tune total": 3.0},
+    ]
+    write_log(tmp_path, checks)
+    course = course_before(tmp_path)
+    assert dict(course.curves) == {"total": [(2, 3.0), (4, 2.0)], "val PQ": [(2, 0.5)]}
+    course.take(Progress(3, 9, "training", {"total": 1.0}), 1.0)
+    assert course.curves["total"] == [(2, 3.0), (3, 1.0)], "a step that is taken again counts once"
+    (tmp_path / "log.csv").write_text("step,train total\n2,3.0\nx,1.0\n")
+    assert dict(course_before(tmp_path).curves) == {"total": [(2, 3.0)]}
+    assert not course_before(tmp_path / "none").curves
+
+
+def waiting_for(desk, count=2):
+    """Put a result that waits for an answer in front of a person, as if a run had ended."""
+    (model,) = desk.session.models
+    scores = (Score("a tile", "", {"pq": 0.5}, 18.0, None, 1.0),) * count
+    desk.run._output = run_folder(model.folder)
+    desk.run.tuned = Tuned(model, model, desk.run._output / "index.csv", scores, scores)
+    return model
+
+
+def test_the_picture_is_of_the_tile_that_was_asked_for_last(desk, qtbot, monkeypatch):
+    go = threading.Event()
+
+    def draw(tuned, tile):
+        yield Progress(0, 0, "")
+        if tile == 1:
+            go.wait(30)
+        yield Progress(0, 0, "")
+        return Pair(tile, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8))
+
+    monkeypatch.setattr(_retraining, "pair_steps", draw)
+    waiting_for(desk, 3)
+    widget = desk.retrain.result
+    desk.run.show_tile(0)
+    qtbot.waitUntil(lambda: desk.run.pair is not None)
+    widget.next.click()
+    assert "Tile 1 of 3" in widget.caption.text(), "the picture is still that of the first"
+    widget.next.click()
+    qtbot.waitUntil(lambda: desk.run.pair.tile == 2)
+    go.set()
+    desk.settle()
+    assert desk.run.pair.tile == 2 and "Tile 3 of 3" in widget.caption.text()
+
+
+@pytest.mark.parametrize("answer", ["accept", "reject"])
+def test_a_picture_under_way_does_not_spoil_an_answer(desk, qtbot, monkeypatch, answer):
+    gone, drawing = threading.Event(), threading.Event()
+
+    def draw(tuned, tile):
+        yield Progress(0, 0, "")
+        drawing.set()
+        gone.wait(30)
+        raise FileNotFoundError("index.csv")
+
+    monkeypatch.setattr(_retraining, "pair_steps", draw)
+    monkeypatch.setattr(finetune, "accept", lambda tuned: tuned.model)
+    waiting_for(desk)
+    desk.run.show_tile(0)
+    qtbot.waitUntil(drawing.is_set)
+    getattr(desk.retrain.result, answer).click()
+    qtbot.waitUntil(lambda: desk.run.tuned is None, timeout=30_000)
+    gone.set()
+    desk.settle()
+    assert desk.session.workspace.problem is None
+
+
+def test_an_accepted_version_is_reported_also_if_its_run_cannot_be_removed(desk, monkeypatch):
+    def refuse(output):
+        raise WriteError(f"{output.name} cannot be removed: it is open")
+
+    model = waiting_for(desk, 0)
+    monkeypatch.setattr(finetune, "accept", lambda tuned: tuned.model)
+    monkeypatch.setattr(finetune, "reject", refuse)
+    desk.session.workspace.set_recipe(segmenter="classical")
+    desk.run.changed.emit()
+    desk.retrain.result.accept.click()
+    desk.settle()
+    assert desk.session.workspace.problem is None and desk.run.tuned is None
+    assert desk.session.workspace.recipe.model == model.spec.name
+    assert desk.session.workspace.recipe.segmenter == "student"
+    text = desk.retrain.message.text()
+    assert "mine is installed" in text and "finetune cannot be removed: it is open" in text
+
+
+def test_a_run_that_cannot_be_read_can_be_discarded(desk, monkeypatch):
+    desk.check((0, 0), (255, 255))
+    widget, output = desk.retrain, run_folder(desk.session.keeping.kept.project.folder)
+    output.mkdir()
+    (output / "finetune.json").write_text("{")
+    desk.run._look_for_run()
+    desk.run.changed.emit()
+    assert widget.begin.isHidden() and not widget.stopped.isHidden() and widget.go_on.isHidden()
+    assert "discard it" in widget.message.text() and "finetune.json" in widget.message.text()
+    assert desk.session.workspace.problem is None
+    with monkeypatch.context() as patched:
+        patched.setattr(finetune_folder, "begun", lambda output: pytest.fail("read at a refresh"))
+        widget._refresh()
+        desk.session.keeping.changed.emit()
+    widget.discard.click()
+    desk.settle()
+    assert not output.exists() and not widget.begin.isHidden() and widget.stopped.isHidden()
+
+
+def test_why_no_run_can_be_begun_is_said(desk, qtbot, draw, tmp_path):
+    widget = desk.retrain
+    desk.check((0, 0), (10, 10))
+    assert not widget.start.isEnabled() and "No nucleus is checked as a whole" in widget.about.text()
+    desk.check((0, 0), (255, 255))
+    assert widget.start.isEnabled() and "No nucleus" not in widget.about.text()
+    other = tmp_path / "other.tif"
+    tifffile.imwrite(other, draw(512, 512)[0])
+    desk.session.open(other)
+    desk.settle()
+    desk.session.workspace.suggestion = (Modality.FLUORESCENCE, "")
+    desk.viewer.add_labels(np.zeros((512, 512), np.int32))
+    desk.check((0, 0), (20, 20))
+    kept = desk.session.keeping.kept
+    assert len(kept.project.images) == 2 and kept.counted.nuclei == 0
+    assert widget.start.isEnabled(), "nuclei of the other image are checked"
+    layer = desk.viewer.add_image(np.zeros((64, 64), np.uint8))
+    desk.session.choose(next(source for source in desk.session.sources() if layer in source.layers))
+    assert not widget.start.isEnabled() and "Keep in a file" in widget.about.text()
+
+
+def test_a_run_that_is_stopped_says_so_whatever_else_went_wrong(desk, qtbot, monkeypatch):
+    def work(tell):
+        while True:
+            time.sleep(0.02)
+            yield Progress(1, 2, "training")
+
+    told_by(work, monkeypatch)
+    desk.check((0, 0), (255, 255))
+    desk.begin()
+    qtbot.waitUntil(lambda: desk.run.progress is not None)
+    desk.session.workspace.problem = Problem("correct", "There is no nucleus here.")
+    desk.retrain.cancel.click()
+    desk.settle()
+    assert desk.retrain.message.text() == "Stopped."
+
+
+def test_why_a_run_failed_stays_when_another_step_complains(desk, monkeypatch):
+    def work(tell):
+        yield Progress(0, 0, "")
+        raise WriteError("the disk is full")
+
+    told_by(work, monkeypatch)
+    desk.check((0, 0), (255, 255))
+    desk.begin()
+    desk.settle()
+    widget = desk.retrain
+    assert "the disk is full" in widget.problem.text.text() and widget.message.isHidden()
+    desk.correct.corrections.complain("there is no nucleus here")
+    assert widget.problem.isHidden() and "the disk is full" in widget.message.text()
+
+
+def test_what_a_run_learns_from_stands_under_its_project_only(desk, monkeypatch):
+    desk.check((0, 0), (255, 255))
+    run, kept = desk.run, desk.session.keeping.kept
+    run.data = TrainingData(kept.project.folder, 31, 12, ())
+    run.folder, run.judged = kept.project.folder, True
+    run.changed.emit()
+    assert "31 nuclei teach, 12 others judge" in desk.retrain.about.text()
+    run.judged = False
+    run.changed.emit()
+    assert "too few are left to judge by" in desk.retrain.about.text()
+    run.folder = kept.project.folder.with_name("another.nucleus-kd")
+    run.changed.emit()
+    assert "teach" not in desk.retrain.about.text()

@@ -194,6 +194,25 @@ def test_a_tool_then_right_accepts_what_was_corrected(reviewing, widget, viewer,
     assert other not in numbers(queue)
 
 
+def test_what_undo_brings_back_is_not_accepted_unseen(reviewing, widget, viewer, qtbot):
+    layer, queue, heard = viewer.layers[0], reviewing.queue, []
+    reviewing.accepted.connect(lambda target, places: heard.append({layer.data[at] for at in places}))
+    first = queue.current.number
+    others = [n for n in range(1, 15) if n != first]
+    layer.data_setitem(np.nonzero(np.isin(layer.data, others)), 0)  # as “Small…” does
+    soon(qtbot)
+    assert queue.left == 1
+    layer.undo()
+    soon(qtbot)
+    assert queue.current.number == first and queue.left == 6
+    layer.redo()
+    layer.undo()
+    soon(qtbot)
+    press(layer, "Y")
+    assert heard == [{first}], "of the others nobody has seen any"
+    assert queue.left == 5
+
+
 def test_a_nucleus_deleted_by_tool_or_merged_leaves_the_queue(reviewing, widget, viewer, qtbot):
     layer, queue = viewer.layers[0], reviewing.queue
     first = queue.current.number

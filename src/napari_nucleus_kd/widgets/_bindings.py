@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     ClickSlot = Callable[[Layer, Any], None]
 
 
+def pressed(slot: Callable[[], Any]) -> KeySlot:
+    """Return a slot of the form that napari wants, which is called with the layer and has a __name__."""
+
+    def press(layer: Layer) -> None:
+        slot()
+
+    return press
+
+
 class Bindings:
     """What is bound on a layer; a key that was bound there before comes back when it is let go."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from psygnal import Signal
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from napari.layers import Labels
+
+Step = Literal["done", "undone", "redone"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -22,11 +24,13 @@ class Change:
     ----------
     index : for each axis of the data a slice or an array of positions.
     before, after : numbers of these pixels; one may stand for all.
+    again : whether undo or redo brought it.
     """
 
     index: tuple[Any, ...]
     before: Any
     after: Any
+    again: bool = False
 
     def span(self, axis: int) -> tuple[int, int]:
         """Return the first position on an axis, and the one after the last."""
@@ -41,7 +45,7 @@ class Change:
         return set(both.tolist()) - {0}
 
 
-def changes_in(item: Any) -> Iterator[Change]:
+def changes_in(item: Any, *, again: bool = False) -> Iterator[Change]:
     """Yield the changes in a step of napari's history.
 
     Newer versions of napari write painting as objects with a bounding box, all of them other changes as
@@ -49,9 +53,9 @@ def changes_in(item: Any) -> Iterator[Change]:
     """
     for atom in item:
         if hasattr(atom, "slice_key"):
-            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value)
+            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value, again)
         elif np.size(atom[0][0]):
-            yield Change(tuple(atom[0]), atom[1], atom[2])
+            yield Change(tuple(atom[0]), atom[1], atom[2], again)
 
 
 class Changes:
@@ -59,11 +63,13 @@ class Changes:
 
     Signals
     -------
+    stepped : a step was "done", "undone" or "redone"; just before `changed`.
     changed : tuple of Change; those of painting and corrections come just before the data change.
     replaced : the layer got other data.
     refreshed : it was drawn again, for whatever reason; its data may have been changed past napari.
     """
 
+    stepped = Signal(str)
     changed = Signal(tuple)
     replaced = Signal()
     refreshed = Signal()
@@ -86,6 +92,7 @@ class Changes:
 
     def _on_paint(self, event: Any) -> None:
         self._known = self._lengths()
+        self.stepped.emit("done")
         self.changed.emit(tuple(changes_in(event.value)))
 
     def _on_data(self, event: Any) -> None:
@@ -96,11 +103,14 @@ class Changes:
         (undo, redo), (known_undo, known_redo) = self._lengths(), self._known
         self._known = undo, redo
         steps: list[Any] = []
+        way: Step = "undone" if redo > known_redo else "redone"
         if redo > known_redo:
             steps = list(self.layer._redo_history)[known_redo - redo :]
         elif redo < known_redo and undo > known_undo:
             steps = list(self.layer._undo_history)[known_undo - undo :]
+        for _ in steps:
+            self.stepped.emit(way)
         if steps:
-            self.changed.emit(tuple(change for step in steps for change in changes_in(step)))
+            self.changed.emit(tuple(change for step in steps for change in changes_in(step, again=True)))
         else:
             self.refreshed.emit()

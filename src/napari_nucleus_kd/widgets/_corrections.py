@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets._asking import Asking
-from napari_nucleus_kd.widgets._bindings import Bindings
+from napari_nucleus_kd.widgets._bindings import Bindings, pressed
 from napari_nucleus_kd.widgets._changes import Changes
 from napari_nucleus_kd.widgets._hand import Hand
+from napari_nucleus_kd.widgets._history import History
 from napari_nucleus_kd.widgets._numbers import Numbers
+from napari_nucleus_kd.widgets._painting import Painting
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
+from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PAINT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
 from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
@@ -27,13 +31,14 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
     from napari_nucleus_kd.edit import Edit
-    from napari_nucleus_kd.widgets._bindings import KeySlot
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._target import Target
     from napari_nucleus_kd.widgets._tools import Path
 
 STEP = "correct"
 _CANVAS_PX = 600
+_COMMAND = "Meta" if sys.platform == "darwin" else "Control"  # as in napari's own keys
+_UNDO_KEY, _REDO_KEY = f"{_COMMAND}-Z", f"{_COMMAND}-Shift-Z"
 _TELLING = ("visible", "editable", "data")  # events after which a layer may be another case
 
 
@@ -59,6 +64,8 @@ class Corrections:
         self.removal = Removal(self)
         self.visits = Visits(self)
         self.review = Review(self)
+        self.history = History(self)
+        self.painting = Painting(self)
         self.canvas_px = _CANVAS_PX  # shorter edge of the canvas; the glass over it tells when it changes
         self._views = 0
         self._numbers: Numbers | None = None
@@ -81,6 +88,7 @@ class Corrections:
             viewer = self.session.viewer
             viewer.layers.selection.events.active.connect(self._follow)
             viewer.dims.events.connect(self._follow)
+            self.history.attach()
             self._follow()
 
     def detach(self) -> None:
@@ -91,6 +99,8 @@ class Corrections:
         self.asking.forget()
         self._let_go()
         self._watch(None)
+        self.painting.follow(None)
+        self.history.detach()
         viewer = self.session.viewer_if_there
         if viewer is not None:
             viewer.layers.selection.events.active.disconnect(self._follow)
@@ -107,6 +117,7 @@ class Corrections:
         if self._steady or (active is not None and PASSING_KEY in active.metadata):
             return
         self._watch(active)
+        self.painting.follow(active)
         try:
             layer, refusal = target_of(self.session.viewer).layer, ""
         except EditError as error:
@@ -150,7 +161,10 @@ class Corrections:
         self._bindings = Bindings(layer)
         for tool in TOOLS:
             for key in filter(None, (tool.key, tool.also)):
-                self._bindings.bind(key, self._slot(tool))
+                self._bindings.bind(key, pressed(partial(self.press, tool)))
+        self._bindings.bind(_UNDO_KEY, pressed(self.undo))
+        self._bindings.bind(_REDO_KEY, pressed(self.redo))
+        self.history.watch([layer])
         self.hand.over(layer, self._bindings)
         self.bind_review()
         layer.events.data.connect(self.visits.forget)
@@ -198,16 +212,14 @@ class Corrections:
         else:
             self.choose(tool)
 
-    def _slot(self, tool: Tool) -> KeySlot:
-        def press(layer: Labels) -> None:  # napari wants what has a __name__
-            self.press(tool)
-
-        return press
-
     def choose(self, tool: Tool) -> None:
         """Do what the button of a tool does: take it in hand, or put it away."""
-        if self.layer is None:
+        if tool is PAINT and self.painting.layer is not None:
+            self.painting.end()
+        elif self.layer is None:
             self.changed.emit()  # the button springs back
+        elif tool is PAINT:
+            self._guarded(self.painting.begin)
         elif tool in (PREVIOUS, NEXT):
             self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
         elif self.armed is tool:
@@ -223,15 +235,20 @@ class Corrections:
         def use(target: Target) -> None:
             points: Path = [target.at(position) for position in path]
             if tool in (VERIFY, UNVERIFY):
-                verifying = self.session.keeping.verifying
-                verifying.box(target, [points[0], points[-1]], on=tool is VERIFY)
-                self.say("Marked as checked." if tool is VERIFY else "Not marked as checked any more.")
+                self._mark(target, points, on=tool is VERIFY)
             elif tool in (ADD, BOX):
                 self.asking.ask(target, points, in_box=tool is BOX)
             elif tool.change is not None:
                 self.apply(target, tool.change(target.labels, points, self.fresh), tool.word)
 
         self._guarded(use)
+
+    def _mark(self, target: Target, points: Path, *, on: bool) -> None:
+        """Mark the box from the first to the last of some points as checked or not."""
+        kept = self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
+        said = "Marked as checked." if on else "Not marked as checked any more."
+        other = (UNVERIFY if on else VERIFY).shown_key
+        self.say(said if kept else f"{said} So large a box is no step for Undo; {other} takes it back.")
 
     def fresh(self) -> int:
         """Return a number that no nucleus has.
@@ -259,14 +276,12 @@ class Corrections:
         self.changed.emit()
 
     def undo(self) -> None:
-        """Take back the newest step of the layer in hand, painting included."""
-        if self.layer is not None:
-            self.layer.undo()
+        """Take back the newest step of the layer in hand, or mark of what is checked, painting included."""
+        self.history.undo()
 
     def redo(self) -> None:
         """Make again the step that was taken back last."""
-        if self.layer is not None:
-            self.layer.redo()
+        self.history.redo()
 
     def _guarded(self, work: Any) -> None:
         try:

@@ -45,6 +45,7 @@ FOLD_STYLE = """
 QPushButton { text-align: left; border: none; background: transparent; padding: 3px 0px; font-weight: bold; }
 QPushButton:hover { text-decoration: underline; }
 """
+SMALL_STYLE = "QPushButton { padding: 4px 2px; }"  # of tools: three of them fit side by side
 CANCEL_KEY = "Ctrl+."
 _BUSY = 1000  # steps of the bar; fine enough to be smooth
 
@@ -106,6 +107,28 @@ class WordsLabel(QLabel):
     def _fit(self) -> None:
         self.setMinimumHeight(0)  # else the former height counts as needed
         self.setFixedHeight(max(0, self.heightForWidth(self.width())))
+
+
+def button(
+    text: str, tip: str, slot: Callable[[], object] | None = None, *, style: str = "", focus: bool = False
+) -> QPushButton:
+    """Make a button.
+
+    Parameters
+    ----------
+    slot : called without arguments when it is pressed.
+    style : a style sheet of Qt.
+    focus : whether it takes the keyboard; else keys go on to the canvas after a click on it.
+    """
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    if style:
+        made.setStyleSheet(style)
+    if not focus:
+        made.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+    if slot is not None:
+        made.clicked.connect(lambda: slot())
+    return made
 
 
 def row(*widgets: QWidget, stretch: int = 0) -> QWidget:

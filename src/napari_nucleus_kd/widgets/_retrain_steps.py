@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections import defaultdict
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_nucleus_kd.types import Progress, retold
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
     import threading
@@ -30,6 +33,8 @@ _EACH_S = 2.0  # the curves are drawn no more often
 _WAIT_S = 0.1  # between looks whether a pause is over
 _TRAINING = "training"  # message of a step, as against those of a check
 _GREY = "#8a8a8a"  # of text, legible on napari's dark and light
+_PQ = "val PQ"  # name of a curve
+_LOG = "log.csv"  # of a run, see train.log
 _UNDRAWN = ("learning_rate", "step")  # what is no curve
 _SEEN_PX = 128  # edge of what is shown of a tile, so that outlines are seen
 _TRUE, _FOUND = (86, 180, 233), (240, 228, 66)  # blue and yellow of Okabe and Ito
@@ -65,27 +70,62 @@ class Plan:
 
 @dataclass
 class Course:
-    """What a run told so far: curves by name, each a list of (step, value)."""
+    """What a run told so far.
+
+    Attributes
+    ----------
+    curves : by name, each a list of (step, value).
+    began : number of the first step that was seen; None before it.
+    seconds : how long the steps after it took.
+    """
 
     curves: dict[str, Points] = field(default_factory=lambda: defaultdict(list))
-    began: tuple[float, float] | None = None  # time in seconds and step at the first step
+    began: int | None = None
+    seconds: float = 0.0
 
-    def take(self, progress: Progress) -> bool:
-        """Note a report; return whether it was that of a check."""
-        if progress.message == _TRAINING and self.began is None:
-            self.began = time.monotonic(), progress.done
+    def take(self, progress: Progress, seconds: float) -> bool:
+        """Note a report and how long it took to come; return whether it was that of a check."""
+        if self.began is not None:
+            self.seconds += seconds
+        elif progress.message == _TRAINING:
+            self.began = progress.done
         is_check = any(" " in name for name in progress.values)
         for name, value in progress.values.items():
             if name not in _UNDRAWN and (progress.message == _TRAINING or is_check):
-                self.curves[name].append((progress.done, float(value)))
+                self.add(name, progress.done, float(value))
         return is_check
+
+    def add(self, name: str, step: int, value: float) -> None:
+        """Add a point to a curve, in place of those from its step on."""
+        points = self.curves[name]
+        while points and points[-1][0] >= step:
+            points.pop()
+        points.append((step, value))
 
     def seconds_left(self, progress: Progress) -> float | None:
         """Return the time left, s; None while it is not known."""
-        if self.began is None or progress.message != _TRAINING or progress.done <= self.began[1]:
+        if self.began is None or progress.message != _TRAINING or progress.done <= self.began:
             return None
-        spent = (time.monotonic() - self.began[0]) / (progress.done - self.began[1])
-        return spent * (progress.total - progress.done)
+        return self.seconds / (progress.done - self.began) * (progress.total - progress.done)
+
+
+def course_before(output: Path) -> Course:
+    """Return what a run told before it was stopped, from its log: the means between its checks.
+
+    A log that cannot be read gives what was read of it: these are pictures, and no reason not to go on.
+    """
+    course, log = Course(), output / _LOG
+    if not log.exists():
+        return course
+    with suppress(OSError, ValueError, KeyError, TypeError), log.open(newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            step = int(record["step"])
+            for name, value in record.items():
+                if value and name.startswith("train "):  # drawn with the terms of the steps to come
+                    course.add(name.removeprefix("train "), step, float(value))
+                elif value and name == _PQ:
+                    course.add(name, step, float(value))
+    return course
 
 
 def pausable(steps: Generator[Progress, None, Any], going: threading.Event) -> Generator[Progress, None, Any]:
@@ -111,12 +151,15 @@ def retrain_steps(
 
     Parameters
     ----------
-    tell : called in this thread with "data" (TrainingData), "curves" and "preview" (pictures).
+    tell : called in this thread with "data" (TrainingData), "judged" (whether enough is held out), "curves"
+        and "preview" (pictures).
 
     Raises
     ------
     See train.finetune.data_steps and finetune_steps.
     """
+    from napari_nucleus_kd.evaluate import FEWEST_IMAGES
+    from napari_nucleus_kd.index import read_splits
     from napari_nucleus_kd.train.apart import finetune_apart_steps
     from napari_nucleus_kd.train.finetune import Preview, data_steps
 
@@ -125,6 +168,8 @@ def retrain_steps(
         save()
     data = yield from data_steps(plan.project, plan.output)
     tell("data", data)
+    judged = len(read_splits(data.index).get("val", [])) >= FEWEST_IMAGES
+    tell("judged", judged)
     preview, look = None, plan.look
     if look is not None:
         yield Progress(0, 0, "looking at the image as the model sees it")
@@ -136,7 +181,9 @@ def retrain_steps(
 
         preview = Preview(look.image, recipe, look.region, show)
     steps = finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview)
-    tuned = yield from _told(steps, tell, judged=data.judged > 0)
+    course = course_before(plan.output)
+    drawn = partial(draw_curves, total=plan.settings.steps, judged=judged)
+    tuned = yield from _told(steps, course, lambda: tell("curves", drawn(course.curves)))
     return data, tuned
 
 
@@ -148,23 +195,30 @@ def _resolved(look: Look) -> Recipe:
 
 
 def _told(
-    steps: Generator[Progress, None, Tuned], tell: Callable[[str, Any], None], *, judged: bool
+    steps: Generator[Progress, None, Tuned], course: Course, draw: Callable[[], None]
 ) -> Generator[Progress, None, Tuned]:
-    """Pass steps on, with the time left as a value, and draw the curves now and then."""
-    course, drawn = Course(), 0.0
+    """Pass steps on, with the time left as a value; note them in a course, and draw it now and then.
 
-    def drawing(progress: Progress) -> Progress:
-        nonlocal drawn
-        if course.take(progress) or (course.curves and time.monotonic() - drawn > _EACH_S):
-            tell("curves", draw_curves(course.curves, progress.total, judged=judged))
-            drawn = time.monotonic()
-        left = course.seconds_left(progress)
-        values = {} if left is None else {"seconds left": left}
-        if course.began is not None:
-            values["step"] = progress.done
-        return Progress(progress.done, progress.total, progress.message, values)
-
-    return retold(steps, drawing)
+    Only the time that steps take is counted: a pause lies between them.
+    """
+    drawn = 0.0
+    with closing(steps):
+        while True:
+            asked = time.monotonic()
+            try:
+                progress = next(steps)
+            except StopIteration as stop:
+                tuned: Tuned = stop.value
+                return tuned
+            is_check = course.take(progress, time.monotonic() - asked)
+            if is_check or (course.curves and time.monotonic() - drawn > _EACH_S):
+                draw()
+                drawn = time.monotonic()
+            left = course.seconds_left(progress)
+            values = {} if left is None else {"seconds left": left}
+            if course.began is not None:
+                values["step"] = progress.done
+            yield Progress(progress.done, progress.total, progress.message, values)
 
 
 def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -> Picture:
@@ -173,7 +227,7 @@ def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -
     Parameters
     ----------
     total : steps of the run.
-    judged : whether anything is held out.
+    judged : whether enough is held out to judge by; if not, no accuracy is drawn.
 
     Returns
     -------
@@ -195,7 +249,7 @@ def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -
             losses.plot(steps, values, lw=0.5, alpha=0.3, color=line.get_color())
     losses.set_yscale("log")
     losses.set_title("losses", fontsize=8, color=_GREY)
-    if points := curves.get("val PQ", []):
+    if judged and (points := curves.get(_PQ, [])):
         accuracy.plot(*zip(*points, strict=True), "o-", color="#e69f00", ms=3, lw=1)
     if not judged:
         middle = {"ha": "center", "va": "center", "transform": accuracy.transAxes}
@@ -249,9 +303,14 @@ def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A held-out tile as the model before and the one after see it; see outlined."""
+    """A held-out tile as the model before and the one after see it; see outlined.
 
-    name: str
+    Attributes
+    ----------
+    tile : which one, in the order of Tuned.before.
+    """
+
+    tile: int
     before: Picture
     after: Picture
 
@@ -263,7 +322,7 @@ def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
     side: SideBySide = yield from compare_steps(tuned, tile)
     picture = as_picture(side.image, None)
     return Pair(
-        tuned.before[tile].name,
+        tile,
         outlined(picture, side.true, side.before),
         outlined(picture, side.true, side.after),
     )

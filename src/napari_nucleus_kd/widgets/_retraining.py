@@ -11,12 +11,11 @@ from psygnal import Signal
 from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal
 
-from napari_nucleus_kd.errors import NucleusKDError
+from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.widgets import _steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._retrain_steps import Look, Plan, pair_steps, pausable, retrain_steps
 from napari_nucleus_kd.widgets._worker import one_step
-from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +47,12 @@ class Retraining:
     ----------
     progress : newest report; None before the first, and while nothing runs.
     data : what the run learns from; None before it is known.
+    judged : whether enough is held out to judge it by.
+    folder : of the project that it learns from; None before the first run.
     tuned : the result that waits to be accepted or rejected; None without one.
     pair, tile : pictures of a held-out tile, and which one it is.
     note : what happened last, for a person.
+    broken : why a run of the project that was stopped cannot be gone on with; "" if it can, or there is none.
     doing : what is under way besides a run, for a person; "" if nothing is.
 
     Signals
@@ -66,17 +68,24 @@ class Retraining:
         self._session = session
         self.progress: Progress | None = None
         self.data: TrainingData | None = None
+        self.judged = False
+        self.folder: Path | None = None
         self.tuned: Tuned | None = None
         self.pair: Pair | None = None
         self.tile = 0
         self.note = ""
+        self.broken = ""
         self.doing = ""
         self._output: Path | None = None
         self._job: Job | None = None
+        self._drawing: Job | None = None
+        self._looked: Project | None = None
+        self._found: tuple[str, FinetuneSettings] | None = None
         self._going = threading.Event()
         self._going.set()
         self._bridge = _Bridge()
         self._bridge.told.connect(self._on_told)
+        session.keeping.changed.connect(self._on_keeping)
 
     # What is there
 
@@ -98,16 +107,27 @@ class Retraining:
 
     def unfinished(self) -> tuple[str, FinetuneSettings] | None:
         """Return model and settings of a run of the project that was stopped, or waits for an answer."""
-        from napari_nucleus_kd.train.finetune_folder import begun, run_folder
-
         project = self.project
         if project is None or self.running or self.tuned is not None or not project.writable:
             return None
+        return self._found
+
+    def _on_keeping(self) -> None:
+        if self.project is not self._looked:
+            self._look_for_run()
+
+    def _look_for_run(self) -> None:
+        """Look whether the project in hand has a run that is not finished."""
+        from napari_nucleus_kd.train.finetune_folder import begun, run_folder
+
+        self._looked = project = self.project
+        self._found, self.broken = None, ""
+        if project is None:
+            return
         try:
-            return begun(run_folder(project.folder))
-        except NucleusKDError as error:
-            self._complain(error)
-            return None
+            self._found = begun(run_folder(project.folder))
+        except SettingsError as error:
+            self.broken = str(error)
 
     # A run
 
@@ -125,7 +145,8 @@ class Retraining:
             return
         self._session.workspace.problem = None
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
-        self._output = run_folder(kept.project.folder)
+        self.judged, self.folder = False, kept.project.folder
+        self._output = run_folder(self.folder)
         saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
         plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept))
         self._going.set()
@@ -145,6 +166,8 @@ class Retraining:
         labels, mask = kept.labels, kept.mask.pixels
         tiles = list(grid(image.shape_yx))
         checked = [int(np.count_nonzero(mask[tile.slices])) for tile in tiles]
+        if not any(checked):
+            return None
         best = tiles[int(np.argmax(checked))]
         recipe = self._session.suggesting.recipe_to_teach(kept.target.layer.metadata.get(RECIPE_KEY))
         true = np.where(mask[best.slices] != 0, labels[best.slices], 0).astype(np.int32)
@@ -173,6 +196,9 @@ class Retraining:
         if what == "data":
             self.data = value
             self.changed.emit()
+        elif what == "judged":
+            self.judged = value
+            self.changed.emit()
         else:
             self.pictured.emit(what, value)
 
@@ -183,8 +209,14 @@ class Retraining:
     def _ended(self) -> None:
         self._job, self.progress = None, None
         self._going.set()
-        if self.tuned is None and self._session.workspace.problem is None:
-            self.note = "Stopped. Go on with it, or discard it."
+        self._look_for_run()
+        problem = self._session.workspace.problem
+        if self.tuned is not None:
+            self.note = ""
+        elif problem is not None and problem.step == STEP:
+            self.note = f"The run failed. {problem.text}"
+        else:
+            self.note = "Stopped. Go on with it, or discard it." if self._found else "Stopped."
         self.changed.emit()
 
     def show_tile(self, tile: int) -> None:
@@ -192,14 +224,20 @@ class Retraining:
         tuned = self.tuned
         if tuned is None or not tuned.before:
             return
+        self._stop_drawing()
         self.tile = tile % len(tuned.before)
 
         def drawn(pair: Pair) -> None:
-            if self.tuned is tuned:
-                self.pair = pair
-                self.changed.emit()
+            self.pair = pair
+            self.changed.emit()
 
-        self._session.run_beside(pair_steps(tuned, self.tile), drawn, step=STEP)
+        self._drawing = self._session.run_beside(pair_steps(tuned, self.tile), drawn, step=STEP)
+
+    def _stop_drawing(self) -> None:
+        """Want no picture any more: neither it nor its failure is told."""
+        if self._drawing is not None:
+            self._drawing.cancel()
+            self._drawing = None
 
     # The answer
 
@@ -209,20 +247,26 @@ class Retraining:
         if tuned is None or output is None or self.doing:
             return
 
-        def work() -> tuple[Model, tuple[Model, ...]]:
+        def work() -> tuple[Model, tuple[Model, ...], str]:
             from napari_nucleus_kd.train.finetune import accept, reject
 
-            model = accept(tuned)
-            reject(output)  # what is left of the run
-            return model, _steps.list_models()
+            model, left = accept(tuned), ""
+            try:
+                reject(output)
+            except (NucleusKDError, OSError) as error:
+                left = str(error)
+            return model, _steps.list_models(), left
 
+        self._stop_drawing()
         self._do("Installing the new version…", work, self._accepted)
 
-    def _accepted(self, found: tuple[Model, tuple[Model, ...]]) -> None:
-        model, models = found
+    def _accepted(self, found: tuple[Model, tuple[Model, ...], str]) -> None:
+        model, models, left = found
         self.tuned, self.pair, self._output = None, None, None
         self._choose(model, models)
         self.note = f"{model.spec.name} is installed, and chosen in Segment. The versions before stay."
+        if left:
+            self.note += f"\nWhat the run wrote is left: {left}."
 
     def _choose(self, model: Model, models: tuple[Model, ...]) -> None:
         self._session.set_models(models)
@@ -244,6 +288,7 @@ class Retraining:
             self.tuned, self.pair, self.data, self._output = None, None, None, None
             self.note = "Nothing is left of that run."
 
+        self._stop_drawing()
         self._do("Removing the run…", partial(reject, output), gone)
 
     def bring_back(self, name: str) -> None:
@@ -268,7 +313,5 @@ class Retraining:
 
     def _did(self) -> None:
         self.doing = ""
+        self._look_for_run()
         self.changed.emit()
-
-    def _complain(self, error: BaseException) -> None:
-        self._session.workspace.problem = Problem.from_error(STEP, error)

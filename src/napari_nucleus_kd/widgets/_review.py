@@ -10,6 +10,7 @@ from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd import edit
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets._bindings import pressed
 from napari_nucleus_kd.widgets._doubting import MIRROR_EDGE_PX, measure_steps, mirror_steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._places import place_now
@@ -18,13 +19,11 @@ from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._tools import BACK, LATER, REMOVE, RIGHT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari.layers import Labels
 
     from napari_nucleus_kd.review import Doubt
     from napari_nucleus_kd.types import Region
-    from napari_nucleus_kd.widgets._bindings import Bindings, KeySlot
+    from napari_nucleus_kd.widgets._bindings import Bindings
     from napari_nucleus_kd.widgets._changes import Change
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._doubting import Measured
@@ -45,10 +44,12 @@ class Review:
 
     Signals
     -------
+    begun : another queue is there.
     accepted : the plane, and a pixel of each nucleus that was found right or corrected.
     taken_back : the same, when this was a mistake.
     """
 
+    begun = Signal()
     accepted = Signal(object, tuple)
     taken_back = Signal(object, tuple)
 
@@ -110,6 +111,7 @@ class Review:
             return
         self.layer, self._key = target.layer, target.key
         self.queue, self._places = Queue(measured.order, most), measured.places
+        self.begun.emit()
         self._corrections.bind_review()
         self._corrections.say("")
         self._ask_mirror(target, measured)
@@ -124,7 +126,7 @@ class Review:
             return
         slots = {RIGHT: self.accept, REMOVE: self.delete, LATER: self.later, BACK: self.back}
         for tool, slot in slots.items():
-            bindings.bind(tool.key, _pressed(slot))
+            bindings.bind(tool.key, pressed(slot))
         self._bound = bindings, tuple(tool.key for tool in slots)
 
     def leave(self) -> None:
@@ -226,7 +228,10 @@ class Review:
             middle = sum(change.span(y)) // 2, sum(change.span(x)) // 2
             for number in change.numbers():
                 numbers.add(number)
-                self._touched.setdefault(number, self._places.get(number, middle))
+                if change.again:  # what undo brought back, nobody has looked at
+                    self._touched.pop(number, None)
+                else:
+                    self._touched.setdefault(number, self._places.get(number, middle))
         QTimer.singleShot(0, partial(self._look_again, numbers))  # when the data have changed
 
     def _look_again(self, numbers: set[int]) -> None:
@@ -287,13 +292,6 @@ class Review:
         doubt = None if self.queue is None else self.queue.current
         place = None if doubt is None else self._place_of(target, doubt)
         self.frame = None if place is None else edit.extent(target.labels, place)
-
-
-def _pressed(slot: Callable[[], None]) -> KeySlot:
-    def press(layer: Labels) -> None:  # napari wants what has a __name__
-        slot()
-
-    return press
 
 
 def _scores(layer: Labels) -> dict[int, float]:

@@ -130,7 +130,7 @@ def target_of(viewer: ViewerModel) -> Target:
     if VERIFIED_KEY in layer.metadata:
         raise EditError(
             "Here you mark what you have checked: paint with the brush (key 2), take away with the eraser "
-            "(key 1). Select the nuclei in the list of layers to correct them."
+            "(key 1). “Paint checked” or the list of layers leads back to the nuclei."
         )
     if LOCKED_KEY in layer.metadata:
         raise EditError(f"“{layer.name}” is only shown: {layer.metadata[LOCKED_KEY]}.")

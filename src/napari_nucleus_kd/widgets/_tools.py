@@ -93,6 +93,13 @@ UNVERIFY = Tool(
     "Take the mark away in a box",
     "Drag a box around what is not checked",
 )
+PAINT = Tool(
+    "Paint checked",
+    "K",
+    Gesture.NONE,
+    "Paint with the brush what you have checked; once more goes back to the nuclei",
+)
+MARKS = (VERIFY, UNVERIFY, PAINT)  # not of nuclei, but of what is checked
 PREVIOUS = Tool("Previous", "Shift-N", Gesture.NONE, "Go to the previous nucleus")
 NEXT = Tool("Next", "N", Gesture.NONE, "Go to the next nucleus, line by line")
 
@@ -174,8 +181,7 @@ TOOLS = (
     BOX,
     PREVIOUS,
     NEXT,
-    VERIFY,
-    UNVERIFY,
+    *MARKS,
 )
 RIGHT = Tool("Right", "Y", Gesture.NONE, "This nucleus is right as it is now: accept it and go on")
 REMOVE = Tool("Delete", "Shift-D", Gesture.NONE, "Delete the nucleus under review and go on")
@@ -198,7 +204,7 @@ def key_help() -> list[tuple[str, str]]:
         *((t.shown_key, f"In a review: {t.does[:1].lower()}{t.does[1:]}") for t in REVIEW_TOOLS),
         ("Esc", "Put the chosen tool away"),
         ("Space", "Hold it to move the view while a tool is chosen"),
-        (UNDO_KEY, "Undo, together with what was painted"),
+        (UNDO_KEY, "Undo, together with what was painted and marked as checked"),
         (REDO_KEY, "Redo"),
         (HELP_KEY, "Show or hide these keys"),
     ]

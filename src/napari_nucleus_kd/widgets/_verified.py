@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane
     from napari_nucleus_kd.widgets._places import Place
 
+    Index = tuple[Any, ...]  # of pixels, one array an axis
+
 MARGIN_PX = 4  # of background around a nucleus that is checked with it
 _COLOR, _OPACITY = "#009e73", 0.25  # Okabe and Ito's green, which no nucleus has
 _UNDO_PX = 1_000_000  # pixels above which a box is no step of the layer's history: that takes a second
@@ -84,12 +86,17 @@ class VerifiedMask:
         found: npt.NDArray[np.uint8] = self.layer.data[index]
         return found
 
-    def set(self, part: Region, on: bool, mask: npt.NDArray[np.bool_] | None = None) -> None:
-        """Mark a region, or a mask in it, as checked or not; as a step to undo unless it is very large."""
+    def set(self, part: Region, on: bool, mask: npt.NDArray[np.bool_] | None = None) -> Index | None:
+        """Mark a region, or a mask in it, as checked or not; as a step to undo unless it is very large.
+
+        Returns
+        -------
+        Where it was marked otherwise before, in the data of the layer; None if it is no step to undo.
+        """
         shape = self.pixels.shape
         part = part.grown(0, shape)
         if min(part.shape_yx) < 1:
-            return
+            return ()
         inside = self.pixels[part.slices]
         change = (inside != 0) != on
         if mask is not None:
@@ -99,34 +106,49 @@ class VerifiedMask:
             self.layer._reset_history()  # undo knows nothing of it
             self.layer.refresh()
             self.marked.emit(part)
-            return
+            return None
         rows, cols = np.nonzero(change)
+        index = self._index(rows + part.y0, cols + part.x0)
         if len(rows):
-            self.layer.data_setitem(self._index(rows + part.y0, cols + part.x0), int(on))
+            self.layer.data_setitem(index, int(on))
+        return index
 
-    def _index(self, rows: Any, cols: Any) -> tuple[Any, ...]:
+    def _index(self, rows: Any, cols: Any) -> Index:
         shown = dict(zip(self.axes, (rows, cols), strict=True))
         return tuple(
             np.asarray(shown.get(axis, np.zeros_like(rows)), np.intp) for axis in range(self.layer.ndim)
         )
 
-    def set_nuclei(self, labels: Any, places: Iterable[Place], corner: tuple[int, int], on: bool) -> None:
-        """Mark nuclei, each with a margin of background around it, as checked or not.
+    def set_nuclei(self, labels: Any, places: Iterable[Place], corner: tuple[int, int]) -> list[Index]:
+        """Mark nuclei, each with a margin of background around it, as checked, in one step to undo.
 
         Parameters
         ----------
         labels : (Y, X) of a part of the image.
         places : a pixel of each nucleus in there.
         corner : where the part begins in the image.
+
+        Returns
+        -------
+        Of each nucleus what was not checked before, see `take_back`.
         """
-        for place in places:
-            number = int(labels[place])
-            if not number:
-                continue
-            part = edit.extent(labels, place).grown(MARGIN_PX, labels.shape)
-            around = np.asarray(labels[part.slices])
-            nucleus = around == number
-            near = ndimage.binary_dilation(nucleus, iterations=MARGIN_PX) & (around == 0)
-            y, x = corner
-            moved = Region(part.y0 + y, part.x0 + x, part.y1 + y, part.x1 + x)
-            self.set(moved, on, nucleus | near)
+        marked: list[Index] = []
+        with self.layer.block_history():
+            for place in places:
+                number = int(labels[place])
+                if not number:
+                    continue
+                part = edit.extent(labels, place).grown(MARGIN_PX, labels.shape)
+                around = np.asarray(labels[part.slices])
+                nucleus = around == number
+                near = ndimage.binary_dilation(nucleus, iterations=MARGIN_PX) & (around == 0)
+                y, x = corner
+                moved = Region(part.y0 + y, part.x0 + x, part.y1 + y, part.x1 + x)
+                marked.append(self.set(moved, True, nucleus | near) or ())
+        return marked
+
+    def take_back(self, marked: Iterable[Index]) -> None:
+        """Mark what `set_nuclei` marked as not checked again, in one step to undo."""
+        with self.layer.block_history():
+            for index in filter(None, marked):
+                self.layer.data_setitem(index, 0)

@@ -13,6 +13,8 @@ from napari_nucleus_kd.widgets._target import image_under
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy.typing as npt
     from napari.layers import Labels, Layer
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._places import Place
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._target import Target, Under
+    from napari_nucleus_kd.widgets._verified import Index
 
     Key = tuple[str, tuple[str, ...]]  # of an image and the plane of it that is shown
 
@@ -45,6 +48,8 @@ class Verifying:
         self._session, self._keeping = session, keeping
         self.masks: dict[Key, VerifiedMask] = {}
         review = session.corrections.review
+        self._accepted: dict[tuple[Place, ...], list[Index]] = {}  # what a review marked by accepting
+        review.begun.connect(self._on_begun)
         review.accepted.connect(self._on_accepted)
         review.taken_back.connect(self._on_taken_back)
 
@@ -59,8 +64,27 @@ class Verifying:
         found = None if mask is None else mask.pixels[max(0, y) : y + height, max(0, x) : x + width]
         return found if found is not None and found.shape == (height, width) else None
 
-    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> None:
-        """Mark a box as verified or not.
+    def mask_of(self, target: Target) -> VerifiedMask | None:
+        """Return what is verified of the image under some labels; None if nothing was."""
+        try:
+            return self.masks.get(key_of(image_under(target, self._session)))
+        except EditError:
+            return None
+
+    def mask_to_paint(self, target: Target) -> VerifiedMask:
+        """Return what is verified of the image under some labels, for painting; it is kept from now on.
+
+        Raises
+        ------
+        EditError : there is no image, the labels are not those that are kept, or nothing can be changed.
+        """
+        under = image_under(target, self._session)
+        mask = self._mask_to_change(target, under)
+        self._keeping.keep_labels(target, under)
+        return mask
+
+    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> bool:
+        """Mark a box as verified or not; return whether that is a step to undo.
 
         Parameters
         ----------
@@ -79,23 +103,30 @@ class Verifying:
             raise EditError(
                 "the box encloses no pixel of these labels; hold the button and drag it over them"
             )
-        self._mask_to_change(target, under).set(part, on)
+        marked = self._mask_to_change(target, under).set(part, on)
         self._keeping.keep_labels(target, under)
+        return marked is not None
+
+    def _on_begun(self) -> None:
+        self._accepted.clear()
 
     def _on_accepted(self, target: Target, places: tuple[Place, ...]) -> None:
-        self._mark(target, places, on=True)
+        def mark(mask: VerifiedMask, corner: tuple[int, int]) -> None:
+            self._accepted[places] = mask.set_nuclei(target.labels, places, corner)
+
+        self._mark(target, mark)
 
     def _on_taken_back(self, target: Target, places: tuple[Place, ...]) -> None:
-        self._mark(target, places, on=False)
+        self._mark(target, lambda mask, _: mask.take_back(self._accepted.pop(places, ())))
 
-    def _mark(self, target: Target, places: tuple[Place, ...], *, on: bool) -> None:
+    def _mark(self, target: Target, mark: Callable[[VerifiedMask, tuple[int, int]], None]) -> None:
         try:
             under = image_under(target, self._session)
         except EditError:
             return  # labels without an image are reviewed all the same
         try:
             mask = self._mask_to_change(target, under)
-            mask.set_nuclei(target.labels, places, under.corner, on)
+            mark(mask, under.corner)
             self._keeping.keep_labels(target, under)
         except EditError as error:
             self._session.corrections.complain(str(error))

@@ -23,6 +23,7 @@ _CLASSICAL_GUESS = 1.0
 _NETWORK_BYTES = 600_000_000  # torch and the weights, once
 _RUN_BYTES_PER_PX = 90  # input, maps, labels and what decoding needs, for each pixel of a region in memory
 _ON_DISK_BYTES = 1_500_000_000
+_IN = 5  # of so many checked tiles one is held out
 
 
 def pixel_size(size_um: float | None) -> str:
@@ -141,17 +142,23 @@ def gain(
     >>> print(gain((0.71, 0.78), (0.07, 0.03, 0.11), 6))
     PQ on 6 held-out tiles: 0.780, before 0.710.
     Better by +0.070 (95% interval +0.030 to +0.110).
-    >>> gain(None, None, 0)
-    'Too little is checked to judge the new version by numbers. Look at its results before you accept it.'
+    >>> print(gain((0.71, 0.78), None, 2))
+    Too little is checked to judge the new version by numbers: 2 tiles are held out, 3 are needed.
+    Of the tiles that are checked completely, one in five is held out: check about 5 more (256 px each).
+    Look at its results before you accept it.
     """
-    if mean_pq is None:
+    if mean_pq is None or difference is None:
+        from napari_nucleus_kd.evaluate import FEWEST_IMAGES
+        from napari_nucleus_kd.project import TILE_PX
+
+        held = f"{count(tiles, 'tile')} {'is' if tiles == 1 else 'are'} held out, {FEWEST_IMAGES} are needed"
+        more = f"check about {_IN * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
         return (
-            "Too little is checked to judge the new version by numbers. Look at its results before you "
-            "accept it."
+            f"Too little is checked to judge the new version by numbers: {held}.\n"
+            f"Of the tiles that are checked completely, one in five is held out: {more}.\n"
+            "Look at its results before you accept it."
         )
     said = f"PQ on {count(tiles, 'held-out tile')}: {mean_pq[1]:.3f}, before {mean_pq[0]:.3f}."
-    if difference is None:
-        return f"{said}\nSo few tiles say little."
     mean, low, high = difference
     word = "Better" if low > 0 else "Worse" if high < 0 else "Not clearly different:"
     by = " by" if word in ("Better", "Worse") else ""

@@ -8,21 +8,30 @@ from math import pi
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QGridLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._copying import copy_to_memory, is_copyable
 from napari_nucleus_kd.widgets._corrections import STEP
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
-from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
+from napari_nucleus_kd.widgets._parts import (
+    SMALL_STYLE,
+    Fold,
+    ProblemBox,
+    StepWidget,
+    TaskBar,
+    WordsLabel,
+    button,
+    row,
+)
 from napari_nucleus_kd.widgets._stroke import StrokeView, canvas_of
 from napari_nucleus_kd.widgets._tools import (
     ABOUT_KEYS,
     HELP_KEY,
+    MARKS,
+    PAINT,
     REDO_KEY,
     TOOLS,
     UNDO_KEY,
-    UNVERIFY,
-    VERIFY,
     Tool,
     key_help,
 )
@@ -35,14 +44,15 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
     from qtpy.QtGui import QHideEvent, QShowEvent
+    from qtpy.QtWidgets import QPushButton
 
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.workspace import Activity
 
 # The tool in hand in the blue of Okabe and Ito, as all that is to be looked at.
-TOOL_STYLE = """
-QPushButton { padding: 4px 2px; }
-QPushButton:checked { background: #0072b2; color: white; font-weight: bold; }
+TOOL_STYLE = f"""
+{SMALL_STYLE}
+QPushButton:checked {{ background: #0072b2; color: white; font-weight: bold; }}
 """
 _COLUMNS = 3
 _SMALL = 0.4  # of the typical diameter: what is smaller is likely no nucleus
@@ -58,19 +68,27 @@ class CorrectWidget(StepWidget):
         self._suggested: object = None
         self._glass: StrokeView | None = None
         self.about = WordsLabel()
-        self.copy = QPushButton("Copy to memory")
-        self.copy.setToolTip("Make a copy of these labels in memory, which can be corrected")
-        self.copy.clicked.connect(lambda: copy_to_memory(self.corrections))
+        self.copy = button(
+            "Copy to memory",
+            "Make a copy of these labels in memory, which can be corrected",
+            lambda: copy_to_memory(self.corrections),
+        )
         self.review = ReviewPanel(self.corrections)
         self.buttons = {tool: self._button(tool) for tool in TOOLS}
         self.suggest = SuggestPanel(self)
-        self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in (VERIFY, UNVERIFY)])
-        self.undo = QPushButton(f"Undo ({UNDO_KEY})")
-        self.undo.setToolTip(f"Take back the newest correction or brush stroke ({UNDO_KEY})")
-        self.undo.clicked.connect(self.corrections.undo)
-        self.redo = QPushButton(f"Redo ({REDO_KEY})")
-        self.redo.setToolTip(f"Make again what was taken back last ({REDO_KEY})")
-        self.redo.clicked.connect(self.corrections.redo)
+        self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in MARKS])
+        self.undo = button(
+            f"Undo ({UNDO_KEY})",
+            f"Take back the newest correction, brush stroke or mark of what is checked ({UNDO_KEY})",
+            self.corrections.undo,
+            style=SMALL_STYLE,
+        )
+        self.redo = button(
+            f"Redo ({REDO_KEY})",
+            f"Make again what was taken back last ({REDO_KEY})",
+            self.corrections.redo,
+            style=SMALL_STYLE,
+        )
         self.hint = WordsLabel()
         self.said = WordsLabel()
         self.problem = ProblemBox(self, STEP)
@@ -80,49 +98,44 @@ class CorrectWidget(StepWidget):
         self.below.setPrefix("< ")
         self.below.setSuffix(" px²")
         self.below.setToolTip("Area in pixels below which nuclei are removed")
-        self.small = QPushButton("Small…")
-        self.small.setToolTip("Show the nuclei below this area; they go when you say so")
-        self.border = QPushButton("At the border…")
-        self.border.setToolTip("Show the nuclei that touch the border of the layer; they go when you say so")
+        self.small = button("Small…", "Show the nuclei below this area; they go when you say so")
+        self.border = button(
+            "At the border…", "Show the nuclei that touch the border of the layer; they go when you say so"
+        )
         self.task = TaskBar(
             self, STEP, "Remove", "Remove the nuclei that are marked", self.corrections.removal.confirm
         )
-        self.keep = QPushButton("Keep them")
-        self.keep.setToolTip("Remove nothing")
+        self.keep = button("Keep them", "Remove nothing")
         self.offer = row(self.task, self.keep)
         self.keys = Fold(f"Keys ({HELP_KEY})", _key_table(), tip=f"Every key and what it does ({HELP_KEY})")
         self._lay_out()
         self._watch()
 
     def _button(self, tool: Tool) -> QPushButton:
-        button = QPushButton(f"{tool.word} ({tool.shown_key})")
-        button.setCheckable(True)
-        button.setStyleSheet(TOOL_STYLE)
         asked = f"\n{tool.ask}." if tool.ask else ""
         cursor = (
             "\nThe key acts on what is under the cursor, the button waits for clicks." if tool.at_once else ""
         )
         also = f" or {tool.also}" if tool.also else ""
-        button.setToolTip(f"{tool.does} ({tool.shown_key}{also}).{asked}{cursor}")
-        # Keys go on to the canvas after a click on a button.
-        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        button.clicked.connect(lambda: self.corrections.choose(tool))
-        return button
+        made = button(
+            f"{tool.word} ({tool.shown_key})",
+            f"{tool.does} ({tool.shown_key}{also}).{asked}{cursor}",
+            lambda: self.corrections.choose(tool),
+            style=TOOL_STYLE,
+        )
+        made.setCheckable(True)
+        return made
 
     def _lay_out(self) -> None:
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        buttons = [button for tool, button in self.buttons.items() if tool not in (VERIFY, UNVERIFY)]
+        buttons = [each for tool, each in self.buttons.items() if tool not in MARKS]
         buttons.insert(-2, self.undo)  # above Redo, in the last column
-        for place, button in enumerate((*buttons, self.redo)):
-            grid.addWidget(button, *divmod(place, _COLUMNS))
+        for place, each in enumerate((*buttons, self.redo)):
+            grid.addWidget(each, *divmod(place, _COLUMNS))
         for column in range(_COLUMNS):
             grid.setColumnStretch(column, 1)
-        for button in (self.undo, self.redo):
-            button.setStyleSheet(TOOL_STYLE)
-        for button in (self.undo, self.redo, self.small, self.border, self.keep, self.copy):
-            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.tools = QWidget()
         inner = QVBoxLayout(self.tools)
         inner.setContentsMargins(0, 0, 0, 0)
@@ -184,8 +197,9 @@ class CorrectWidget(StepWidget):
         self.copy.setVisible(layer is None and is_copyable(self.session))
         self.tools.setEnabled(layer is not None)
         self.removal.setEnabled(layer is not None)
-        for tool, button in self.buttons.items():
-            button.setChecked(corrections.armed is tool)
+        for tool, each in self.buttons.items():
+            painting = tool is PAINT and corrections.painting.layer is not None
+            each.setChecked(corrections.armed is tool or painting)
         self.hint.setText("" if layer is None else _hint(corrections.armed))
         self.said.setText(corrections.said)
         self.said.setVisible(self.problem.isHidden())  # an empty line keeps what is below in its place

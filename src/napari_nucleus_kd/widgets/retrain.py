@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
@@ -11,12 +12,12 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import (
     BAR_STYLE,
@@ -25,6 +26,7 @@ from napari_nucleus_kd.widgets._parts import (
     ProblemBox,
     StepWidget,
     WordsLabel,
+    button,
     row,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
@@ -35,11 +37,10 @@ if TYPE_CHECKING:
 
     from napari import Viewer
 
-    from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
-
 _STEPS = 100
 _PICTURE_PX = 160  # edge of a tile that is shown
 _BUSY = 1000
+_button = partial(button, focus=True)  # no keys of the canvas are used along with it
 
 
 class RetrainWidget(StepWidget):
@@ -58,6 +59,16 @@ class RetrainWidget(StepWidget):
         self.steps.setSuffix(" steps")
         self.steps.setToolTip(
             "How many batches to learn from: 100 take a minute or two without a graphics card"
+        )
+        self.patience = QSpinBox()
+        self.patience.setRange(0, 1000)
+        self.patience.setValue(FinetuneSettings().early_stop or 0)
+        self.patience.setSpecialValueText("no")
+        self.patience.setPrefix("after ")
+        self.patience.setSuffix(" checks")
+        self.patience.setToolTip(
+            "Stop before the end once so many checks in a row brought no improvement on what is watched;\n"
+            f"a check comes every {FinetuneSettings().check_every} steps. 0: always go on to the end"
         )
         self.start = _button(
             "Retrain", "Learn from what is checked; you can go on working meanwhile", self._on_start
@@ -95,7 +106,8 @@ class RetrainWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(1, 1)
-        for line, (text, control) in enumerate((("Start from", self.model), ("Length", self.steps))):
+        controls = (("Start from", self.model), ("Length", self.steps), ("Stop early", self.patience))
+        for line, (text, control) in enumerate(controls):
             label = QLabel(text)
             label.setToolTip(control.toolTip())
             grid.addWidget(label, line, 0)
@@ -121,15 +133,15 @@ class RetrainWidget(StepWidget):
         self.follow(self.retraining.changed, self._refresh)
         self.follow(self.retraining.pictured, self._on_pictured)
         self.follow(self.session.keeping.changed, self._refresh)
+        self.follow(self.workspace.events.problem, self._refresh)
         self.follow(self.session.models_changed, self._on_models)
         self.follow(self.workspace.events.recipe, self._on_models)
         self._on_models()
         self._refresh()
 
     def _on_start(self) -> None:
-        from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
-
-        self._run(self.model.currentData(), FinetuneSettings(steps=self.steps.value()))
+        settings = FinetuneSettings(steps=self.steps.value(), early_stop=self.patience.value() or None)
+        self._run(self.model.currentData(), settings)
 
     def _on_go_on(self) -> None:
         found = self.retraining.unfinished()
@@ -158,15 +170,16 @@ class RetrainWidget(StepWidget):
             box.setCurrentIndex(max(0, box.findData(former)))
         self.back.setEnabled(bool(students))
 
-    def _refresh(self) -> None:
-        retraining, kept = self.retraining, self.session.keeping.kept
-        ready = kept is not None and kept.project.writable and kept.counted.nuclei > 0
-        unfinished = retraining.unfinished()
+    def _refresh(self, *_: object) -> None:
+        retraining = self.retraining
+        unfinished = retraining.unfinished() is not None
         idle = not retraining.running and retraining.tuned is None and not retraining.doing
-        self.about.setText(self._about())
-        self.begin.setVisible(idle and unfinished is None)
-        self.start.setEnabled(ready and self.model.count() > 0)
-        self.stopped.setVisible(idle and unfinished is not None)
+        refusal = self._refusal()
+        self.about.setText("\n".join(filter(None, (self._about(), refusal if idle else ""))))
+        self.begin.setVisible(idle and not unfinished and not retraining.broken)
+        self.start.setEnabled(not refusal)
+        self.stopped.setVisible(idle and (unfinished or bool(retraining.broken)))
+        self.go_on.setVisible(unfinished)
         self.running.setVisible(retraining.running)
         self.pause.setText("Go on" if retraining.paused else "Pause")
         self.message.setText(self._message())
@@ -181,17 +194,35 @@ class RetrainWidget(StepWidget):
             self.preview.setVisible(False)
             self.curves.setVisible(retraining.tuned is not None and not self.curves.pixmap().isNull())
 
-    def _about(self) -> str:
-        kept, data = self.session.keeping.kept, self.retraining.data
+    def _refusal(self) -> str:
+        """Say why no run can be begun; "" if one can."""
+        keeping, kept = self.session.keeping, self.session.keeping.kept
         if kept is None:
-            return "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
+            if keeping.needs_file():
+                return "This image is in no file yet: press “Keep in a file…” in Correct."
+            nothing = "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
+            return keeping.doing or nothing
         if not kept.project.writable:
             return f"Only to look at: {kept.project.refusal}."
+        counts = [counted for _, counted in keeping.counts(kept.project)]
+        if not any(counted.nuclei for counted in counts if counted is not None):
+            if None in counts:
+                return "It is being counted what is checked."
+            return "No nucleus is checked as a whole yet: mark boxes (C) or accept nuclei in Correct."
+        return "" if self.model.count() else "There is no model that can be retrained; install one."
+
+    def _about(self) -> str:
+        """Say what is learnt from."""
+        kept, data = self.session.keeping.kept, self.retraining.data
+        if kept is None or not kept.project.writable:
+            return ""
         lines = [f"{kept.folder_name}, {count(len(kept.project.images), 'image')}:"]
         for name, counted in self.session.keeping.counts(kept.project):
             lines.append(f"• {name}: {'counting…' if counted is None else _words.verified(counted)}")
-        if data is not None:
-            judged = f"{data.judged} others judge" if data.judged else "too few are left to judge by"
+        if data is not None and self.retraining.folder == kept.project.folder:
+            judged = (
+                f"{data.judged} others judge" if self.retraining.judged else "too few are left to judge by"
+            )
             lines.append(f"{count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
             lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
         return "\n".join(lines)
@@ -203,10 +234,17 @@ class RetrainWidget(StepWidget):
         if not retraining.running:
             found = retraining.unfinished()
             waiting = "" if found is None else f"A run from {found[0]} is not finished."
-            return "\n".join(filter(None, (retraining.note, waiting)))
+            if retraining.broken and retraining.tuned is None:
+                waiting = f"There is a run that cannot be gone on with; discard it. {retraining.broken}"
+            return "\n".join(filter(None, (self._note(), waiting)))
         if progress is None:
             return "Reading what is checked…"
         return _words.retraining(progress, paused=retraining.paused, note=retraining.note)
+
+    def _note(self) -> str:
+        """Return what happened last, unless it stands below as a problem, with its details."""
+        shown = not self.problem.isHidden() and self.problem.text.text()
+        return "" if shown and shown in self.retraining.note else self.retraining.note
 
     def _on_pictured(self, what: str, picture: Any) -> None:
         label = self.curves if what == "curves" else self.preview
@@ -243,9 +281,6 @@ class ResultPanel(QWidget):
         for part in (self.said, self.pictures, row(self.accept, self.reject)):
             layout.addWidget(part)
 
-    def _step(self, by: int) -> None:
-        self._retraining.show_tile(self._retraining.tile + by)
-
     def refresh(self) -> None:
         """Show the result that waits for an answer."""
         tuned, pair = self._retraining.tuned, self._retraining.pair
@@ -260,15 +295,8 @@ class ResultPanel(QWidget):
         if pair is not None:
             self.before.setPixmap(_scaled(pair.before))
             self.after.setPixmap(_scaled(pair.after))
-            which = f"Tile {self._retraining.tile + 1} of {len(tuned.before)}: old left, new right"
+            which = f"Tile {pair.tile + 1} of {len(tuned.before)}: old left, new right"
             self.caption.setText(f"{which} (yellow); blue is what you checked.")
-
-
-def _button(text: str, tip: str, slot: Any) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    button.clicked.connect(lambda: slot())
-    return button
 
 
 def _scaled(picture: Any) -> QPixmap:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QSpinBox, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets import _words
-from napari_nucleus_kd.widgets._parts import WordsLabel, row
+from napari_nucleus_kd.widgets._parts import SMALL_STYLE, WordsLabel, button, row
 from napari_nucleus_kd.widgets._tools import BACK, LATER, REMOVE, RIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qtpy.QtWidgets import QPushButton
+
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._tools import Tool
 
 _MOST = 50  # nuclei, a few minutes
-_STYLE = "QPushButton { padding: 4px 2px; }"
 _RIGHT_STYLE = "QPushButton { padding: 4px 2px; background: #0072b2; color: white; font-weight: bold; }"
 
 
@@ -28,11 +28,12 @@ class ReviewPanel(QWidget):
     def __init__(self, corrections: Corrections) -> None:
         super().__init__()
         self._corrections, self._review = corrections, corrections.review
-        self.begin = QPushButton("Review the most doubtful")
-        self.begin.setToolTip(
+        self.begin = button(
+            "Review the most doubtful",
             "Go through the nuclei that are most likely wrong: of low score, unusual size or shape,\n"
             "or not seen by the model in the mirror picture. The view jumps to each of them.\n"
-            "What is checked already is left out"
+            "What is checked already is left out",
+            lambda: self._review.start(self.most.value()),
         )
         self.most = QSpinBox()
         self.most.setRange(1, 1_000_000)
@@ -44,38 +45,25 @@ class ReviewPanel(QWidget):
         self.count = WordsLabel()
         self.note = WordsLabel()
         self.buttons = {
-            RIGHT: self._button(RIGHT, self._review.accept),
-            REMOVE: self._button(REMOVE, self._review.delete),
-            LATER: self._button(LATER, self._review.later),
-            BACK: self._button(BACK, self._review.back),
+            RIGHT: _tool_button(RIGHT, self._review.accept, _RIGHT_STYLE),
+            REMOVE: _tool_button(REMOVE, self._review.delete),
+            LATER: _tool_button(LATER, self._review.later),
+            BACK: _tool_button(BACK, self._review.back),
         }
-        self.buttons[RIGHT].setStyleSheet(_RIGHT_STYLE)
-        self.end = QPushButton("End")
-        self.end.setToolTip("End the review; what was accepted stays so")
+        self.end = button(
+            "End", "End the review; what was accepted stays so", self._review.stop, style=SMALL_STYLE
+        )
         self._lay_out()
-        self.begin.clicked.connect(lambda: self._review.start(self.most.value()))
-        self.end.clicked.connect(self._review.stop)
         self.refresh()
 
-    def _button(self, tool: Tool, slot: Callable[[], None]) -> QPushButton:
-        button = QPushButton(f"{tool.word} ({tool.shown_key})")
-        button.setToolTip(f"{tool.does} ({tool.shown_key})")
-        button.setStyleSheet(_STYLE)
-        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys go on to the canvas after a click
-        button.clicked.connect(lambda: slot())
-        return button
-
     def _lay_out(self) -> None:
-        self.begin.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.end.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.end.setStyleSheet(_STYLE)
         self.offer = row(self.begin, self.most)
         self.running = QWidget()
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        for place, button in enumerate((*self.buttons.values(), self.end)):
-            grid.addWidget(button, *divmod(place, 3))
+        for place, each in enumerate((*self.buttons.values(), self.end)):
+            grid.addWidget(each, *divmod(place, 3))
         for column in range(3):
             grid.setColumnStretch(column, 1)
         lines = QVBoxLayout(self.running)
@@ -97,8 +85,8 @@ class ReviewPanel(QWidget):
         if queue is None or review.layer is None:
             return
         in_hand = review.in_hand
-        for tool, button in self.buttons.items():
-            button.setEnabled(in_hand and (tool is BACK or queue.current is not None))
+        for tool, each in self.buttons.items():
+            each.setEnabled(in_hand and (tool is BACK or queue.current is not None))
         if not in_hand:
             self.reason.setText(f"The review of “{review.layer.name}” waits: select it, and its plane.")
         elif queue.current is None:
@@ -109,3 +97,7 @@ class ReviewPanel(QWidget):
         self.count.setText(_words.review(queue.done, queue.left, queue.seconds, queue.seconds_left))
         self.note.setText(review.note)
         self.note.setVisible(bool(review.note))
+
+
+def _tool_button(tool: Tool, slot: Callable[[], None], style: str = SMALL_STYLE) -> QPushButton:
+    return button(f"{tool.word} ({tool.shown_key})", f"{tool.does} ({tool.shown_key})", slot, style=style)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets import _words
-from napari_nucleus_kd.widgets._parts import row
+from napari_nucleus_kd.widgets._parts import SMALL_STYLE, button, row
 from napari_nucleus_kd.widgets._suggesting import MOST
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget
 
-_STYLE = "QPushButton { padding: 4px 2px; }"
 _LINE_STYLE = "QPushButton { padding: 3px 6px; text-align: left; }"
 
 
@@ -24,21 +23,19 @@ class SuggestPanel(QWidget):
     def __init__(self, owner: StepWidget) -> None:
         super().__init__()
         self._corrections, self._suggesting = owner.session.corrections, owner.session.suggesting
-        self.ask = QPushButton("Where next?")
-        self.ask.setToolTip(
+        self.ask = button(
+            "Where next?",
             "Let the model say where checking helps it most: tiles of about 256 px that it is unsure of\n"
             "and sees differently in the mirror picture. Click a box in the picture, or a line here,\n"
-            "to go there"
+            "to go there",
+            self._suggesting.start,
+            style=SMALL_STYLE,
         )
-        self.hide_all = QPushButton("Hide boxes")
-        self.hide_all.setToolTip("Take the boxes away")
-        self.lines = [self._line(index) for index in range(MOST)]
-        for button in (self.ask, self.hide_all, *self.lines):
-            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys go on to the canvas after a click
-        for button in (self.ask, self.hide_all):
-            button.setStyleSheet(_STYLE)
-        self.ask.clicked.connect(self._suggesting.start)
-        self.hide_all.clicked.connect(self._suggesting.stop)
+        self.hide_all = button("Hide boxes", "Take the boxes away", self._suggesting.stop, style=SMALL_STYLE)
+        tip = "Go to this tile; check all of it, then mark it with a box (C)"
+        self.lines = [
+            button("", tip, partial(self._suggesting.go, index), style=_LINE_STYLE) for index in range(MOST)
+        ]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
@@ -48,16 +45,9 @@ class SuggestPanel(QWidget):
         owner.follow(self._suggesting.changed, self.refresh)
         self.refresh()
 
-    def _line(self, index: int) -> QPushButton:
-        line = QPushButton()
-        line.setStyleSheet(_LINE_STYLE)
-        line.setToolTip("Go to this tile; check all of it, then mark it with a box (C)")
-        line.clicked.connect(lambda: self._suggesting.go(index))
-        return line
-
     def refresh(self) -> None:
         """Show what is suggested now."""
-        tiles = self._suggesting.tiles
+        tiles = self._suggesting.tiles if self._suggesting.shown() else []
         self.ask.setEnabled(self._corrections.layer is not None)
         self.hide_all.setVisible(bool(tiles))
         for index, line in enumerate(self.lines):
