@@ -8,6 +8,7 @@ from collections import defaultdict
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -185,6 +186,12 @@ def retrain_steps(
     drawn = partial(draw_curves, total=plan.settings.steps, judged=judged)
     tuned = yield from _told(steps, course, lambda: tell("curves", drawn(course.curves)))
     return data, tuned
+
+
+def prepare() -> None:
+    """Load what a run needs: loaded later, it would keep the window from answering while somebody paints."""
+    import_module("napari_nucleus_kd.train.apart")
+    draw_curves({}, 1)
 
 
 def _resolved(look: Look) -> Recipe:

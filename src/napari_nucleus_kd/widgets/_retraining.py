@@ -14,7 +14,14 @@ from qtpy.QtCore import Signal as QtSignal
 from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.widgets import _steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
-from napari_nucleus_kd.widgets._retrain_steps import Look, Plan, pair_steps, pausable, retrain_steps
+from napari_nucleus_kd.widgets._retrain_steps import (
+    Look,
+    Plan,
+    pair_steps,
+    pausable,
+    prepare,
+    retrain_steps,
+)
 from napari_nucleus_kd.widgets._worker import one_step
 
 if TYPE_CHECKING:
@@ -83,6 +90,7 @@ class Retraining:
         self._found: tuple[str, FinetuneSettings] | None = None
         self._going = threading.Event()
         self._going.set()
+        self._prepared = False
         self._bridge = _Bridge()
         self._bridge.told.connect(self._on_told)
         session.keeping.changed.connect(self._on_keeping)
@@ -130,6 +138,12 @@ class Retraining:
             self.broken = str(error)
 
     # A run
+
+    def prepare(self) -> None:
+        """Load what a run needs, in a thread; once."""
+        if not self._prepared:
+            self._prepared = True
+            self._session.run_beside(one_step(prepare), lambda _: None, step=STEP)
 
     def start(self, model: str, settings: FinetuneSettings) -> None:
         """Learn from what is checked in the project in hand, in a thread.

@@ -64,9 +64,14 @@ class Suggesting:
         self._session.run_main(
             "correct",
             "Looking where a correction helps most",
-            _survey_steps(under.image, recipe),
+            _survey_steps(under.image, recipe, self._offset(under)),
             partial(self._found, target, under),
         )
+
+    def _offset(self, under: Under) -> int | None:
+        """Return what says which tiles of an image judge; None if it is not kept yet."""
+        kept = self._session.keeping.kept_of(key_of(under))
+        return None if kept is None else kept.project.offset_of(kept.image)
 
     def recipe_to_teach(self, known: Recipe | None) -> Recipe:
         """Return how an image is seen by the model that is to learn: the one chosen in Segment.
@@ -155,7 +160,9 @@ class Suggesting:
                 self.go(index)
 
 
-def _survey_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, list[Surveyed]]:
+def _survey_steps(
+    image: Image, recipe: Recipe, offset: int | None
+) -> Generator[Progress, None, list[Surveyed]]:
     from napari_nucleus_kd.train.suggest import survey_steps
 
-    return (yield from survey_steps(image, recipe))
+    return (yield from survey_steps(image, recipe, offset=offset))

@@ -95,15 +95,16 @@ def recovered(name: str, counted: Counted, saved: datetime, *, crashed: bool) ->
     return f"{lost}Found in {name}, saved {when}. Checked: {verified(counted)}."
 
 
-def suggested(nuclei: int, uncertainty: float, disagreement: float) -> str:
+def suggested(nuclei: int, uncertainty: float, disagreement: float, *, judges: bool = False) -> str:
     """Say why a tile should be checked next.
 
-    >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0)
-    ('23 nuclei, 40% seen differently, 31% unsure', '0 nuclei, 20% unsure')
+    >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0, judges=True)
+    ('23 nuclei, 40% seen differently, 31% unsure', '0 nuclei, 20% unsure, judges only')
     """
     parts = [count(nuclei, "nucleus", "nuclei")]
     parts += [f"{100 * disagreement:.0f}% seen differently"] if disagreement >= 0.005 else []
     parts += [f"{100 * uncertainty:.0f}% unsure"]
+    parts += ["judges only"] if judges else []
     return ", ".join(parts)
 
 

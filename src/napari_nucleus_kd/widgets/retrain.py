@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from napari import Viewer
+    from qtpy.QtGui import QShowEvent
 
 _STEPS = 100
 _PICTURE_PX = 160  # edge of a tile that is shown
@@ -138,6 +139,11 @@ class RetrainWidget(StepWidget):
         self.follow(self.workspace.events.recipe, self._on_models)
         self._on_models()
         self._refresh()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Load what a run needs."""
+        super().showEvent(event)
+        self.retraining.prepare()
 
     def _on_start(self) -> None:
         settings = FinetuneSettings(steps=self.steps.value(), early_stop=self.patience.value() or None)

@@ -32,7 +32,10 @@ class SuggestPanel(QWidget):
             style=SMALL_STYLE,
         )
         self.hide_all = button("Hide boxes", "Take the boxes away", self._suggesting.stop, style=SMALL_STYLE)
-        tip = "Go to this tile; check all of it, then mark it with a box (C)"
+        tip = (
+            "Go to this tile; check all of it, then mark it with a box (C).\n"
+            "“Judges only”: one tile in five is kept to compare the new model with the old one on it"
+        )
         self.lines = [
             button("", tip, partial(self._suggesting.go, index), style=_LINE_STYLE) for index in range(MOST)
         ]
@@ -54,5 +57,5 @@ class SuggestPanel(QWidget):
             line.setVisible(index < len(tiles))
             if index < len(tiles):
                 tile = tiles[index]
-                why = _words.suggested(tile.nuclei, tile.uncertainty, tile.disagreement)
+                why = _words.suggested(tile.nuclei, tile.uncertainty, tile.disagreement, judges=tile.judges)
                 line.setText(f"{index + 1}   {why}")
