@@ -25,12 +25,12 @@ from napari_nucleus_kd.train.finetune_folder import FinetuneSettings, run_folder
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining
+from napari_nucleus_kd.widgets._curves import CurvesPicture
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._retrain_steps import (
     Pair,
     as_picture,
     course_before,
-    draw_curves,
     outlined,
     pausable,
 )
@@ -274,10 +274,10 @@ def test_steps_wait_while_paused_and_close_what_they_take():
 
 def test_pictures_of_curves_and_outlines():
     curves = {"total": [(1, 2.0), (2, 1.0)], "val PQ": [(2, 0.5)], "train total": [(2, 1.5)]}
-    picture = draw_curves(curves, 10)
+    picture = CurvesPicture(10).draw(curves)
     assert picture.shape[2] == 4 and picture[..., 3].max() == 255 and picture[0, 0, 3] == 0
-    empty = draw_curves({"total": [(1, 2.0)]}, 10, judged=False)
-    without = draw_curves({"total": [(1, 2.0)]}, 10)
+    empty = CurvesPicture(10, judged=False).draw({"total": [(1, 2.0)]})
+    without = CurvesPicture(10).draw({"total": [(1, 2.0)]})
     assert (empty != without).any(), "it says that nothing can be judged"
     labels = np.zeros((20, 20), np.int32)
     labels[5:15, 5:15] = 1

@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets._curves import PQ, CurvesPicture
 
 if TYPE_CHECKING:
     import threading
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _EACH_S = 2.0  # the curves are drawn no more often
 _WAIT_S = 0.1  # between looks whether a pause is over
 _TRAINING = "training"  # message of a step, as against those of a check
-_GREY = "#8a8a8a"  # of text, legible on napari's dark and light
-_PQ = "val PQ"  # name of a curve
 _LOG = "log.csv"  # of a run, see train.log
 _UNDRAWN = ("learning_rate", "step")  # what is no curve
 _SEEN_PX = 128  # edge of what is shown of a tile, so that outlines are seen
@@ -124,7 +122,7 @@ def course_before(output: Path) -> Course:
             for name, value in record.items():
                 if value and name.startswith("train "):  # drawn with the terms of the steps to come
                     course.add(name.removeprefix("train "), step, float(value))
-                elif value and name == _PQ:
+                elif value and name == PQ:
                     course.add(name, step, float(value))
     return course
 
@@ -183,15 +181,15 @@ def retrain_steps(
         preview = Preview(look.image, recipe, look.region, show)
     steps = finetune_apart_steps(plan.model, data.index, plan.output, plan.settings, preview)
     course = course_before(plan.output)
-    drawn = partial(draw_curves, total=plan.settings.steps, judged=judged)
-    tuned = yield from _told(steps, course, lambda: tell("curves", drawn(course.curves)))
+    drawing = CurvesPicture(plan.settings.steps, judged=judged)
+    tuned = yield from _told(steps, course, lambda: tell("curves", drawing.draw(course.curves)))
     return data, tuned
 
 
 def prepare() -> None:
     """Load what a run needs: loaded later, it would keep the window from answering while somebody paints."""
     import_module("napari_nucleus_kd.train.apart")
-    draw_curves({}, 1)
+    CurvesPicture(2).draw({"loss": [(1, 1.0), (2, 0.1)], PQ: [(2, 0.5)]})  # text and its fonts, too
 
 
 def _resolved(look: Look) -> Recipe:
@@ -226,55 +224,6 @@ def _told(
             if course.began is not None:
                 values["step"] = progress.done
             yield Progress(progress.done, progress.total, progress.message, values)
-
-
-def draw_curves(curves: dict[str, Points], total: int, *, judged: bool = True) -> Picture:
-    """Draw the losses, each step faintly and smoothed, and the accuracy at each check below, on nothing.
-
-    Parameters
-    ----------
-    total : steps of the run.
-    judged : whether enough is held out to judge by; if not, no accuracy is drawn.
-
-    Returns
-    -------
-    (Y, X, 4) uint8
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from scipy.ndimage import uniform_filter1d
-
-    figure = Figure(figsize=(3.2, 2.9), dpi=100, layout="constrained")
-    figure.patch.set_alpha(0)
-    canvas = FigureCanvasAgg(figure)
-    losses, accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for name, points in curves.items():
-        if " " not in name:
-            steps, values = np.array([p for p in points if p[1] > 0] or [(0, np.nan)]).T  # 0: nothing known
-            smooth = uniform_filter1d(values, 1 + len(values) // 10, mode="nearest")
-            (line,) = losses.plot(steps, smooth, lw=1.2, label=name)
-            losses.plot(steps, values, lw=0.5, alpha=0.3, color=line.get_color())
-    losses.set_yscale("log")
-    losses.set_title("losses", fontsize=8, color=_GREY)
-    if judged and (points := curves.get(_PQ, [])):
-        accuracy.plot(*zip(*points, strict=True), "o-", color="#e69f00", ms=3, lw=1)
-    if not judged:
-        middle = {"ha": "center", "va": "center", "transform": accuracy.transAxes}
-        accuracy.text(0.5, 0.5, "too little is checked", fontsize=8, color=_GREY, **middle)
-    accuracy.set_title("PQ of what is held out", fontsize=8, color=_GREY)
-    accuracy.set_ylim(0, 1)
-    accuracy.set_xlim(0, max(1, total))
-    accuracy.set_xlabel("step", fontsize=7, color=_GREY)
-    for axes in (losses, accuracy):
-        axes.patch.set_alpha(0)
-        axes.tick_params(colors=_GREY, labelsize=7, which="both")
-        for edge in axes.spines.values():
-            edge.set_color(_GREY)
-    if losses.lines:
-        place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "borderaxespad": 0.2}
-        losses.legend(fontsize=6, labelcolor=_GREY, framealpha=0, handlelength=1, **place)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba()).copy()
 
 
 def as_picture(image: Image, recipe: Recipe | None, region: Region | None = None) -> Picture:
