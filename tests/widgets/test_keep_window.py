@@ -193,10 +193,10 @@ def test_saving_never_holds_the_window_up(make_napari_viewer, qtbot, settle, tmp
 def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settle, monkeypatch):
     tiles = [
         Surveyed(Region(256, 256, 512, 512), 0.4, 0.5, np.zeros(3, np.float32), 12),
-        Surveyed(Region(0, 0, 256, 256), 0.2, 0.5, np.ones(3, np.float32), 3),
+        Surveyed(Region(0, 0, 256, 256), 0.2, 0.5, np.ones(3, np.float32), 3, judges=True),
     ]
 
-    def survey(image, recipe):
+    def survey(image, recipe, offset):
         yield from ()
         return tiles
 
@@ -213,6 +213,7 @@ def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settl
     widget.step.suggest.ask.click()
     settle(session)
     assert "12 nuclei" in widget.step.suggest.lines[0].text()
+    assert ["judges only" in line.text() for line in widget.step.suggest.lines[:2]] == [False, True]
     qtbot.wait(300)
     camera = camera_of(viewer)
     camera.center, camera.zoom = (0.0, 256, 256), 0.5
