@@ -23,7 +23,7 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.project import Project, project_folder
-from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.types import Modality, finish
 from napari_nucleus_kd.widgets.docks import CorrectDock, RetrainDock
 

@@ -12,7 +12,7 @@ from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES
 from napari_nucleus_kd.package import list_models, load_model
-from napari_nucleus_kd.project import TILE_PX, Project
+from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX, Project
 from napari_nucleus_kd.train.finetune import (
     FinetuneSettings,
     accept,
@@ -93,8 +93,8 @@ def _gain(tuned: Tuned) -> str:
     if tuned.mean_pq is None or tuned.gain is None:
         return (
             f"Not judged: of the tiles that are completely verified one in five is held out, which gives "
-            f"{tiles}; {FEWEST_IMAGES} are needed. Verify about {5 * (FEWEST_IMAGES - tiles)} more tiles of "
-            f"{TILE_PX} px."
+            f"{tiles}; {FEWEST_IMAGES} are needed. Verify about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} "
+            f"more tiles of {TILE_PX} px."
         )
     before, after = tuned.mean_pq
     text = f"PQ on {count(tiles, 'tile')} that it did not learn from: {after:.3f}, before {before:.3f}"

@@ -155,6 +155,12 @@ class Region:
             min(self.x1 + by_px, width),
         )
 
+    def common(self, other: Region) -> Region:
+        """Return the rectangle that lies in both; of one that has no pixel the end is not after the start."""
+        return Region(
+            max(self.y0, other.y0), max(self.x0, other.x0), min(self.y1, other.y1), min(self.x1, other.x1)
+        )
+
     def within(self, outer: Region) -> Region:
         """Return the same rectangle as seen from the corner of another."""
         return Region(self.y0 - outer.y0, self.x0 - outer.x0, self.y1 - outer.y0, self.x1 - outer.x0)

@@ -21,7 +21,8 @@ from napari_nucleus_kd.pipeline import to_image
 from napari_nucleus_kd.project import TrainingData
 from napari_nucleus_kd.train import finetune, finetune_folder
 from napari_nucleus_kd.train.finetune import Tuned
-from napari_nucleus_kd.train.finetune_folder import FinetuneSettings, run_folder
+from napari_nucleus_kd.train.finetune_folder import run_folder
+from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining

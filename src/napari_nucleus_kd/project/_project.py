@@ -63,9 +63,18 @@ def has_image(
     ------
     ProjectError : there is no project, or it is damaged.
     """
-    wanted, place = (z, t, series), Path(path).expanduser().resolve()
+    return (z, t, series) in _planes_in(folder, path)
+
+
+def has_file(folder: Path, path: str | os.PathLike[str]) -> bool:
+    """Tell whether the project in a folder has any plane of an image file; see has_image."""
+    return bool(_planes_in(folder, path))
+
+
+def _planes_in(folder: Path, path: str | os.PathLike[str]) -> set[tuple[int | None, int, int]]:
+    place = Path(path).expanduser().resolve()
     references = (record.reference for record in read_file(folder).images)
-    return any(_plane(r) == wanted and r.find(folder)[0].resolve() == place for r in references)
+    return {_plane(r) for r in references if r.find(folder)[0].resolve() == place}
 
 
 class Project:

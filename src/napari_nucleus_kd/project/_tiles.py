@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 TILE_PX = 256  # edge of a tile, about: an image is cut into equal ones, here and where tiles are suggested
 MARGIN_PX, MAX_MARGIN_PX = 32, 128  # of context around a tile that is learnt from
-_EACH, _TUNE_EACH, _TUNE = 5, 10, 3  # one tile in five judges, one in ten watches training
+JUDGED_EACH = 5  # one tile in so many judges
+_TUNE_EACH, _TUNE = 10, 3  # one in ten watches training
 _MANY = 1 << 22  # highest number up to which there may be a table of all numbers
 _STRIPE_PX = 256  # height of what is counted at once
 BoolArray = npt.NDArray[np.bool_]
@@ -114,7 +115,7 @@ def tiles_of(shape_yx: tuple[int, int], offset: int) -> Iterator[Tile]:
     for row, column, region in _grid(shape_yx):
         place = row + 2 * column - offset
         role = Role.TUNE if place % _TUNE_EACH == _TUNE else Role.TRAIN
-        role = Role.VAL if place % _EACH == 0 else role
+        role = Role.VAL if place % JUDGED_EACH == 0 else role
         yield Tile(region, role)
 
 

@@ -24,7 +24,6 @@ from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.project import REHEARSED, UNKNOWN
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
-    FinetuneSettings,
     alone,
     begun,
     data_steps,
@@ -34,6 +33,7 @@ from napari_nucleus_kd.train.finetune_folder import (
     remove_left,
     run_folder,
 )
+from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.train.run import Judge, run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 from napari_nucleus_kd.types import Progress, retold

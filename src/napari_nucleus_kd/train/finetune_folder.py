@@ -6,15 +6,14 @@ import re
 import shutil
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.config import Settings
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.package import FILES
 from napari_nucleus_kd.project import SUMMARY, read_training, training_steps
+from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -29,24 +28,6 @@ _BEGUN, _LOCK, _CHECKPOINT = "finetune.json", "run.lock", "checkpoint.pt"
 _WRITTEN = (_BEGUN, _LOCK, _CHECKPOINT, "recipe.json", "log.csv", "curves.png")  # by a run
 _LEFT = re.compile(rf"\.(judged-.*|{CANDIDATE}-.*|.*\.partial)")  # by a run that was killed
 _LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")
-
-
-class FinetuneSettings(Settings):
-    """How a model is fine-tuned; the defaults suit a few verified tiles and a minute of time."""
-
-    steps: int = Field(100, ge=1, description="Batches to learn from")
-    learning_rate: float = Field(3e-4, gt=0, description="Size of a step; larger learns and forgets faster")
-    keep: float = Field(
-        1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
-    )
-    batch: int = Field(4, ge=1, description="Crops a step")
-    crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
-    check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")
-    early_stop: int | None = Field(None, ge=1, description="Stop after so many checks without improvement")
-    seed: int = Field(0, ge=0, lt=2**32)
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="What it is trained and judged on"
-    )
 
 
 class _Begun(Settings):

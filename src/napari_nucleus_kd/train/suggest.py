@@ -94,7 +94,7 @@ def survey_steps(
     job = _opened(image, recipe)
     rival = None if other is None else _opened(image, other)
     part = recipe.region
-    regions = [r for r in grid(image.shape_yx) if part is None or _overlap(r, part)]
+    regions = [r for r in grid(image.shape_yx) if part is None or min(r.common(part).shape_yx) > 0]
     regions = _choice(regions, most)
     roles = {} if offset is None else {t.region: t.role for t in tiles_of(image.shape_yx, offset)}
     tiles = []
@@ -244,7 +244,3 @@ def _even(points: Points) -> Points:
     spread = points.std(0)
     even: Points = points / np.where(spread > 0, spread, 1) / np.sqrt(max(1, points.shape[1]))
     return even
-
-
-def _overlap(one: Region, other: Region) -> bool:
-    return one.y0 < other.y1 and other.y0 < one.y1 and one.x0 < other.x1 and other.x0 < one.x1

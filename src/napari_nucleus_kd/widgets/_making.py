@@ -100,12 +100,11 @@ def keep_steps(
 
 def _require_unknown(path: Path) -> None:
     """Raise ProjectError if a project beside a file that is to be written has one of this name."""
-    from napari_nucleus_kd.project import SUFFIX, Project, is_project, project_folder
+    from napari_nucleus_kd.project import SUFFIX, has_file, is_project, project_folder
 
     for folder in filter(is_project, sorted(path.parent.glob(f"*{SUFFIX}"))):
         try:
-            with Project(folder, write=False) as project:
-                known = any(image.find()[0].resolve() == path.resolve() for image in project.images)
+            known = has_file(folder, path)
         except ProjectError:
             if folder == project_folder(path):
                 raise

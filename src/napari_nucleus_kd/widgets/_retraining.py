@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.project import Project, TrainingData
     from napari_nucleus_kd.train.finetune import Tuned
-    from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+    from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
     from napari_nucleus_kd.types import Progress
     from napari_nucleus_kd.widgets._kept import Kept
     from napari_nucleus_kd.widgets._retrain_steps import Pair

@@ -32,10 +32,6 @@ def key_of(under: Under) -> Key:
     return under.key[0], under.image.notes
 
 
-def _common(one: Region, other: Region) -> Region:
-    return Region(max(one.y0, other.y0), max(one.x0, other.x0), min(one.y1, other.y1), min(one.x1, other.x1))
-
-
 class Verifying:
     """Marks what is verified of the images of one viewer.
 
@@ -98,7 +94,7 @@ class Verifying:
         (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
         part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
         # Where the labels end nobody has looked for nuclei.
-        part = _common(part, Region(*under.corner, *np.add(under.corner, target.labels.shape).tolist()))
+        part = part.common(Region(*under.corner, *np.add(under.corner, target.labels.shape).tolist()))
         if min(part.shape_yx) < 2:
             raise EditError(
                 "the box encloses no pixel of these labels; hold the button and drag it over them"

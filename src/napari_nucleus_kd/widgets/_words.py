@@ -23,7 +23,6 @@ _CLASSICAL_GUESS = 1.0
 _NETWORK_BYTES = 600_000_000  # torch and the weights, once
 _RUN_BYTES_PER_PX = 90  # input, maps, labels and what decoding needs, for each pixel of a region in memory
 _ON_DISK_BYTES = 1_500_000_000
-_IN = 5  # of so many checked tiles one is held out
 
 
 def pixel_size(size_um: float | None) -> str:
@@ -150,10 +149,10 @@ def gain(
     """
     if mean_pq is None or difference is None:
         from napari_nucleus_kd.evaluate import FEWEST_IMAGES
-        from napari_nucleus_kd.project import TILE_PX
+        from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX
 
         held = f"{count(tiles, 'tile')} {'is' if tiles == 1 else 'are'} held out, {FEWEST_IMAGES} are needed"
-        more = f"check about {_IN * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
+        more = f"check about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
         return (
             f"Too little is checked to judge the new version by numbers: {held}.\n"
             f"Of the tiles that are checked completely, one in five is held out: {more}.\n"

@@ -5,27 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
     QInputDialog,
     QMainWindow,
     QMessageBox,
-    QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._closing import Guard
-from napari_nucleus_kd.widgets._parts import PROBLEM_STYLE, ProblemBox, StepWidget, WordsLabel, row
+from napari_nucleus_kd.widgets._parts import (
+    PROBLEM_STYLE,
+    SMALL_STYLE,
+    ProblemBox,
+    StepWidget,
+    WordsLabel,
+    button,
+    row,
+)
 from napari_nucleus_kd.widgets._taking_in import STEP
 from napari_nucleus_kd.widgets._verified import MARGIN_PX
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
-
-_STYLE = "QPushButton { padding: 4px 2px; }"
+    from qtpy.QtWidgets import QPushButton
 
 
 class KeepPanel(QWidget):
@@ -51,29 +56,43 @@ class KeepPanel(QWidget):
         self.unsaved = WordsLabel()
         self.unsaved.setObjectName("problem")
         self.unsaved.setStyleSheet(PROBLEM_STYLE)
-        self.keep = self._button(
+        self.keep = button(
             "Keep",
             "Save the nuclei and what is checked in a project beside the image, now and after each change",
+            self._on_keep,
+            style=SMALL_STYLE,
         )
-        self.take_in = self._button(
-            "Take in", "Put these nuclei in the place of those that are kept; what is checked stays as it is"
+        self.take_in = button(
+            "Take in",
+            "Put these nuclei in the place of those that are kept; what is checked stays as it is",
+            self._keeping.taking_in.start,
+            style=SMALL_STYLE,
         )
-        self.again = self._button("Open again", "Read the project of this image once more")
-        self.open = self._button(
-            "Open a project…", "Choose a folder *.nucleus-kd, and open its image with what was kept of it"
+        self.again = button(
+            "Open again",
+            "Read the project of this image once more",
+            self._keeping.opening.look_again,
+            style=SMALL_STYLE,
         )
-        self.point = self._button("Point to the image…", "Say where the image of this project is now")
-        self.aside = self._button(
+        self.open = button(
+            "Open a project…",
+            "Choose a folder *.nucleus-kd, and open its image with what was kept of it",
+            self._on_open,
+            style=SMALL_STYLE,
+        )
+        self.point = button(
+            "Point to the image…",
+            "Say where the image of this project is now",
+            self._on_point,
+            style=SMALL_STYLE,
+        )
+        self.aside = button(
             "Go on without it",
             "Set the damaged file, and those after it, aside in the project, and save what you see.\n"
             "Nothing is deleted",
+            self._keeping.set_damaged_aside,
+            style=SMALL_STYLE,
         )
-        self.aside.clicked.connect(self._keeping.set_damaged_aside)
-        self.keep.clicked.connect(self._on_keep)
-        self.open.clicked.connect(self._on_open)
-        self.point.clicked.connect(self._on_point)
-        self.take_in.clicked.connect(self._keeping.taking_in.start)
-        self.again.clicked.connect(self._keeping.opening.look_again)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         self.marks = row(*marks)
@@ -86,13 +105,6 @@ class KeepPanel(QWidget):
         layout.addWidget(self.point)
         owner.follow(self._keeping.changed, self.refresh)
         self.refresh()
-
-    def _button(self, text: str, tip: str) -> QPushButton:
-        button = QPushButton(text)
-        button.setToolTip(tip)
-        button.setStyleSheet(_STYLE)
-        button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # keys go on to the canvas after a click
-        return button
 
     def showEvent(self, event: QShowEvent) -> None:
         """Hear of the end of the window, which closes the projects."""

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nucleus_kd.train.finetune_folder import FinetuneSettings
+from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import (
     BAR_STYLE,
