@@ -74,6 +74,15 @@ class Desk:
         layer = self.viewer.layers.selection.active
         self.widget.corrections.act(tool, [tuple(layer.data_to_world(at)) for at in (first, last)])
 
+    def keep(self, path, first=(20, 20), last=(70, 80)):
+        """Open an image and check a box of nuclei, which are kept; return their layer."""
+        self.open(path)
+        layer = self.add_nuclei()
+        self.box(first, last)
+        self.settle()
+        self.saved()
+        return layer
+
     def segment(self):
         self.session.workspace.whole_image = True
         self.session.runs.start(lambda _: None)
@@ -182,11 +191,8 @@ def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_f
 
 
 def test_what_was_kept_is_found_with_the_image(desk, nuclei_file):
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     first.done()
     person = desk().open(nuclei_file)
     kept = person.keeping.kept
@@ -362,11 +368,8 @@ def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nucl
 
 
 def test_painting_on_the_verified_layer_is_saved_and_corrections_leave_it_alone(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    person.add_nuclei()
-    person.box((20, 20), (30, 30))
-    person.settle()
-    person.saved()
+    person = desk()
+    person.keep(nuclei_file, (20, 20), (30, 30))
     mask = person.keeping.kept.mask
     person.viewer.layers.selection.active = mask.layer
     assert "brush" in person.widget.about.text() and not person.widget.tools.isEnabled()
@@ -390,11 +393,8 @@ def test_labels_of_a_part_are_kept_where_they_lie(desk, nuclei_file):
 
 
 def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    kept_layer = person.add_nuclei()
-    person.box((20, 20), (60, 60))
-    person.settle()
-    person.saved()
+    person = desk()
+    kept_layer = person.keep(nuclei_file, (20, 20), (60, 60))
     new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
     assert "not kept" in person.panel.state.text() and not person.panel.take_in.isHidden()
     person.box((100, 100), (140, 140))
@@ -410,11 +410,8 @@ def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
 
 
 def test_a_second_window_only_looks_and_may_open_again(desk, nuclei_file):
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     second = desk().open(nuclei_file)
     kept = second.keeping.kept
     assert not kept.project.writable
@@ -433,11 +430,8 @@ def test_a_second_window_only_looks_and_may_open_again(desk, nuclei_file):
 
 
 def test_a_disk_that_refuses_is_told_and_tried_again(desk, nuclei_file, monkeypatch):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     kept = person.keeping.kept
     refused = []
 
@@ -504,11 +498,8 @@ def test_an_image_in_no_file_is_written_first(desk, nuclei, tmp_path):
 
 
 def test_closing_a_kept_layer_saves_and_frees_the_project(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     layer.paint((160, 150), 9)
     person.viewer.layers.remove(layer)
     assert person.keeping.kept is None and "two channels.nucleus-kd" in person.panel.state.text()
@@ -518,11 +509,8 @@ def test_closing_a_kept_layer_saves_and_frees_the_project(desk, nuclei_file):
 
 
 def test_widgets_that_go_save_what_is_left(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     layer.paint((160, 150), 9)
     person.done()
     assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
@@ -555,11 +543,8 @@ def test_images_of_one_kind_in_one_folder_share_a_project(desk, nuclei_file, nuc
 
 
 def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     first.done()
     moved = tmp_path / "moved" / "new name.ome.tif"
     moved.parent.mkdir()
@@ -581,11 +566,8 @@ def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
 
 
 def test_what_a_script_changed_is_saved_too(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     layer.data[150:160, 100:110] = 77
     layer.refresh()
     person.done()
@@ -593,11 +575,8 @@ def test_what_a_script_changed_is_saved_too(desk, nuclei_file):
 
 
 def test_a_damaged_save_is_told_and_set_aside_on_request(desk, nuclei_file):
-    first = desk().open(nuclei_file)
-    layer = first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    layer = first.keep(nuclei_file)
     layer.paint((160, 150), 9)
     first.saved()
     first.done()
@@ -619,11 +598,8 @@ def test_a_damaged_save_is_told_and_set_aside_on_request(desk, nuclei_file):
 
 def test_a_change_during_a_save_is_saved_by_the_next_one(desk, nuclei_file, monkeypatch):
     """A save that begins between napari's word of a change and the change itself takes the old pixels."""
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     kept, saves = person.keeping.kept, []
 
     def save_at_once(event):
@@ -702,11 +678,8 @@ def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei
 
 def test_a_box_too_large_to_undo_is_saved_and_counted_soon(desk, nuclei_file, monkeypatch):
     monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
-    person = desk().open(nuclei_file)
-    person.add_nuclei()
-    person.box((20, 20), (30, 30))
-    person.settle()
-    person.saved()
+    person = desk()
+    person.keep(nuclei_file, (20, 20), (30, 30))
     person.box((0, 0), (181, 207))
     assert person.keeping.kept.unsaved
     person.saved()
@@ -714,11 +687,8 @@ def test_a_box_too_large_to_undo_is_saved_and_counted_soon(desk, nuclei_file, mo
 
 
 def test_retraining_learns_from_what_a_script_changed_too(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     layer.data[150:160, 100:110] = 77
     layer.refresh()
     person.keeping.kept.write()  # as Retrain does before it reads the project
@@ -727,11 +697,8 @@ def test_retraining_learns_from_what_a_script_changed_too(desk, nuclei_file):
 
 @pytest.mark.parametrize("remains", [True, False])
 def test_an_image_that_is_opened_once_more_goes_on_with_its_layers(desk, nuclei_file, remains):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     kept, images = person.keeping.kept, list(person.viewer.layers[:2])
     if not remains:
         for image in images:
@@ -759,11 +726,8 @@ def test_an_image_that_is_opened_once_more_goes_on_with_its_layers(desk, nuclei_
 
 def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file, monkeypatch):
     """What was found would lie over other nuclei than those that the person saw."""
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     first.done()
     gate, find = threading.Event(), _kept_steps.find_steps
 
@@ -784,11 +748,8 @@ def test_nothing_is_marked_while_the_project_is_looked_for(desk, nuclei_file, mo
 
 
 def test_what_is_changed_while_new_labels_are_taken_in_is_not_lost(desk, nuclei_file, monkeypatch):
-    person = desk().open(nuclei_file)
-    kept_layer = person.add_nuclei()
-    person.box((20, 20), (60, 60))
-    person.settle()
-    person.saved()
+    person = desk()
+    kept_layer = person.keep(nuclei_file, (20, 20), (60, 60))
     new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
     merged, gate = threading.Event(), threading.Event()
 
@@ -818,11 +779,8 @@ def test_what_is_changed_while_new_labels_are_taken_in_is_not_lost(desk, nuclei_
 def test_labels_of_another_image_are_not_taken_in(desk, nuclei_file, nuclei):
     other = nuclei_file.with_name("other.ome.tif")
     tifffile.imwrite(other, nuclei, metadata={"axes": "YX"})
-    person = desk().open(nuclei_file)
-    person.add_nuclei()
-    person.box((20, 20), (60, 60))
-    person.settle()
-    person.saved()
+    person = desk()
+    person.keep(nuclei_file, (20, 20), (60, 60))
     first = person.session.source
     wrong = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
     wrong.metadata[FROM_KEY] = first.key
@@ -842,11 +800,8 @@ def test_labels_of_another_image_are_not_taken_in(desk, nuclei_file, nuclei):
 
 @pytest.mark.parametrize("which", ["nuclei", "verified"])
 def test_with_one_kept_layer_the_other_is_closed_and_both_are_opened_again(desk, nuclei_file, which):
-    person = desk().open(nuclei_file)
-    person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    person.keep(nuclei_file)
     kept = person.keeping.kept
     person.viewer.layers.remove(kept.target.layer if which == "nuclei" else kept.mask.layer)
     person.settle()
@@ -867,11 +822,8 @@ def test_with_one_kept_layer_the_other_is_closed_and_both_are_opened_again(desk,
 
 
 def test_both_kept_layers_are_closed_at_once(desk, nuclei_file):
-    person = desk().open(nuclei_file)
-    person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    person.keep(nuclei_file)
     kept = person.keeping.kept
     person.viewer.layers.selection = set(kept.layers)
     person.viewer.layers.remove_selected()
@@ -880,11 +832,8 @@ def test_both_kept_layers_are_closed_at_once(desk, nuclei_file):
 
 
 def test_a_layer_that_cannot_be_saved_is_not_closed(desk, nuclei_file, monkeypatch):
-    person = desk().open(nuclei_file)
-    layer = person.add_nuclei()
-    person.box((20, 20), (70, 80))
-    person.settle()
-    person.saved()
+    person = desk()
+    layer = person.keep(nuclei_file)
     kept = person.keeping.kept
 
     def full(labels, verified):
@@ -940,11 +889,8 @@ def test_labels_of_another_plane_are_told_from_those_in_hand(desk, stack_file):
 
 
 def test_a_file_that_was_exchanged_is_told_until_it_is_accepted(desk, nuclei_file, nuclei):
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     first.done()
     tifffile.imwrite(nuclei_file, nuclei[::-1].copy(), metadata={"axes": "YX"})
     person = desk().open(nuclei_file)
@@ -985,11 +931,8 @@ def test_no_image_is_written_over_unasked(desk, nuclei, tmp_path, monkeypatch):
 
 
 def test_an_image_that_a_project_has_is_not_written_over(desk, nuclei, nuclei_file):
-    first = desk().open(nuclei_file)
-    first.add_nuclei()
-    first.box((20, 20), (70, 80))
-    first.settle()
-    first.saved()
+    first = desk()
+    first.keep(nuclei_file)
     first.done()
     before = nuclei_file.read_bytes()
     person = desk()
