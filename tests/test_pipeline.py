@@ -35,6 +35,13 @@ def test_it_finds_the_nuclei(draw, recipe, segmenter):
     assert any("estimated" in note for note in result.notes)
 
 
+def test_a_result_in_the_console_is_a_few_lines_not_its_arrays(draw, recipe):
+    pixels, _ = draw(64, 80)
+    result = segment(pixels, recipe, segmenter="classical")
+    assert f"Nuclei({result.nuclei.count} in 64 x 80 px)" in repr(result)
+    assert "array(" not in repr(result) and len(repr(result)) < 1500
+
+
 @pytest.mark.parametrize("segmenter", ["student", "classical"])
 def test_a_resolved_recipe_run_again_gives_the_same_bits(draw, recipe, segmenter):
     pixels, _ = draw(260, 300)

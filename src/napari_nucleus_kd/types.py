@@ -91,7 +91,7 @@ class Maps:
     diameter_px : typical nucleus diameter that decoding assumes, in image pixels; None if unknown.
     """
 
-    values: FloatArray
+    values: FloatArray = field(repr=False)
     names: tuple[str, ...]
     shape_yx: tuple[int, int]
     scale: float = 1.0
@@ -121,6 +121,10 @@ class Nuclei:
     def count(self) -> int:
         """Number of nuclei."""
         return int(self.labels.max(initial=0))
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        return f"Nuclei({self.count} in {height} x {width} px)"
 
 
 @dataclass(frozen=True, slots=True)
