@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.images import pixel_size_words
 
 if TYPE_CHECKING:
     import os
@@ -124,10 +125,7 @@ def _write_tiff(
 ) -> None:
     import tifffile
 
-    words: dict[str, Any] = {"axes": "YX", "Name": name}
-    if um is not None:
-        words |= {f"PhysicalSize{axis}": um for axis in "XY"}
-        words |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    words: dict[str, Any] = {"axes": "YX", "Name": name, **pixel_size_words(um)}
     if any(corner):
         at, unit = (um, "µm") if um is not None else (1, "pixel")
         words["Plane"] = {}

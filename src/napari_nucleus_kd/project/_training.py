@@ -16,6 +16,7 @@ from napari_nucleus_kd.errors import ProjectError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
 from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
+from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.project._data import INDEX, Origin, Summary, read_training
 from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
@@ -47,7 +48,6 @@ SAMPLES = {  # what any model should go on seeing as it did, and of which kind i
 REHEARSED = f"{_OWN}samples"
 _MOST_UNKNOWN = 8  # of these, of each image
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
-_OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
 
 @dataclass
@@ -188,9 +188,8 @@ def _cell(*numbers: float) -> str:
 
 
 def _pixels(image: Image, channels: tuple[int, ...], region: Region) -> npt.NDArray[Any]:
-    """Return the channels that are used of a region, (C, Y, X), in a number type that OME-TIFF knows."""
-    pixels = np.asarray(image.pixels[:, *region.slices])[list(channels)]
-    return pixels if pixels.dtype.name in _OME_TYPES else pixels.astype(np.float32)
+    """Return the channels that are used of a region, (C, Y, X)."""
+    return np.asarray(image.pixels[:, *region.slices])[list(channels)]
 
 
 def _name(image_id: str, region: Region) -> str:
@@ -199,24 +198,10 @@ def _name(image_id: str, region: Region) -> str:
 
 def _write_pixels(folder: Path, name: str, pixels: npt.NDArray[Any], image: Image) -> str:
     """Write a part of an image; returns its name in the index."""
+    place = f"images/{name}.ome.tif"
     rgb = image.rgb and len(pixels) == NETWORK_CHANNELS
-    words: dict[str, Any] = {"axes": "YXS" if rgb else "CYX"}
-    if (um := image.pixel_size_um) is not None:
-        words |= {
-            "PhysicalSizeX": um,
-            "PhysicalSizeXUnit": "µm",
-            "PhysicalSizeY": um,
-            "PhysicalSizeYUnit": "µm",
-        }
-    tifffile.imwrite(
-        folder / "images" / f"{name}.ome.tif",
-        np.moveaxis(pixels, 0, -1) if rgb else pixels,
-        ome=True,
-        photometric="rgb" if rgb else "minisblack",
-        compression="zlib",
-        metadata=words,
-    )
-    return f"images/{name}.ome.tif"
+    write_image(folder / place, pixels, rgb=rgb, pixel_size_um=image.pixel_size_um)
+    return place
 
 
 def _write(

@@ -143,30 +143,20 @@ def write_image_steps(image: Any, path: Path) -> Generator[Progress, None, Path]
     ------
     WriteError : the disk refuses.
     """
-    import tifffile
-
     from napari_nucleus_kd.errors import WriteError
     from napari_nucleus_kd.io.atomic import beside
+    from napari_nucleus_kd.io.images import write_image
 
     yield Progress(0, 0, f"Writing {path.name}")
-    pixels = np.asarray(image.pixels)
-    if pixels.dtype == bool or pixels.dtype.itemsize > 4:
-        pixels = pixels.astype(np.float32)  # which OME-TIFF knows
-    words: dict[str, Any] = {"axes": "YXS" if image.rgb else "CYX"}
-    if not image.rgb:
-        words["Channel"] = {"Name": [channel.name for channel in image.channels]}
-    if image.pixel_size_um is not None:
-        for axis in "XY":
-            words |= {f"PhysicalSize{axis}": image.pixel_size_um, f"PhysicalSize{axis}Unit": "µm"}
+    names = [] if image.rgb else [channel.name for channel in image.channels]
     try:
         with beside(path) as partial:
-            tifffile.imwrite(
+            write_image(
                 partial,
-                np.moveaxis(pixels, 0, -1) if image.rgb else pixels,
-                ome=True,
-                photometric="rgb" if image.rgb else "minisblack",
-                compression="zlib",
-                metadata=words,
+                np.asarray(image.pixels),
+                rgb=image.rgb,
+                pixel_size_um=image.pixel_size_um,
+                channels=names,
             )
     except OSError as error:
         raise WriteError(
