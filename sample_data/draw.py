@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from drawing import fluorescence, histology, multiplex
+from drawing import fluorescence, histology, lamin, multiplex
 from drawing.files import save
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "src" / "napari_nucleus_kd" /
 ARTISTS: dict[str, Callable[..., Drawing]] = {
     "fluorescence": fluorescence.draw,
     "he": histology.draw,
+    "lamin": lamin.draw,
     "multiplex": multiplex.draw,
 }
 

@@ -15,7 +15,7 @@ def test_demo_writes_pictures_labels_and_recipes_of_every_sample(tmp_path, capsy
     monkeypatch.setenv("COLUMNS", "200")
     assert demo.main(["--segmenter", "classical", "--output", str(tmp_path), "--no-window"]) == 0
     shown = capsys.readouterr().out
-    for entry in SAMPLES:
+    for entry in [each for each in SAMPLES if each.learnt]:
         assert entry.name in shown
         labels = np.asarray(read(tmp_path / f"{entry.name}_labels.tif").pixels[0])
         picture = imread(tmp_path / f"{entry.name}_overlay.png")

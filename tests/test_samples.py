@@ -77,7 +77,7 @@ def test_ihc_is_the_real_picture():
 
 @pytest.mark.parametrize("function", [sample, sample_labels])
 def test_unknown_name_lists_the_names(function):
-    with pytest.raises(SettingsError, match=r"'liver'.*fluorescence, he, ihc, multiplex"):
+    with pytest.raises(SettingsError, match=r"'liver'.*fluorescence, he, ihc, multiplex, lamin"):
         function("liver")
 
 
@@ -177,4 +177,4 @@ def test_script_names_the_samples_it_knows(tmp_path):
     script = [sys.executable, str(SAMPLE_DATA / "draw.py"), "liver", "--out", str(tmp_path)]
     done = subprocess.run(script, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
-    assert "'liver'; choose from fluorescence, he, multiplex" in done.stderr
+    assert "'liver'; choose from fluorescence, he, lamin, multiplex" in done.stderr

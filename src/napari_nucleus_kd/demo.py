@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     try:
-        for entry in SAMPLES:
+        for entry in [each for each in SAMPLES if each.learnt]:
             console.print(f"{entry.name}: {escape(entry.description)}", soft_wrap=True, highlight=False)
             rows.append(segment_sample(entry.name, Recipe(segmenter=options.segmenter), folder))
     except NucleusKDError as error:

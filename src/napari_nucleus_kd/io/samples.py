@@ -29,6 +29,7 @@ class Sample:
     description : what it shows, in one sentence.
     file : its file in FOLDER; None if scikit-image carries the picture.
     labels_file : its exact labels in FOLDER; None if nobody knows them.
+    learnt : whether the shipped model knows such a stain; if not, the sample is there to retrain on.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Sample:
     description: str
     file: str | None
     labels_file: str | None
+    learnt: bool = True
 
 
 SAMPLES: tuple[Sample, ...] = (
@@ -66,6 +68,14 @@ SAMPLES: tuple[Sample, ...] = (
         "DAPI, CD3, CD8, CD20, CD68, PanCK, Ki67 and autofluorescence of a carcinoma at 0.5 um/px.",
         "multiplex.ome.tif",
         "multiplex_labels.tif",
+    ),
+    Sample(
+        "lamin",
+        "Nuclear envelope, to retrain on (drawn, with labels)",
+        "Lamin B1 at 0.325 um/px: rims of nuclei, a stain that the shipped model has not learnt.",
+        "lamin.ome.tif",
+        "lamin_labels.tif",
+        learnt=False,
     ),
 )
 

@@ -61,6 +61,11 @@ def multiplex_sample() -> list[LayerData]:
     return sample_layers("multiplex")
 
 
+def lamin_sample() -> list[LayerData]:
+    """Open the nuclear-envelope sample."""
+    return sample_layers("lamin")
+
+
 def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write one labels layer as OME-TIFF or OME-Zarr, by the suffix of `path`.
 
