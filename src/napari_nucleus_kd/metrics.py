@@ -161,14 +161,18 @@ def aji(pairs: Overlap, *, plus: bool = False) -> float:
     shape = (len(pairs.true_area), len(pairs.pred_area))
     if not all(shape):
         return float(not any(shape))
-    iou = sparse.coo_array((pairs.iou, (pairs.shared.row, pairs.shared.col)), shape=shape).toarray()
+    rows, cols, iou = pairs.shared.row, pairs.shared.col, pairs.iou
     if plus:
-        rows, cols = linear_sum_assignment(-iou)
+        alone = sparse.diags_array(np.full(shape[0], 2.0))  # what costs nothing would be no edge
+        cost = sparse.hstack([sparse.coo_array((2 - iou, (rows, cols)), shape=shape), alone], "csr")
+        partner = np.zeros(shape[0], np.int64)
+        true, partner_of_true = sparse.csgraph.min_weight_full_bipartite_matching(cost)
+        partner[true] = partner_of_true
+        best = np.flatnonzero(partner[rows] == cols)
     else:
-        rows, cols = np.arange(shape[0]), iou.argmax(1)
-    hit = iou[rows, cols] > 0
-    rows, cols = rows[hit], cols[hit]
-    shared = pairs.shared.toarray()[rows, cols]
+        order = np.lexsort((cols, -iou, rows))
+        best = order[np.unique(rows[order], return_index=True)[1]]
+    rows, cols, shared = rows[best], cols[best], pairs.shared.data[best]
     union = pairs.true_area[rows] + pairs.pred_area[cols] - shared
     missed = pairs.true_area.sum() - pairs.true_area[rows].sum()
     spurious = np.delete(pairs.pred_area, np.unique(cols)).sum()
