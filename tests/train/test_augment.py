@@ -52,8 +52,25 @@ def test_only_the_surroundings_matter():
     centre = (slice(None), slice(300, 900), slice(300, 900))
     whole = warp(image, labels, 128, 1.0, np.random.default_rng(4))
     part = warp(image[centre], labels[centre[1:]], 128, 1.0, np.random.default_rng(4))
-    if whole[1].any():  # centred on the one nucleus, so both look at the same place
-        np.testing.assert_allclose(whole[0], part[0], atol=2e-3)
+    assert whole[1].any()  # centred on the one nucleus, so both look at the same place
+    np.testing.assert_allclose(whole[0], part[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("edge", [200, 201, 401, 403])
+@pytest.mark.parametrize("scale", [0.3, 0.5, 1.0])
+def test_picture_and_labels_stay_together_also_in_the_far_corner(edge, scale):
+    yy, xx = np.mgrid[:edge, :edge]
+    labels = ((yy - edge + 40) ** 2 + (xx - edge + 40) ** 2 < 24**2).astype(np.int32)
+    overlaps = []
+    for seed in range(12):
+        picture, found = warp(
+            labels[None].astype(np.float32), labels, 128, scale, np.random.default_rng(seed)
+        )
+        there, drawn = found > 0, picture[0] > 0.5
+        if there.sum() > 50:
+            overlaps.append((there & drawn).sum() / (there | drawn).sum())
+    assert len(overlaps) > 5
+    assert np.mean(overlaps) > 0.97
 
 
 @pytest.mark.parametrize("modality", list(Modality))

@@ -51,18 +51,27 @@ def warp(
         grid = grid + _bend(size_px, rng)
     xy = grid @ matrix.T + center[::-1]
     corner, image, labels = _surroundings(xy, image, labels)
-    xy = (xy - corner + 0.5) / np.array(labels.shape[::-1]) * 2 - 1
-    at = torch.from_numpy(xy[None].astype(np.float32))
+    size = np.array(labels.shape[::-1])
+    there = np.mod(xy - corner + 0.5, 2 * size)
+    there = np.minimum(there, 2 * size - there)  # mirrored at the sides
     source = torch.from_numpy(image[None].astype(np.float32))
     pool = 1 if scale > 0.7 else 2 if scale > 0.35 else 4  # against aliasing
     if pool > 1:
-        source = F.avg_pool2d(source, pool, ceil_mode=True, count_include_pad=False)
-    picture = F.grid_sample(source, at, "bilinear", "reflection", align_corners=False)
-    marks = torch.from_numpy(labels[None, None].astype(np.float32))
-    marks = F.grid_sample(marks, at, "nearest", "reflection", align_corners=False)
+        source = F.pad(source, (0, int(-size[0] % pool), 0, int(-size[1] % pool)), "replicate")
+        source = F.avg_pool2d(source, pool)
+    picture = _sampled(source, there / pool, "bilinear")
+    marks = _sampled(torch.from_numpy(labels[None, None].astype(np.float32)), there, "nearest")
     # Mirroring made copies of nuclei under one label; each is a nucleus of its own.
     pieces = cc3d.connected_components(marks[0, 0].numpy().astype(np.int32), connectivity=8)
     return picture[0].numpy(), pieces.astype(np.int32)
+
+
+def _sampled(source: torch.Tensor, xy: npt.NDArray[np.float64], mode: str) -> torch.Tensor:
+    """Return (1, C, H, W) pictures at (S, S, 2) points, in pixels from their corner."""
+    at = xy / np.array(source.shape[:1:-1]) * 2 - 1
+    return F.grid_sample(
+        source, torch.from_numpy(at[None].astype(np.float32)), mode, "border", align_corners=False
+    )
 
 
 def _surroundings(
