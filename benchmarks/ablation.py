@@ -7,15 +7,18 @@ loss, consistency and layer-wise dropout added one after another; with all annot
 share of them, the others then being there without labels. At a share below 1 the teacher, too, is trained
 on that share only. Each with several seeds. Judges on the "val" images.
 
-A stopped run goes on where it was when it is started again. Prints one table and one JSON line.
+All images with the split "tune" keep their labels whatever the share: they choose the best step of students
+and teachers alike. At a share below 1 one teacher serves all seeds. A stopped run goes on where it was when
+it is started again; with other data or steps it wants another folder. Prints one table and one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,21 +32,34 @@ from napari_nucleus_kd.index import COLUMNS, Row, read_splits
 from napari_nucleus_kd.io.atomic import write_csv, write_text
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.student import STUDENTS
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, LossWeights, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a student learns by beside the annotation; temperature None: no teacher."""
+
+    temperature: float | None = None
+    tversky: float = 0.0
+    consistency: float = 0.0
+    dropout: float = 0.0
+
+
 # Each adds to the one before it; but the last is the second one at a temperature that softens less.
-VARIANTS = (
-    "annotation alone",
-    "+ distillation",
-    "+ hybrid loss",
-    "+ consistency",
-    "+ layer-wise dropout",
-    "annotation + distillation at T 2",
-)
+VARIANTS = {
+    "annotation alone": Objective(),
+    "+ distillation": Objective(14),
+    "+ hybrid loss": Objective(14, tversky=1),
+    "+ consistency": Objective(14, tversky=1, consistency=1),
+    "+ layer-wise dropout": Objective(14, tversky=1, consistency=1, dropout=0.2),
+    "annotation + distillation at T 2": Objective(2),
+}
+PLAIN, *_ = VARIANTS
 SHARES = (1.0, 0.25, 0.1, 0.05)
 
 
@@ -58,7 +74,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.share:g}-{VARIANTS.index(self.variant)}-{self.seed}"
+        return f"{self.share:g}-{list(VARIANTS).index(self.variant)}-{self.seed}"
 
 
 def parse() -> argparse.Namespace:
@@ -71,7 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--teacher-steps", type=int, default=1200, help="of a teacher (default: 1200)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
-    parser.add_argument("--variants", nargs="+", default=VARIANTS, choices=VARIANTS)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     return parser.parse_args()
 
 
@@ -108,19 +124,18 @@ def _line(row: Row, split: str, *, labels: bool) -> list[str]:
 
 def settings_of(trial: Trial, teacher: str, steps: int) -> TrainSettings:
     """Return how a trial is trained."""
-    parts = VARIANTS.index(trial.variant)
-    temperature = 14.0
-    if parts == len(VARIANTS) - 1:
-        parts, temperature = 1, 2.0
-    distill = DistillSettings(teachers=(teacher,), flips=False, temperature=temperature)
+    by = VARIANTS[trial.variant]
+    distill = None
+    if by.temperature is not None:
+        distill = DistillSettings(teachers=(teacher,), flips=False, temperature=by.temperature)
     return TrainSettings(
         name="student",
-        student=STUDENTS["compact"].model_copy(update={"dropout": 0.2 if parts >= 4 else 0.0}),
+        student=STUDENTS["compact"].model_copy(update={"dropout": by.dropout}),
         pretrained=True,
         crops=CropSettings(batch=4, crop_px=192, size_range=(24, 40)),
         enlarge_to_px=30,
-        distill=distill if parts else None,
-        loss=LossWeights(tversky=float(parts >= 2), consistency=float(parts >= 3)),
+        distill=distill,
+        loss=LossWeights(tversky=by.tversky, consistency=by.consistency),
         steps=steps,
         warmup_steps=50,
         average=0.99,
@@ -130,6 +145,21 @@ def settings_of(trial: Trial, teacher: str, steps: int) -> TrainSettings:
     )
 
 
+def keep_apart(args: argparse.Namespace) -> None:
+    """Refuse a folder whose results were made from something else; note what these are made from."""
+    made_from = {
+        "index": hashlib.sha256(args.index.read_bytes()).hexdigest(),
+        "teacher": args.teacher and load_model(args.teacher).hash,
+        "steps": [args.steps, args.teacher_steps],
+        "variants": {name: asdict(by) for name, by in VARIANTS.items()},
+    }
+    note = args.output / "made_from.json"
+    if note.exists() and json.loads(note.read_text()) != made_from:
+        raise SystemExit(f"ablation: {args.output} holds results of other data, teacher, steps or objectives")
+    args.output.mkdir(parents=True, exist_ok=True)
+    write_text(note, json.dumps(made_from, indent=2))
+
+
 def teacher_of(share: float, args: argparse.Namespace, console: Console) -> str:
     """Return the teacher at a share of the annotations; trains it if need be."""
     if share == 1 and args.teacher:
@@ -137,7 +167,7 @@ def teacher_of(share: float, args: argparse.Namespace, console: Console) -> str:
     folder = args.output / f"teacher-{share:g}"
     if not (folder / "teacher/model.json").exists():
         annotated, _ = part_of(args.index, share, args.output)
-        settings = settings_of(Trial(share, VARIANTS[0], 0), "", args.teacher_steps)
+        settings = settings_of(Trial(share, PLAIN, 0), "", args.teacher_steps)
         large = settings.model_copy(update={"name": "teacher", "student": STUDENTS["large"]})
         show(run_steps(large, annotated, folder), console)
     return str(folder / "teacher")
@@ -150,7 +180,7 @@ def judged(trial: Trial, args: argparse.Namespace, console: Console) -> dict[str
     if result.exists():
         return dict(json.loads(result.read_text()))
     annotated, everything = part_of(args.index, trial.share, args.output)
-    taught = trial.variant != VARIANTS[0]
+    taught = trial.variant != PLAIN
     settings = settings_of(trial, teacher_of(trial.share, args, console) if taught else "", args.steps)
     show(run_steps(settings, everything if taught else annotated, folder), console)
     model = str(folder / settings.name)
@@ -171,12 +201,12 @@ def rows_of(
     Of each image the mean over the seeds is taken; the intervals are over images.
     """
     trained = {(trial.share, trial.variant) for trial in found}
-    for share, variant in sorted(trained, key=lambda key: (-key[0], VARIANTS.index(key[1]))):
+    for share, variant in sorted(trained, key=lambda key: (-key[0], list(VARIANTS).index(key[1]))):
         cells = {}
         for source in sources:
             here, base = (
                 np.mean([found[Trial(share, v, seed)][source] for seed in range(seeds)], axis=0)
-                for v in (variant, VARIANTS[0])
+                for v in (variant, PLAIN)
             )
             cells[source] = [bootstrap(here), bootstrap(here - base)]
         yield share, variant, cells
@@ -191,7 +221,7 @@ def table(rows: Iterable[tuple[float, str, dict]], sources: Sequence[str]) -> st
         for source in sources:
             (mean, low, high), (gain, worst, best) = cells[source]
             text = f"{mean:.3f} ({low:.3f} to {high:.3f})"
-            if variant != VARIANTS[0]:
+            if variant != PLAIN:
                 text += f"; {gain:+.3f} ({worst:+.3f} to {best:+.3f})"
             texts.append(text)
         lines.append(" | ".join([f"{share:.0%}", variant, *texts]))
@@ -204,7 +234,8 @@ def main() -> None:
     if args.index is None:
         print("ablation: skipped, no INDEX.csv given (make one with benchmarks/make_index.py)")
         return
-    variants = list(dict.fromkeys([VARIANTS[0], *args.variants]))  # gains are over the first
+    keep_apart(args)
+    variants = list(dict.fromkeys([PLAIN, *args.variants]))  # gains are over the first
     console = Console(stderr=True, quiet=not sys.stderr.isatty())
     trials = [
         Trial(share, variant, seed)

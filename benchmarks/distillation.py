@@ -38,7 +38,7 @@ _FEWER, _TENTH, _KEPT = 48, 0.1, 0.98  # of its parameters; or of its time, and 
 def parse() -> argparse.Namespace:
     parser = _common.options(__doc__.splitlines()[0], rounds=11)
     parser.add_argument("index", type=Path, nargs="?", help="CSV of annotated images")
-    parser.add_argument("--teacher", default="nucleus-teacher", help="model name or folder")
+    parser.add_argument("--teacher", help="model name or folder")
     parser.add_argument("--students", nargs="+", default=["nucleus-student"], help="model names or folders")
     parser.add_argument("--report", type=Path, help="Markdown file to write")
     parser.add_argument("--threads", type=_common.positive, default=torch.get_num_threads())
@@ -51,6 +51,8 @@ def main() -> int:
     if args.index is None:
         print("distillation: skipped, no INDEX.csv given (make one with benchmarks/make_index.py)")
         return 0
+    if args.teacher is None:
+        raise SystemExit("distillation: name a --teacher; docs/training.md says how ours was trained")
     torch.set_num_threads(args.threads)
     names = [args.teacher, *args.students]
     facts = {name: _measure(name, args.threads) for name in names}

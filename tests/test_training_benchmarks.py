@@ -75,6 +75,16 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path)
     assert everything.count("train") == 2, "the other image is there without labels"
     assert [row["variant"] for row in found["rows"]] == ["annotation alone", "+ distillation"]
     assert "| 50% | + distillation |" in (tmp_path / "report.md").read_text()
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "ablation.py"),
+        str(index),
+        *map(str, options),
+        "--steps",
+        "2",
+    ]
+    refused = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert refused.returncode == 1 and "results of other data, teacher, steps" in refused.stderr
 
 
 def test_a_simulated_person_corrects_and_retrains(tmp_path, draw):
