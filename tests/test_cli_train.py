@@ -36,14 +36,14 @@ def index(tmp_path):
     labels = np.zeros((80, 80), np.uint16)
     labels[10:30, 10:30], labels[40:62, 44:66] = 1, 2
     imsave(tmp_path / "image.png", (40 + 150 * (labels > 0)).astype(np.uint8), check_contrast=False)
+    imsave(tmp_path / "other.png", (30 + 160 * (labels > 0)).astype(np.uint8), check_contrast=False)
     imsave(tmp_path / "labels.png", labels, check_contrast=False)
     path = tmp_path / "index.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "labels", "modality", "source", "split"])
-        writer.writerows(
-            ["image.png", "labels.png", "fluorescence", "set", s] for s in ("train", "tune", "val")
-        )
+        splits = {"train": "image.png", "tune": "image.png", "val": "other.png"}
+        writer.writerows([image, "labels.png", "fluorescence", "set", s] for s, image in splits.items())
     return path
 
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from napari_nucleus_kd._cli_show import metrics_table
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.evaluate import SHOWN, tellable
+from napari_nucleus_kd.evaluate import SHOWN, Score, summary, tellable
+from napari_nucleus_kd.metrics import scores
 
 BLUE, ORANGE, WHITE = (86, 180, 233), (230, 159, 0), (255, 255, 255)
 
@@ -84,6 +85,22 @@ def test_what_few_images_cannot_tell_is_not_given(count, data, tmp_path):
     (interval,) = (line for line in done.output.splitlines() if "95% from" in line)
     assert interval.split()[2:] == ["-"] * 9 if count < 3 else interval.count("-") == (count < 5)
     assert f"{count} image{'s' if count > 1 else ''}" in said
+
+
+def test_all_images_together_come_last_if_there_are_several_sources():
+    labels = np.zeros((40, 40), np.int32)
+    labels[5:15, 5:15] = 1
+    whole, none = scores(labels, labels), scores(labels, 0 * labels)
+    found = [
+        Score("1", "b", whole, 10, 10, 1),
+        Score("2", "a", whole, 10, 10, 1),
+        Score("3", "a", none, 10, 10, 1),
+    ]
+    told = summary(found)
+    assert list(told) == ["a", "b", "overall"]
+    assert [told[name]["images"][0] for name in told] == [2, 1, 3]
+    assert told["overall"]["pq"][0] == pytest.approx(2 / 3, abs=1e-4) and told["a"]["pq"][0] == 0.5
+    assert list(summary(found[:1])) == ["b"]
 
 
 def test_images_with_one_number_of_nuclei_tell_no_r2():

@@ -89,6 +89,16 @@ ChannelNames = Annotated[
         help="Nuclear channel by name, or by number from 0; may be given more than once.",
     ),
 ]
+TrainChannels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        "-c",
+        metavar="NAME|INDEX",
+        help="Nuclear channel of images with several, by name, or by number from 0; may be given more than "
+        "once. Default: those named like a nuclear stain.",
+    ),
+]
 ModalityOption = Annotated[
     ModalityName | None,
     typer.Option(

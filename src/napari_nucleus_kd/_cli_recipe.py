@@ -10,7 +10,7 @@ from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint, recipe_f
 from napari_nucleus_kd.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 # What a resolved recipe holds of its own image, by the option that makes it untrue.
@@ -40,9 +40,9 @@ def read_recipe(path: Path) -> Recipe:
         raise SettingsError(f"{path} is not a recipe of this version: {complaint(error, Recipe)}") from error
 
 
-def channel_key(text: str) -> int | str:
-    """Return a channel's number, or its name if the text is not a number."""
-    return int(text) if text.isdecimal() else text
+def channel_keys(texts: Sequence[str] | None) -> tuple[int | str, ...] | None:
+    """Return channels by number, or by name where a text is not a number; None if none is given."""
+    return tuple(int(text) if text.isdecimal() else text for text in texts) if texts else None
 
 
 def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool = False) -> Recipe:

@@ -108,5 +108,7 @@ def show_trained(model: Model, console: Console) -> None:
     if model.spec.metrics:
         console.print(metrics_table(model.spec.metrics))
     else:
-        console.print("Not judged: too few images to keep some back from training.")
+        console.print(
+            "Not judged: too few images to keep some back from training, or none has the split val."
+        )
     console.print(f"model: {model.folder}", soft_wrap=True)

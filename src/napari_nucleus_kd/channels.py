@@ -214,6 +214,14 @@ def choose_channels(
     return nuclear
 
 
+def asked_channels(image: Image, channels: Sequence[int | str] | None) -> Sequence[int | str] | None:
+    """Return what of the nuclear channels chosen for a data set concerns one image of it.
+
+    Of a colour picture, and of an image with one channel, there is nothing to choose.
+    """
+    return None if image.rgb or len(image.channels) == 1 else channels
+
+
 def nuclear_channels(names: Sequence[str]) -> tuple[int, ...]:
     """Return the indices of names that look like nuclear stains, one for each stain.
 

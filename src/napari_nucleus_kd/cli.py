@@ -98,7 +98,7 @@ def segment(
     same command again.
     """
     from napari_nucleus_kd._cli_inputs import find_jobs
-    from napari_nucleus_kd._cli_recipe import build_recipe, channel_key, read_recipe
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
     from napari_nucleus_kd.types import Region
@@ -110,7 +110,7 @@ def segment(
         "model": model,
         "device": device,
         "modality": None if modality is None else options.MODALITIES[modality],
-        "channels": tuple(channel_key(text) for text in channel) if channel else None,
+        "channels": channel_keys(channel),
         "pixel_size_um": pixel_size,
         "region": None if region is None else Region(*region),
         "diameter_px": diameter,
@@ -252,6 +252,7 @@ def train(
     start: options.Start = None,
     student: options.StudentName = None,
     pretrained: options.Pretrained = None,
+    channel: options.TrainChannels = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     learning_rate: options.LearningRate = None,
@@ -266,6 +267,7 @@ def train(
     A run that was stopped goes on from where it was when the same command is given again; with --steps at
     most those done, it ends there with the best model so far.
     """
+    from napari_nucleus_kd._cli_recipe import channel_keys
     from napari_nucleus_kd._cli_train import read_settings, train_model
 
     settings = read_settings(
@@ -274,6 +276,7 @@ def train(
         start=start,
         student=student,
         pretrained=pretrained,
+        channels=channel_keys(channel),
         name=name,
         steps=steps,
         learning_rate=learning_rate,
@@ -301,6 +304,7 @@ def distill(
     start: options.Start = None,
     student: options.StudentName = None,
     pretrained: options.Pretrained = None,
+    channel: options.TrainChannels = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     learning_rate: options.LearningRate = None,
@@ -310,6 +314,7 @@ def distill(
     device: options.TrainDevice = None,
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
+    from napari_nucleus_kd._cli_recipe import channel_keys
     from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
 
     settings = read_settings(
@@ -319,6 +324,7 @@ def distill(
         start=start,
         student=student,
         pretrained=pretrained,
+        channels=channel_keys(channel),
         name=name,
         steps=steps,
         learning_rate=learning_rate,
@@ -376,6 +382,7 @@ def evaluate(
     segmenter: options.Segmenter = None,
     model: options.Model = None,
     device: options.Device = None,
+    channel: options.TrainChannels = None,
     true_diameter: Annotated[
         bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
     ] = False,
@@ -384,11 +391,12 @@ def evaluate(
 ) -> None:
     """Segment annotated images and compare: PQ, AP, AJI and Dice with 95% intervals."""
     from napari_nucleus_kd._cli_evaluate import evaluate_model
-    from napari_nucleus_kd._cli_recipe import build_recipe
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys
 
     if data.is_dir() and split != "val":
         raise SettingsError(f"{data} is a folder, and has no splits; leave --split out, or give a CSV index")
-    recipe = build_recipe(None, {"segmenter": segmenter, "model": model, "device": device})
+    given = {"segmenter": segmenter, "model": model, "device": device, "channels": channel_keys(channel)}
+    recipe = build_recipe(None, given)
     evaluate_model(data, split, recipe, output, true_diameter=true_diameter, overwrite=overwrite)
 
 

@@ -6,12 +6,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_nucleus_kd import metrics
-from napari_nucleus_kd.channels import given_input
+from napari_nucleus_kd.channels import asked_channels, given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows_steps, true_labels
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
 _MEANS = (*SHOWN, "ap", "f1", "pixel_accuracy")
+OVERALL = "overall"
 _ENOUGH_TO_COUNT = 5
 FEWEST_IMAGES = 3  # for an interval over images
 _SHOWN_CASES = 3  # worst and best images of each source
@@ -71,7 +72,7 @@ def evaluate_steps(
     ----------
     index, split : see folders.read_rows.
     recipe : how to segment; its defaults are what a user gets who changes nothing. Where a row says how the
-        image is seen that it is a part of, that is taken.
+        image is seen that it is a part of, that is taken. Channels concern images that have several.
     true_diameter : tell the segmenter the median diameter of the annotated nuclei, as a user would who
         measured one, instead of letting it estimate.
 
@@ -84,7 +85,7 @@ def evaluate_steps(
     One Score an image.
     """
     rows = read_rows(index, split)
-    yield from check_rows_steps([], judged=rows)
+    yield from check_rows_steps([], judged=rows, channels=recipe.channels)
     return (yield from score_steps(rows, recipe, true_diameter=true_diameter))
 
 
@@ -96,22 +97,34 @@ def score_steps(
     for i, row in enumerate(rows, 1):
         labels = true_labels(row)
         diameter = metrics.median_diameter(labels)
-        told = row.seen | ({"diameter_px": diameter} if true_diameter and diameter else {})
-        result = yield from segment_steps(read(row.image), recipe.model_copy(update=told))
+        image = read(row.image)
+        told = _told_of(row, image, recipe)
+        if true_diameter and diameter:
+            told["diameter_px"] = diameter
+        result = yield from segment_steps(image, recipe.model_copy(update=told))
         values = metrics.scores(labels, result.nuclei.labels)
         found.append(Score(row.name, row.source, values, result.diameter_px, diameter, result.seconds))
         yield Progress(i, len(rows), row.name, {"pq": values["pq"]})
     return found
 
 
+def _told_of(row: Row, image: Image, recipe: Recipe) -> dict[str, Any]:
+    """Return how the image of a row is seen, as settings of a Recipe."""
+    return {"channels": asked_channels(image, recipe.channels)} | row.seen
+
+
 def summary(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     """Return, for each source and metric, the mean over its images and a 95% bootstrap interval.
 
-    The keys of the inner dictionary are "images", the metrics of metrics.scores, and "count_r2".
+    Of several sources all images together come last, as "overall". The keys of the inner dictionary are
+    "images", the metrics of metrics.scores, and "count_r2".
     """
     out: dict[str, dict[str, list[float]]] = {}
-    for source in sorted({score.source for score in scores}):
-        group = [score for score in scores if score.source == source]
+    sources = sorted({score.source for score in scores})
+    groups = {source: [score for score in scores if score.source == source] for source in sources}
+    if len(groups) > 1:
+        groups[OVERALL] = list(scores)
+    for source, group in groups.items():
         out[source] = {"images": [float(len(group))]}
         for name in _MEANS:
             mean = metrics.bootstrap([score.values[name] for score in group])
@@ -224,8 +237,8 @@ def _cases(scores: Sequence[Score]) -> dict[str, int]:
 
 def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progress, None, None]:
     image, labels = read(row.image), true_labels(row)
-    told = recipe.model_copy(update=row.seen | {"diameter_px": score.diameter_px})
-    result = yield from segment_steps(image, told)
+    told = _told_of(row, image, recipe) | {"diameter_px": score.diameter_px}
+    result = yield from segment_steps(image, recipe.model_copy(update=told))
     with beside(path) as partial:
         _with_legend(_compared(image, labels, result)).save(partial, format="PNG")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import filecmp
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fastremap
 import numpy as np
 
+from napari_nucleus_kd.channels import asked_channels, choose_channels
 from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
 from napari_nucleus_kd.faults import (
     named,
@@ -25,7 +27,7 @@ from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -267,12 +269,15 @@ def read_annotation(
     return labels, valid
 
 
-def check_rows_steps(learnt: Sequence[Row], judged: Sequence[Row]) -> Generator[Progress, None, list[str]]:
+def check_rows_steps(
+    learnt: Sequence[Row], judged: Sequence[Row], channels: Sequence[int | str] | None = None
+) -> Generator[Progress, None, list[str]]:
     """Look at images and annotation of all rows, so that a fault shows before hours of work, not after.
 
     Parameters
     ----------
     judged : rows to judge by; their annotation must be complete.
+    channels : nuclear channels of images that have several; None takes those named like a nuclear stain.
 
     Yields
     ------
@@ -290,13 +295,20 @@ def check_rows_steps(learnt: Sequence[Row], judged: Sequence[Row]) -> Generator[
     rows = dict.fromkeys(learnt, False) | dict.fromkeys(judged, True)
     for done, (row, to_judge) in enumerate(rows.items(), 1):
         try:
-            counts[row] = _look_at(row, to_judge=to_judge)
+            counts[row] = _look_at(row, channels, to_judge=to_judge)
         except NucleusKDError as error:
             faults.append(str(error))
         yield Progress(done, len(rows), "checking the images")
     if learnt and not faults and all(counts[row] == (0, 0) for row in learnt):
         empty = learnt[0].labels or learnt[0].image
         faults.append(f"{shown(empty)} and all other labels to learn from are empty; annotate some nuclei")
+    if not faults:
+        copies = _copies(learnt, [row for row in judged if counts[row][0] > 0])
+        faults += dict.fromkeys(
+            f"{shown(row.image)} is learnt from, and {shown(same.image)} judges: they are one picture; "
+            "give it one split, or leave it out"
+            for row, same in copies
+        )
     if faults:
         raise ReadError(_some(faults, "\n"))
     spare = {row: parts - numbers for row, (numbers, parts) in counts.items() if parts > numbers}
@@ -312,12 +324,27 @@ def check_rows_steps(learnt: Sequence[Row], judged: Sequence[Row]) -> Generator[
     return [note]
 
 
-def _look_at(row: Row, *, to_judge: bool) -> tuple[int, int]:
+def _copies(rows: Sequence[Row], others: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
+    """Yield rows whose image file is that of another row, or holds the same bytes, and that other row."""
+    sizes: dict[int, list[Row]] = {}
+    for other in others:
+        sizes.setdefault(other.image.stat().st_size, []).append(other)
+    for row in rows:
+        for other in sizes.get(row.image.stat().st_size, []):
+            files = row.image.is_file() and other.image.is_file()
+            if row.image.samefile(other.image) or (files and filecmp.cmp(row.image, other.image, False)):
+                yield row, other
+                break
+
+
+def _look_at(row: Row, channels: Sequence[int | str] | None, *, to_judge: bool) -> tuple[int, int]:
     """Return how many nuclei an image has and in how many pieces; (-1, -1) if nobody annotated it."""
     if to_judge:
         _complete_labels(row)
     with named(row.image):
         image = read(row.image)
+    if row.low is None:
+        choose_channels(image, asked_channels(image, channels), row.modality)
     try:
         labels, _ = read_annotation(row, image.shape_yx)
     except LabelsError as error:

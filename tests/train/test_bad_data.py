@@ -278,6 +278,21 @@ def test_pieces_that_meet_at_a_corner_are_one(tmp_path: Path) -> None:
     assert read_labels(tmp_path / "l.tif").max() == 3
 
 
+@pytest.mark.parametrize("as_copy", [False, True])
+def test_what_is_learnt_from_does_not_judge(as_copy: bool, data: Path) -> None:
+    name = "a"
+    if as_copy:
+        name = "e"
+        for ending in (".tif", "_labels.tif"):
+            (data / f"e{ending}").write_bytes((data / f"a{ending}").read_bytes())
+    splits = [("a", "train"), ("b", "train"), ("c", "tune"), (name, "val")]
+    rows = [f"{image}.tif,{image}_labels.tif,fluorescence,s,{split}" for image, split in splits]
+    (data / "index.csv").write_text("\n".join(["image,labels,modality,source,split", *rows]))
+    code, said = train(data / "index.csv")
+    assert code == 1 and "they are one picture; give it one split" in said
+    assert f"data/{name}.tif judges" in said and not (data / "run").exists()
+
+
 def test_what_is_wrong_with_an_image_of_a_csv_index_is_told_too(data: Path) -> None:
     index = data / "index.csv"
     rows = [f"{name}.tif,{name}_labels.tif,fluorescence,s,train" for name in "abcd"]

@@ -30,6 +30,21 @@ def test_focal_and_spectral_terms(batch):
     assert parts["spectral"].item() == pytest.approx((z**2 * known).sum() / known.sum(), rel=1e-5)
 
 
+def test_a_missed_nucleus_costs_more_than_a_spurious_one_in_the_tversky_term():
+    target, everywhere = torch.zeros(1, len(MAP_NAMES), 8, 8), torch.ones(1, 1, 8, 8)
+    target[:, 0, :4] = 1
+    costs = []
+    for wrong in (slice(3, 4), slice(4, 5)):  # a row of the nucleus missed; a row beside it found
+        logits = 20 * (2 * target - 1)
+        logits[:, 0, wrong] *= -1
+        costs.append(losses.terms(logits, target, everywhere)["tversky"].item())
+    missed, spurious = costs
+    assert missed == pytest.approx(1 - 25 / (25 + 0.7 * 8)) and spurious == pytest.approx(
+        1 - 33 / (33 + 0.3 * 8)
+    )
+    assert missed > spurious
+
+
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 3.0])
 def test_soft_labels_are_half_their_neighbours(sigma):
     """Islam and Glocker: a Gaussian whose centre weighs as much as all its neighbours together."""

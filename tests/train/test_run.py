@@ -248,6 +248,8 @@ def test_settings_that_cannot_be_are_named(index, tmp_path, update, said, finish
         ({"crops": {"size_range": [40, 16]}}, "in order, not 40 to 16"),
         ({"student": {"maps": ["foreground", "distance"]}}, "needs all of them, in order: foreground"),
         ({"precision": "16-mixed"}, "bf16-mixed"),
+        ({"pretrained": True, "start": "nucleus-student", "student": "compact"}, "leave one of the two out"),
+        ({"crops": {"source_weights": {"s0": -1.0}}}, "greater than or equal to 0"),
         ({"device": "abacus"}, "cuda"),
     ],
 )
@@ -272,6 +274,14 @@ def test_a_folder_that_is_no_model_is_never_replaced(index, tmp_path):
     with pytest.raises(WriteError, match="tiny is there and no model"):
         next(run_steps(TINY, index, tmp_path / "run"))
     assert mine.read_bytes() == b"data"
+
+
+def test_a_model_that_no_run_there_has_made_is_never_replaced(index, tmp_path, finish):
+    model, _ = finish(run_steps(TINY, index, tmp_path / "run"))
+    (tmp_path / "run/checkpoint.pt").unlink()
+    with pytest.raises(WriteError, match=r"no run in .* has made; choose another name or output"):
+        next(run_steps(TINY.model_copy(update={"seed": 3}), index, tmp_path / "run"))
+    assert (model.folder / "card.md").read_text() == model.card
 
 
 def test_a_refused_run_leaves_the_index_of_the_other(index, tmp_path, finish, learn):
@@ -440,6 +450,35 @@ def test_large_label_numbers_stay_apart(tmp_path):
     tifffile.imwrite(tmp_path / "l.tif", labels)
     found = read_labels(tmp_path / "l.tif")
     assert found.max() == 6 and len(np.unique(np.stack([found, LABELS]).reshape(2, -1), axis=1).T) == 7
+
+
+def test_other_pixels_in_a_file_as_large_are_other_data(index, tmp_path, finish):
+    pixels = imread(index.with_name("0.png"))
+    tifffile.imwrite(index.with_name("0.tif"), pixels)
+    index.write_text(index.read_text().replace("0.png", "0.tif"))
+    finish(train_steps(TINY, index, tmp_path / "run"))
+    tifffile.imwrite(index.with_name("0.tif"), pixels[::-1])
+    with pytest.raises(SettingsError, match="other data"):
+        finish(train_steps(TINY, index, tmp_path / "run"))
+
+
+def test_what_a_person_should_know_of_the_splits_stands_in_the_card(index, tmp_path, finish):
+    lines = index.read_text().splitlines()
+    index.write_text(
+        "\n".join([*lines[:-1], lines[-1].replace(",val", ",test"), lines[1].replace(",train", ",tune")])
+    )
+    weights = CropSettings(batch=2, crop_px=64, source_weights={"s9": 2.0})
+    model, _ = finish(run_steps(TINY.model_copy(update={"crops": weights}), index, tmp_path / "run"))
+    assert "1 image of the split 'test' are not used" in model.card
+    assert "none has the split val" in model.card
+    assert "the weights that fit the learnt images best are kept" in model.card
+    assert "the source s9, which source_weights names; there are s0, s1" in model.card
+
+
+def test_sources_that_all_weigh_nothing_are_refused(index, tmp_path, finish):
+    weights = CropSettings(batch=2, crop_px=64, source_weights={"s0": 0.0, "s1": 0.0})
+    with pytest.raises(SettingsError, match="all of s0 weigh 0"):
+        finish(run_steps(TINY.model_copy(update={"crops": weights}), index, tmp_path / "run"))
 
 
 def test_corrected_labels_are_other_data(index, tmp_path, finish):

@@ -281,12 +281,14 @@ def test_every_extra_of_the_objective_goes_on_after_a_stop(data, model, tmp_path
     settings = SETTINGS.model_copy(
         update={
             "student": TINY.model_copy(update={"dropout": 0.3}),
-            "loss": LossWeights(tversky=1.0, consistency=0.5),
+            "loss": LossWeights(foreground=0.0, focal=1.0, tversky=1.0, consistency=0.5),
             "distill": distill(model),
         }
     )
     whole, seen = finish(train_steps(settings, index, tmp_path / "whole"))
-    assert {"tversky", "consistency", "soft foreground", "soft offset"} <= set(learnt(seen)[0].values)
+    assert {"focal", "tversky", "consistency", "soft offset"} <= set(learnt(seen)[0].values)
+    # The teachers' foreground is taught also where the annotation's cross-entropy is left out.
+    assert "foreground" not in learnt(seen)[0].values and learnt(seen)[0].values["soft foreground"] > 0
     steps = train_steps(settings, index, tmp_path / "cut")
     learn(steps, 3)  # past the checkpoint of step 2
     steps.close()
@@ -306,10 +308,12 @@ def test_dropout_is_for_training_alone():
     assert not torch.equal(network(x), network(x))
 
 
-def test_the_command_distills(data, model, tmp_path):
+def test_the_command_distills(data, model, tmp_path, draw):
     index, folder = data
+    for name, pixels in zip(("val.png", "val_labels.png"), draw(96, 96, seed=9), strict=True):
+        imsave(index.with_name(name), pixels.astype(np.uint16), check_contrast=False)
     with index.open("a", newline="") as file:
-        csv.writer(file).writerow(["0.png", "0_labels.png", "fluorescence", "s", "val"])
+        csv.writer(file).writerow(["val.png", "val_labels.png", "fluorescence", "s", "val"])
     config = tmp_path / "config.json"
     config.write_text(SETTINGS.model_dump_json())
     arguments = ["distill", "--data", index, "--teacher", model, "--teacher", "segmenter:classical"]

@@ -66,7 +66,7 @@ def write_card(
             "## Recipe",
             "",
             f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
-            f"{trained.best_step}, the best on the tuning images.",
+            f"{trained.best_step}, the best on the images that it was tuned by.",
             f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
             f"from {origin(settings)}; seed {settings.seed}.",
             *_teachers(settings),
@@ -106,8 +106,8 @@ def _teachers(settings: TrainSettings) -> list[str]:
 def _metrics(metrics: dict[str, dict[str, list[float]]], how: str) -> list[str]:
     if not metrics:
         return [
-            "Not judged: too few images to keep some back from training. Annotate images that do not look",
-            "alike, at least three, before you trust this model.",
+            "Not judged: too few images to keep some back from training, or none has the split val. Annotate",
+            "images that do not look alike, at least three, before you trust this model.",
         ]
     return [
         "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from napari_nucleus_kd.channels import given_input, normalize_image
-from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.channels import asked_channels, fit_input, given_input
+from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.index import read_annotation, read_index
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
@@ -62,7 +62,10 @@ class Sample:
 
 
 def load_steps(
-    index: Path, split: str, estimate: Callable[[FloatArray], float | None] | None = None
+    index: Path,
+    split: str,
+    estimate: Callable[[FloatArray], float | None] | None = None,
+    channels: Sequence[int | str] | None = None,
 ) -> Generator[Progress, None, list[Sample]]:
     """Read the images of one split of a CSV index; see index.read_index.
 
@@ -70,6 +73,7 @@ def load_steps(
     ----------
     estimate : tells the typical diameter, px, of the nuclei of a picture (3, Y, X); for images that nobody
         annotated. None refuses such images.
+    channels : nuclear channels of images that have several; None takes those named like a nuclear stain.
 
     Yields
     ------
@@ -78,19 +82,25 @@ def load_steps(
     Raises
     ------
     ReadError : the index, or an image, cannot be read, or does not fit its labels.
+    SettingsError : an image lacks a channel, or none of several is named like a nuclear stain.
     """
     rows, samples = read_index(index, split), []
     for row in rows:
-        samples.append(_load(row, estimate))
+        samples.append(_load(row, estimate, channels))
         yield Progress(len(samples), len(rows), "reading the images")
     return samples
 
 
-def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sample:
+def _load(
+    row: Row,
+    estimate: Callable[[FloatArray], float | None] | None,
+    channels: Sequence[int | str] | None,
+) -> Sample:
     source = read(row.image)
     if row.labels is None and row.taught is None and estimate is None:
         raise ReadError(
-            f"{row.image}: has no labels, and no teacher says what is in it; name one, or leave it out"
+            f"{row.image}: has no labels, and no teacher says what is in it; name one, or leave it out. To "
+            "tune on, images need labels in any case"
         )
     labels, valid = read_annotation(row, source.shape_yx)
     if row.labels is None:
@@ -98,7 +108,7 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     taught = row.labels is None and labels is not None
     if labels is None:
         labels = np.zeros(source.shape_yx, np.int32)
-    image = network_input(row, source)
+    image = network_input(row, source, channels)
     known = row.diameter_px or median_diameter(labels)
     if known is None and row.labels is None and estimate is not None:
         known = estimate(np.ascontiguousarray(image, np.float32))
@@ -118,20 +128,20 @@ def _load(row: Row, estimate: Callable[[FloatArray], float | None] | None) -> Sa
     )
 
 
-def network_input(row: Row, image: Image) -> FloatArray:
+def network_input(row: Row, image: Image, channels: Sequence[int | str] | None = None) -> FloatArray:
     """Return what the network sees of the image of a row, (3, Y, X) float32 in [0, 1].
 
-    A part of a larger image is scaled as that image is, where its row says how.
+    It is what it sees when the image is segmented. A part of a larger image is scaled as that image is,
+    where its row says how; then all its channels are used.
 
     Raises
     ------
-    SettingsError : the channels do not fit the modality, or what the row says of them.
+    SettingsError : the channels do not fit the image or its modality, or what the row says of them.
     """
-    pixels = np.asarray(image.pixels)
     if row.low is None or row.high is None:
-        return normalize_image(pixels, row.modality, rgb=image.rgb)
+        return fit_input(image, asked_channels(image, channels), row.modality).apply(image.pixels)
     everything = range(len(image.channels))
-    return given_input(image, everything, row.modality, row.low, row.high).apply(pixels)
+    return given_input(image, everything, row.modality, row.low, row.high).apply(image.pixels)
 
 
 class Batch(NamedTuple):
@@ -172,6 +182,10 @@ class Batches(Dataset[Batch]):
             self.by_source.setdefault(sample.source, []).append(sample)
         self.sources = sorted(self.by_source)
         weights = np.array([settings.source_weights.get(s, 1.0) for s in self.sources], float)
+        if not weights.any():
+            raise SettingsError(
+                f"crops.source_weights: all of {', '.join(self.sources)} weigh 0, so nothing would be drawn"
+            )
         self.chances = weights / weights.sum()
 
     def __getitem__(self, step: int) -> Batch:

@@ -126,8 +126,8 @@ def _data_steps(settings: TrainSettings, index: Path) -> Generator[Progress, Non
     """Return what is tuned on and what is trained on."""
     distill = settings.distill
     estimate = None if distill is None else diameter_estimate(distill, settings.device)
-    tune = yield from load_steps(index, "tune")
-    train = yield from load_steps(index, "train", estimate)
+    tune = yield from load_steps(index, "tune", channels=settings.channels)
+    train = yield from load_steps(index, "train", estimate, settings.channels)
     if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
         raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
     crops, seed, enlarge = settings.crops, settings.seed, settings.enlarge_to_px
@@ -269,8 +269,8 @@ class _Run:
             if distill.elsewhere:
                 lesson = lesson._replace(said=lesson.said * (1 - batch.valid))
             soft = losses.soft_terms(logits, lesson, batch.valid, distill.temperature)
-            loss = distill.truth * loss + distill.taught * losses.total(soft, weights)
-            parts |= {f"soft {name}": value for name, value in losses.counted(soft, weights).items()}
+            loss = distill.truth * loss + distill.taught * losses.total(soft, distill.loss)
+            parts |= {f"soft {name}": value for name, value in losses.counted(soft, distill.loss).items()}
         if weights.consistency:
             other = self.network.logits(_other_view(batch.x)).float()
             parts["consistency"] = (torch.sigmoid(logits[:, 0]) - torch.sigmoid(other[:, 0])).square().mean()

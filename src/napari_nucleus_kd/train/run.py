@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from contextlib import contextmanager, suppress
@@ -26,16 +27,19 @@ from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_mo
 from napari_nucleus_kd.train.card import AS_USED, write_card
 from napari_nucleus_kd.train.loop import CHECKPOINT, train_steps
 from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from napari_nucleus_kd.evaluate import Score
+    from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.train.settings import TrainSettings
     from napari_nucleus_kd.types import FloatArray, Progress
 
+_log = logging.getLogger(__name__)
 _TEST_PX = 128
 Watch: TypeAlias = "Callable[[Model], Generator[Progress, None, Mapping[str, float]]]"
 
@@ -92,6 +96,10 @@ def run_steps(
     spec, place = _spec(settings), output / settings.name
     if place.exists() and not is_package(place):
         raise WriteError(f"{place} is there and no model; choose another name or output folder")
+    if place.exists() and not (output / CHECKPOINT).exists():
+        raise WriteError(
+            f"{place} is a model that no run in {output} has made; choose another name or output folder"
+        )
     for teacher in () if settings.distill is None else settings.distill.models:
         load_model(teacher)  # a wrong name shows now, not after the data were read
     index, notes = yield from _data_steps(settings, index, output)
@@ -103,7 +111,8 @@ def run_steps(
             return (yield from watch(model))
 
     def scored(model: Model) -> Generator[Progress, None, list[Score]]:
-        return evaluate_steps(index, "val", Recipe(model=str(model.folder), device=settings.device))
+        recipe = Recipe(model=str(model.folder), device=settings.device, channels=settings.channels)
+        return evaluate_steps(index, "val", recipe)
 
     judge = judge or Judge(scored, AS_USED)
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
@@ -140,9 +149,10 @@ def _data_steps(
             )
         splits = read_splits(index)
         val = splits.pop("val", [])
-        learnt = [row for rows in splits.values() for row in rows]
-        notes = yield from check_rows_steps(learnt, judged=val)
-        if taught is not None and not any(row.taught for rows in splits.values() for row in rows):
+        learnt = [row for name in ("train", "tune") for row in splits.get(name, [])]
+        notes = yield from check_rows_steps(learnt, judged=val, channels=settings.channels)
+        notes += _told(splits, settings)
+        if taught is not None and not any(row.taught for row in learnt):
             raise SettingsError(
                 f"labels:{taught} teaches nothing; name the images that these labels belong to with "
                 "--unlabelled"
@@ -154,6 +164,30 @@ def _data_steps(
         for place in made:
             with suppress(OSError):  # it was never made, or got its name
                 _for_this_process(place).unlink()
+
+
+def _told(splits: Mapping[str, Sequence[Row]], settings: TrainSettings) -> list[str]:
+    """Return what a person should know of the splits that are not judged by, in sentences."""
+    notes = [
+        f"{count(len(rows), 'image')} of the split {name!r} are not used; the splits are train, tune and val."
+        for name, rows in splits.items()
+        if name not in ("train", "tune")
+    ]
+    learnt, watched = ({row.image for row in splits.get(name, [])} for name in ("train", "tune"))
+    if learnt & watched:
+        notes.append(
+            "Too few images to set some aside while it trains: the weights that fit the learnt images best "
+            "are kept."
+        )
+    sources = {row.source for row in splits.get("train", [])}
+    if unknown := sorted(settings.crops.source_weights.keys() - sources):
+        notes.append(
+            f"No image to learn from has the source {', '.join(unknown)}, which source_weights names; there "
+            f"are {', '.join(sorted(sources))}."
+        )
+    for note in notes:
+        _log.warning(note)
+    return notes
 
 
 def _for_this_process(index: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "student pretrained frozen_encoder frozen_norms start crops loss label_smoothing distill accumulate "
-    "devices schedule patience learning_rate warmup_steps weight_decay clip_norm average seed "
-    "check_every check_batches precision"
+    "channels student pretrained frozen_encoder frozen_norms start crops enlarge_to_px loss label_smoothing "
+    "distill accumulate devices schedule patience learning_rate warmup_steps weight_decay clip_norm average "
+    "seed check_every check_batches precision"
 ).split()
 
 
@@ -44,7 +44,9 @@ class CropSettings(Settings):
     )
     scale_jitter: float = Field(0.2, ge=0, description="Standard deviation of the log magnification")
     wide_share: float = Field(0.12, ge=0, le=1, description="Crops at extreme sizes, to learn the diameter")
-    source_weights: dict[str, float] = Field({}, description="How often each source is drawn; 1 if not named")
+    source_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        {}, description="How often each source is drawn; 1 if not named"
+    )
 
 
 class LossWeights(Settings):
@@ -62,6 +64,16 @@ class LossWeights(Settings):
     consistency: float = 0.0
 
 
+class TaughtWeights(Settings):
+    """Weight of each term of the objective against the teachers."""
+
+    foreground: float = 1.0
+    distance: float = 2.0
+    offset: float = 1.0
+    border: float = 0.5
+    diameter: float = 0.3
+
+
 class DistillSettings(Settings):
     """How a student learns from teachers beside the annotation."""
 
@@ -74,6 +86,7 @@ class DistillSettings(Settings):
     )
     truth: float = Field(0.3, ge=0, description="Weight of what the annotation says (alpha)")
     taught: float = Field(0.7, ge=0, description="Weight of what the teachers say (beta)")
+    loss: TaughtWeights = TaughtWeights()
     flips: bool = Field(True, description="Ask models of the mirror pictures too, and take the mean")
     elsewhere: bool = Field(
         False, description="Teach only where nothing is annotated: the annotation corrects the teacher"
@@ -122,6 +135,12 @@ class TrainSettings(Settings):
     )
     unlabelled: Path | None = Field(
         None, description="Folder of images that nobody annotated, for the teachers; relative like dataset"
+    )
+    channels: tuple[int | str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Nuclear channels, by name or number from 0, of images with several; "
+        "None: those named like a nuclear stain",
     )
     student: StudentConfig = Field(
         STUDENTS["compact"], description=f"The network, or its name: {', '.join(STUDENTS)}"
@@ -179,6 +198,11 @@ class TrainSettings(Settings):
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no such weights; take efficientnet_lite0")
+        if self.pretrained and self.start is not None:
+            raise ValueError(
+                f"pretrained: the weights come from the model {self.start}; leave one of the two out, or "
+                "name a student to begin anew"
+            )
         if self.student.maps != MAP_NAMES:
             raise ValueError(f"student.maps: training needs all of them, in order: {', '.join(MAP_NAMES)}")
         if self.frozen_encoder and not (self.pretrained or self.start):
@@ -196,7 +220,7 @@ class TrainSettings(Settings):
         if self.start is not None:
             settings["start"] = load_model(self.start).hash
         if self.encoder_weights is not None:
-            settings["encoder_weights"] = _hash(self.encoder_weights)
+            settings["encoder_weights"] = _hash(self.encoder_weights, "encoder_weights: ")
         models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
             "data": _fingerprint(index),
@@ -231,25 +255,25 @@ def taken_over(parent: ModelSpec, values: Mapping[str, Any]) -> dict[str, Any]:
     } | {**values, "crops": crops}
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, what: str = "") -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise SettingsError(f"encoder_weights: {path} cannot be read: {error.strerror or error}") from error
+        raise SettingsError(f"{what}{path} cannot be read: {error.strerror or error}") from error
 
 
 def _fingerprint(index: Path) -> str:
-    """Return a hash of the index, its label files and the sizes of its images."""
+    """Return a hash of the index and of the files that it names."""
     found = hashlib.sha256(index.read_bytes())
     for rows in read_splits(index).values():
         for row in rows:
             for path in (row.labels, row.valid, row.taught):
                 for name, file in _files(path):
-                    found.update(name + file.read_bytes())
+                    found.update(name + _hash(file).encode())
             for name, file in _files(row.image):
                 if not name.startswith(b"labels/"):  # in an OME-Zarr image, whichever of them are learnt
-                    found.update(name + str(file.stat().st_size).encode())
+                    found.update(name + _hash(file).encode())
     return found.hexdigest()
 
 
