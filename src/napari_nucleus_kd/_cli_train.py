@@ -14,7 +14,7 @@ from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
-from napari_nucleus_kd.train.loop import CHECKPOINT
+from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
 

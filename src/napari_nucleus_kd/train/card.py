@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucleus_kd.package import ModelSpec
-    from napari_nucleus_kd.train.loop import Trained
+    from napari_nucleus_kd.train.learner import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
 
 AS_USED = "Default settings: the diameter is estimated by the model."
@@ -115,7 +115,7 @@ def _metrics(metrics: dict[str, dict[str, list[float]]], how: str) -> list[str]:
         how,
         "A model that it started from, or that taught it, may have seen these images.",
         "",
-        *metrics_table(metrics),
+        *metrics_lines(metrics),
     ]
 
 
@@ -135,7 +135,7 @@ def _batch(settings: TrainSettings) -> str:
     return f"{crops.batch * times} crops of {crops.crop_px} px"
 
 
-def metrics_table(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
+def metrics_lines(metrics: dict[str, dict[str, list[float]]]) -> list[str]:
     """Return the lines of a Markdown table of evaluate.summary."""
     lines = [
         "| source | images | " + " | ".join(HEADS[name] for name in SHOWN) + " |",

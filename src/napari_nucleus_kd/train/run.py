@@ -25,7 +25,8 @@ from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
 from napari_nucleus_kd.train.card import AS_USED, write_card
-from napari_nucleus_kd.train.loop import CHECKPOINT, train_steps
+from napari_nucleus_kd.train.learner import CHECKPOINT
+from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.words import count
 
