@@ -42,15 +42,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a student learns by beside the annotation; temperature None: no teacher."""
+    """What a student learns by beside the annotation.
+
+    Attributes
+    ----------
+    temperature : of the teacher; None: there is none.
+    balanced : half of the crops are of annotated images, however few these are; else each image of a source
+        is drawn as often, so that at a share of 5 % one crop in twenty is annotated.
+    """
 
     temperature: float | None = None
     tversky: float = 0.0
     consistency: float = 0.0
     dropout: float = 0.0
+    balanced: bool = False
 
 
-# Each adds to the one before it; but the last is the second one at a temperature that softens less.
+# Each adds to the one before it; the last two are the second one at a temperature that softens less.
 VARIANTS = {
     "annotation alone": Objective(),
     "+ distillation": Objective(14),
@@ -58,6 +66,7 @@ VARIANTS = {
     "+ consistency": Objective(14, tversky=1, consistency=1),
     "+ layer-wise dropout": Objective(14, tversky=1, consistency=1, dropout=0.2),
     "annotation + distillation at T 2": Objective(2),
+    "the same, half of the crops annotated": Objective(2, balanced=True),
 }
 PLAIN, *_ = VARIANTS
 SHARES = (1.0, 0.25, 0.1, 0.05)
@@ -91,8 +100,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path]:
-    """Write two indices with a share of the labels: without the other images, and with them unlabelled.
+def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path, Path]:
+    """Write indices with a share of the labels: without the other images, and with them unlabelled.
+
+    In the last one these are sources of their own, so that half of the crops are cut from them.
 
     Of each source the same images are kept whatever the seed, and those of a smaller share are among those
     of a larger one. The "val" images are left out: nothing here may see them.
@@ -110,8 +121,9 @@ def part_of(index: Path, share: float, folder: Path) -> tuple[Path, Path]:
             known += [_line(row, split, labels=True) for i, row in enumerate(group) if i in kept]
             unknown += [_line(row, split, labels=False) for i, row in enumerate(group) if i not in kept]
     folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"annotated-{share:g}.csv", folder / f"all-{share:g}.csv"
-    for path, lines in zip(paths, (known, known + unknown), strict=True):
+    apart = [[*line[:3], f"{line[3]} unlabelled", *line[4:]] for line in unknown]
+    paths = tuple(folder / f"{name}-{share:g}.csv" for name in ("annotated", "all", "balanced"))
+    for path, lines in zip(paths, (known, known + unknown, known + apart), strict=True):
         write_csv(path, [[*COLUMNS, "valid"], *lines])
     return paths
 
@@ -166,7 +178,7 @@ def teacher_of(share: float, args: argparse.Namespace, console: Console) -> str:
         return str(args.teacher)
     folder = args.output / f"teacher-{share:g}"
     if not (folder / "teacher/model.json").exists():
-        annotated, _ = part_of(args.index, share, args.output)
+        annotated, *_ = part_of(args.index, share, args.output)
         settings = settings_of(Trial(share, PLAIN, 0), "", args.teacher_steps)
         large = settings.model_copy(update={"name": "teacher", "student": STUDENTS["large"]})
         show(run_steps(large, annotated, folder), console)
@@ -179,10 +191,12 @@ def judged(trial: Trial, args: argparse.Namespace, console: Console) -> dict[str
     result = folder / "pq.json"
     if result.exists():
         return dict(json.loads(result.read_text()))
-    annotated, everything = part_of(args.index, trial.share, args.output)
-    taught = trial.variant != PLAIN
-    settings = settings_of(trial, teacher_of(trial.share, args, console) if taught else "", args.steps)
-    show(run_steps(settings, everything if taught else annotated, folder), console)
+    annotated, everything, balanced = part_of(args.index, trial.share, args.output)
+    by, teacher, index = VARIANTS[trial.variant], "", annotated
+    if by.temperature is not None:
+        teacher, index = teacher_of(trial.share, args, console), balanced if by.balanced else everything
+    settings = settings_of(trial, teacher, args.steps)
+    show(run_steps(settings, index, folder), console)
     model = str(folder / settings.name)
     steps = evaluate_steps(args.index, "val", Recipe(model=model, device="cpu"))
     found: dict[str, list[float]] = {}
@@ -242,6 +256,7 @@ def main() -> None:
         for seed in range(args.seeds)  # the first seed of everything first: an early, rough answer
         for share in args.shares
         for variant in variants
+        if share < 1 or not VARIANTS[variant].balanced  # where all is annotated it is nothing new
     ]
     found = {}
     for i, trial in enumerate(trials, 1):

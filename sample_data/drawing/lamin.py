@@ -37,7 +37,7 @@ def draw(seed: int = 5, size: int = 512) -> Drawing:
         light[s.window] += np.exp(0.35 * rng.normal()) * _envelope(rng, s)
     photons = PEAK_PHOTONS * np.maximum(blur(light, 1.0), 0) * illumination(shape, (0.5, 0.45), 0.3)
     picture = camera(rng, photons, gain=2.2, offset=100, read=3)
-    return Drawing("lamin", picture[None], scene.labels, PIXEL_SIZE_UM, ("Lamin B1",), ("#4cff7d",))
+    return Drawing("lamin", picture[None], scene.labels, PIXEL_SIZE_UM, ("Lamin B1",), ("#ffffff",))
 
 
 def _envelope(rng: np.random.Generator, s: Stamp) -> np.ndarray:

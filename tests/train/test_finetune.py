@@ -16,6 +16,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import to_image
+from napari_nucleus_kd.project import UNKNOWN
 from napari_nucleus_kd.train import finetune
 from napari_nucleus_kd.train.finetune import (
     FinetuneSettings,
@@ -128,6 +129,19 @@ def test_without_held_out_images_there_is_no_number(parent, index, tmp_path, roo
     assert (tuned.before, tuned.after, tuned.gain, tuned.mean_pq) == ((), (), None, None)
     assert "val PQ" not in (tmp_path / "run/log.csv").read_text()
     assert "Not judged: too little was verified" in accept(tuned).card
+    assert tuned.tiles == 0
+
+
+def test_without_held_out_images_old_and_new_are_seen_where_nobody_verified(
+    parent, index, tmp_path, roots, finish
+):
+    lines = [line for line in index.read_text().splitlines() if ",val" not in line]
+    index.write_text("".join(f"{line}\n" for line in [*lines, f"4.png,,fluorescence,{UNKNOWN},train"]))
+    tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
+    assert (tuned.before, tuned.tiles) == ((), 1)
+    beside, _ = finish(compare_steps(tuned, 0, "cpu"))
+    assert beside.image.name == "4.png" and not beside.true.any()
+    assert beside.before.shape == beside.after.shape == beside.image.shape_yx
 
 
 def test_one_program_at_a_time_is_at_a_run(parent, index, tmp_path, roots, finish):

@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import napari
@@ -390,6 +391,22 @@ def test_the_picture_is_of_the_tile_that_was_asked_for_last(desk, qtbot, monkeyp
     go.set()
     desk.settle()
     assert desk.run.pair.tile == 2 and "Tile 3 of 3" in widget.caption.text()
+
+
+def test_without_held_out_tiles_old_and_new_are_seen_where_nobody_checked(desk, qtbot, monkeypatch):
+    def draw(tuned, tile):
+        yield Progress(0, 0, "")
+        return Pair(tile, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8))
+
+    monkeypatch.setattr(_retraining, "pair_steps", draw)
+    waiting_for(desk, 0)
+    desk.run.tuned = replace(desk.run.tuned, unverified=2)
+    desk.run.show_tile(0)
+    qtbot.waitUntil(lambda: desk.run.pair is not None)
+    desk.retrain.result.next.click()
+    qtbot.waitUntil(lambda: desk.run.pair.tile == 1)
+    caption = desk.retrain.result.caption.text()
+    assert "nobody checked, 2 of 2: old left, new right" in caption and "blue" not in caption
 
 
 @pytest.mark.parametrize("answer", ["accept", "reject"])

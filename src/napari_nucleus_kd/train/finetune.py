@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_nucleus_kd.evaluate import Score
+    from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import Image, LabelArray, Region
 
@@ -81,6 +82,7 @@ class Tuned:
     parent, model : the model before, and the one after; this lies in the run's folder.
     index : CSV of what it learnt from and was judged by.
     before, after : their scores on the held-out tiles, in the order of the index; empty if there are none.
+    unverified : tiles in which nobody verified anything, to look at if none is held out.
     """
 
     parent: Model
@@ -88,6 +90,12 @@ class Tuned:
     index: Path
     before: tuple[Score, ...]
     after: tuple[Score, ...]
+    unverified: int = 0
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles compare_steps shows: those held out, or without any the unverified ones."""
+        return len(self.before) or self.unverified
 
     @property
     def mean_pq(self) -> tuple[float, float] | None:
@@ -108,12 +116,13 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """A held-out tile as both models see it.
+    """A tile that was not learnt from as both models see it.
 
     Attributes
     ----------
     image : the tile's pixels, in the channels that are used.
-    true, before, after : (Y, X) int32 labels: verified, of the model before, of the one after.
+    true, before, after : (Y, X) int32 labels: verified (none in unverified tiles), of the model before, of
+        the one after.
     """
 
     image: Image
@@ -178,7 +187,7 @@ def finetune_steps(
         tuned = yield from run_steps(planned, index, output, watch=look, judge=judge)
         assert tuned is not None
         after = yield from held_out.judge_steps(tuned)
-    return Tuned(parent, tuned, index, tuple(before), tuple(after))
+    return Tuned(parent, tuned, index, tuple(before), tuple(after), len(_unverified(index)))
 
 
 def compare_steps(tuned: Tuned, tile: int, device: str = "auto") -> Generator[Progress, None, SideBySide]:
@@ -186,16 +195,23 @@ def compare_steps(tuned: Tuned, tile: int, device: str = "auto") -> Generator[Pr
 
     Parameters
     ----------
-    tile : which one, in the order of Tuned.before; project.place_of(its name) says where it lies.
+    tile : which one, in the order of Tuned.before; project.place_of(its name) says where it lies. If none is
+        held out, one of the unverified tiles.
     """
-    row = read_index(tuned.index, "val")[tile]
+    row = (read_index(tuned.index, "val") if tuned.before else _unverified(tuned.index))[tile]
     image = read(row.image)
+    true = np.zeros(image.shape_yx, np.int32) if row.labels is None else true_labels(row)
     found: list[LabelArray] = []
     for model in (tuned.parent, tuned.model):
         recipe = Recipe(model=str(model.folder), device=device).model_copy(update=row.seen)
         result = yield from segment_steps(image, recipe)
         found.append(result.nuclei.labels)
-    return SideBySide(image, true_labels(row), *found)
+    return SideBySide(image, true, *found)
+
+
+def _unverified(index: Path) -> list[Row]:
+    """Return the tiles in which nobody verified anything; in training the old model taught there."""
+    return [row for row in read_splits(index).get("train", []) if row.source == UNKNOWN]
 
 
 def accept(tuned: Tuned) -> Model:
@@ -249,6 +265,7 @@ def _preview_steps(preview: Preview, now: Model, device: str) -> Generator[Progr
 
 def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSettings:
     spec, address = parent.spec, _address(parent)
+    sources = {row.source for row in read_splits(index).get("train", [])}
     own = {
         "name": CANDIDATE,
         "purpose": f"{spec.name}, fine-tuned on images that its user verified.",
@@ -257,7 +274,9 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
             "batch": chosen.batch,
             "crop_px": chosen.crop_px,
             "wide_share": 0.05,
-            "source_weights": {UNKNOWN: 0.5, REHEARSED: 0.5},  # as often as what is verified
+            "source_weights": dict.fromkeys(
+                sources & {UNKNOWN, REHEARSED}, 0.5
+            ),  # as often as what is verified
         },
         "frozen_norms": True,  # a few tiles of one kind would else undo what it knows of other kinds
         "distill": DistillSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -207,10 +208,11 @@ class Kept:
 
     def flush(self) -> None:
         """Save what is not saved before this returns."""
-        self._timer.stop()
+        with suppress(RuntimeError):  # when Python ends with the window open, Qt's timers are gone already
+            self._timer.stop()
+            self._looking.stop()
         if not self.project.writable:
             return
-        self._looking.stop()
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
             self.write()
@@ -226,8 +228,8 @@ class Kept:
     def close(self) -> None:
         """Save what is left, and save no more; the project stays open."""
         self.flush()
-        self._timer.stop()
-        self._looking.stop()
+        with suppress(RuntimeError):
+            self._timer.stop()
         self.mask.marked.disconnect(self._on_marked)
         for changes in self._watched:
             changes.close()

@@ -259,11 +259,11 @@ def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A held-out tile as the model before and the one after see it; see outlined.
+    """A tile that was not learnt from as the model before and the one after see it; see outlined.
 
     Attributes
     ----------
-    tile : which one, in the order of Tuned.before.
+    tile : which one, see finetune.compare_steps.
     """
 
     tile: int
@@ -272,7 +272,7 @@ class Pair:
 
 
 def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
-    """Draw a held-out tile as both models see it."""
+    """Draw a tile that was not learnt from as both models see it."""
     from napari_nucleus_kd.train.finetune import compare_steps
 
     side: SideBySide = yield from compare_steps(tuned, tile)

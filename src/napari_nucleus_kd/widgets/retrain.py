@@ -268,10 +268,8 @@ class ResultPanel(QWidget):
         self.said.setStyleSheet("font-weight: bold;")
         self.before, self.after = QLabel(), QLabel()
         self.caption = WordsLabel()
-        self.previous = _button(
-            "◀", "The held-out tile before", lambda: retraining.show_tile(retraining.tile - 1)
-        )
-        self.next = _button("▶", "The next held-out tile", lambda: retraining.show_tile(retraining.tile + 1))
+        self.previous = _button("◀", "The tile before", lambda: retraining.show_tile(retraining.tile - 1))
+        self.next = _button("▶", "The next tile", lambda: retraining.show_tile(retraining.tile + 1))
         self.accept = _button(
             "Accept", "Install the new version and choose it in Segment; the old one stays", retraining.accept
         )
@@ -301,8 +299,12 @@ class ResultPanel(QWidget):
         if pair is not None:
             self.before.setPixmap(_scaled(pair.before))
             self.after.setPixmap(_scaled(pair.after))
-            which = f"Tile {pair.tile + 1} of {len(tuned.before)}: old left, new right"
-            self.caption.setText(f"{which} (yellow); blue is what you checked.")
+            which = f"{pair.tile + 1} of {tuned.tiles}: old left, new right (yellow)"
+            self.caption.setText(
+                f"Tile {which}; blue is what you checked."
+                if tuned.before
+                else f"Tile that nobody checked, {which}."
+            )
 
 
 def _scaled(picture: Any) -> QPixmap:
