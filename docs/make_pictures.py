@@ -226,6 +226,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     workbench.retrain.steps.setValue(LAMIN_STEPS)
     workbench.retrain.start.click()
     studio.settle()
+    studio.wait(lambda: workbench.retrain.retraining.pair is not None)
     studio.shoot("ten_retrain")
     workbench.retrain.result.accept.click()
     studio.settle()
