@@ -156,6 +156,17 @@ def test_what_was_saved_before_a_kill_is_found_again(make_napari_viewer, qtbot, 
     assert "not closed properly" in widget.step.keep_panel.state.text()
 
 
+def test_what_was_just_painted_is_saved_when_python_ends_with_the_window_open(nuclei_file):
+    script = Path(__file__).with_name("left_window.py")
+    command = [sys.executable, str(script), str(nuclei_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "left with the window open" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    (folder,) = nuclei_file.parent.glob("*.nucleus-kd")
+    with Project(folder) as project:
+        labels, _ = finish(project.images[0].load_steps())
+    assert labels[100, 100] == 77
+
+
 def test_saving_never_holds_the_window_up(make_napari_viewer, qtbot, settle, tmp_path, monkeypatch):
     """4,096 x 4,096 pixels with a nucleus every 64: the longest time between two events while it saves."""
     import tifffile
