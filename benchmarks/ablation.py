@@ -3,7 +3,8 @@
 python benchmarks/ablation.py INDEX.csv --teacher MODEL --output FOLDER [--report FILE.md]
 
 Trains students with the same small budget: on the annotation alone, then with distillation, the hybrid
-loss, consistency and layer-wise dropout added one after another; with all annotated images and with a
+loss, consistency and layer-wise dropout added one after another, and with distillation at a lower
+temperature, also with half of the crops cut from annotated images; with all annotated images and with a
 share of them, the others then being there without labels. At a share below 1 the teacher, too, is trained
 on that share only. Each with several seeds. Judges on the "val" images.
 
@@ -166,8 +167,14 @@ def keep_apart(args: argparse.Namespace) -> None:
         "variants": {name: asdict(by) for name, by in VARIANTS.items()},
     }
     note = args.output / "made_from.json"
-    if note.exists() and json.loads(note.read_text()) != made_from:
-        raise SystemExit(f"ablation: {args.output} holds results of other data, teacher, steps or objectives")
+    if note.exists() or any(args.output.glob("*/pq.json")):
+        before = json.loads(note.read_text()) if note.exists() else {}
+        objectives = list(before.pop("variants", {}).items()), list(made_from["variants"].items())
+        changed = any(old != new for old, new in zip(*objectives, strict=False))  # later ones may be new
+        if changed or before != {name: made_from[name] for name in before} or not before:
+            raise SystemExit(
+                f"ablation: {args.output} holds results of other data, teacher, steps or objectives"
+            )
     args.output.mkdir(parents=True, exist_ok=True)
     write_text(note, json.dumps(made_from, indent=2))
 

@@ -23,7 +23,7 @@ import _common
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import open_engine
-from napari_nucleus_kd.evaluate import evaluate_steps, summary
+from napari_nucleus_kd.evaluate import OVERALL, evaluate_steps, summary
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.package import load_model
 
@@ -92,7 +92,8 @@ def _measure(name: str, threads: int) -> dict:
 
 def _judge(name: str, index: Path) -> dict:
     console = Console(stderr=True, quiet=not sys.stderr.isatty())
-    return summary(show(evaluate_steps(index, "val", Recipe(model=name, device="cpu")), console))
+    found = summary(show(evaluate_steps(index, "val", Recipe(model=name, device="cpu")), console))
+    return {source: values for source, values in found.items() if source != OVERALL}
 
 
 def _table(names: list[str], facts: dict) -> list[str]:

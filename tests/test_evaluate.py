@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from napari_nucleus_kd._cli_show import metrics_table
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.evaluate import SHOWN, Score, summary, tellable
+from napari_nucleus_kd.evaluate import OVERALL, SHOWN, Score, summary, tellable
 from napari_nucleus_kd.metrics import scores
 
 BLUE, ORANGE, WHITE = (86, 180, 233), (230, 159, 0), (255, 255, 255)
@@ -97,9 +97,9 @@ def test_all_images_together_come_last_if_there_are_several_sources():
         Score("3", "a", none, 10, 10, 1),
     ]
     told = summary(found)
-    assert list(told) == ["a", "b", "overall"]
+    assert list(told) == ["a", "b", OVERALL]
     assert [told[name]["images"][0] for name in told] == [2, 1, 3]
-    assert told["overall"]["pq"][0] == pytest.approx(2 / 3, abs=1e-4) and told["a"]["pq"][0] == 0.5
+    assert told[OVERALL]["pq"][0] == pytest.approx(2 / 3, abs=1e-4) and told["a"]["pq"][0] == 0.5
     assert list(summary(found[:1])) == ["b"]
 
 

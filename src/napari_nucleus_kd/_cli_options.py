@@ -89,7 +89,7 @@ ChannelNames = Annotated[
         help="Nuclear channel by name, or by number from 0; may be given more than once.",
     ),
 ]
-TrainChannels = Annotated[
+DataChannels = Annotated[
     list[str] | None,
     typer.Option(
         "--channel",

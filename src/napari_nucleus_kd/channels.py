@@ -214,12 +214,14 @@ def choose_channels(
     return nuclear
 
 
-def asked_channels(image: Image, channels: Sequence[int | str] | None) -> Sequence[int | str] | None:
+def asked_channels(
+    image: Image, channels: Sequence[int | str] | None, modality: Modality
+) -> Sequence[int | str] | None:
     """Return what of the nuclear channels chosen for a data set concerns one image of it.
 
-    Of a colour picture, and of an image with one channel, there is nothing to choose.
+    In H&E and IHC, and of an image with one channel, there is nothing to choose.
     """
-    return None if image.rgb or len(image.channels) == 1 else channels
+    return None if modality is not Modality.FLUORESCENCE or len(image.channels) == 1 else channels
 
 
 def nuclear_channels(names: Sequence[str]) -> tuple[int, ...]:

@@ -252,7 +252,7 @@ def train(
     start: options.Start = None,
     student: options.StudentName = None,
     pretrained: options.Pretrained = None,
-    channel: options.TrainChannels = None,
+    channel: options.DataChannels = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     learning_rate: options.LearningRate = None,
@@ -304,7 +304,7 @@ def distill(
     start: options.Start = None,
     student: options.StudentName = None,
     pretrained: options.Pretrained = None,
-    channel: options.TrainChannels = None,
+    channel: options.DataChannels = None,
     name: options.ModelName = None,
     steps: options.Steps = None,
     learning_rate: options.LearningRate = None,
@@ -382,7 +382,7 @@ def evaluate(
     segmenter: options.Segmenter = None,
     model: options.Model = None,
     device: options.Device = None,
-    channel: options.TrainChannels = None,
+    channel: options.DataChannels = None,
     true_diameter: Annotated[
         bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
     ] = False,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
 _MEANS = (*SHOWN, "ap", "f1", "pixel_accuracy")
-OVERALL = "overall"
+OVERALL = "(overall)"  # no name of a source
 _ENOUGH_TO_COUNT = 5
 FEWEST_IMAGES = 3  # for an interval over images
 _SHOWN_CASES = 3  # worst and best images of each source
@@ -110,13 +110,13 @@ def score_steps(
 
 def _told_of(row: Row, image: Image, recipe: Recipe) -> dict[str, Any]:
     """Return how the image of a row is seen, as settings of a Recipe."""
-    return {"channels": asked_channels(image, recipe.channels)} | row.seen
+    return {"channels": asked_channels(image, recipe.channels, row.modality)} | row.seen
 
 
 def summary(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     """Return, for each source and metric, the mean over its images and a 95% bootstrap interval.
 
-    Of several sources all images together come last, as "overall". The keys of the inner dictionary are
+    Of several sources all images together come last, as OVERALL. The keys of the inner dictionary are
     "images", the metrics of metrics.scores, and "count_r2".
     """
     out: dict[str, dict[str, list[float]]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import filecmp
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -326,15 +326,25 @@ def check_rows_steps(
 
 def _copies(rows: Sequence[Row], others: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
     """Yield rows whose image file is that of another row, or holds the same bytes, and that other row."""
-    sizes: dict[int, list[Row]] = {}
+    same_size: dict[int, list[Row]] = {}
     for other in others:
-        sizes.setdefault(other.image.stat().st_size, []).append(other)
+        same_size.setdefault(other.image.stat().st_size, []).append(other)
+    known: dict[int, dict[str, Row]] = {}  # what is in them; most sizes are there once, and need no reading
     for row in rows:
-        for other in sizes.get(row.image.stat().st_size, []):
-            files = row.image.is_file() and other.image.is_file()
-            if row.image.samefile(other.image) or (files and filecmp.cmp(row.image, other.image, False)):
-                yield row, other
-                break
+        size = row.image.stat().st_size
+        if size in same_size:
+            if size not in known:
+                known[size] = {_content(other.image): other for other in same_size[size]}
+            if (found := known[size].get(_content(row.image))) is not None:
+                yield row, found
+
+
+def _content(image: Path) -> str:
+    """Return what two files share that hold the same bytes; of a folder (OME-Zarr) its place."""
+    if image.is_dir():
+        return str(image.resolve())
+    with image.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _look_at(row: Row, channels: Sequence[int | str] | None, *, to_judge: bool) -> tuple[int, int]:
@@ -344,7 +354,7 @@ def _look_at(row: Row, channels: Sequence[int | str] | None, *, to_judge: bool) 
     with named(row.image):
         image = read(row.image)
     if row.low is None:
-        choose_channels(image, asked_channels(image, channels), row.modality)
+        choose_channels(image, asked_channels(image, channels, row.modality), row.modality)
     try:
         labels, _ = read_annotation(row, image.shape_yx)
     except LabelsError as error:

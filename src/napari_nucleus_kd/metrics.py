@@ -163,11 +163,10 @@ def aji(pairs: Overlap, *, plus: bool = False) -> float:
         return float(not any(shape))
     rows, cols, iou = pairs.shared.row, pairs.shared.col, pairs.iou
     if plus:
-        alone = sparse.diags_array(np.full(shape[0], 2.0))  # what costs nothing would be no edge
+        # A pair costs 2 - IoU, a nucleus without partner 2, so the total IoU is largest; 0 would be no pair.
+        alone = sparse.diags_array(np.full(shape[0], 2.0))
         cost = sparse.hstack([sparse.coo_array((2 - iou, (rows, cols)), shape=shape), alone], "csr")
-        partner = np.zeros(shape[0], np.int64)
-        true, partner_of_true = sparse.csgraph.min_weight_full_bipartite_matching(cost)
-        partner[true] = partner_of_true
+        _, partner = sparse.csgraph.min_weight_full_bipartite_matching(cost)
         best = np.flatnonzero(partner[rows] == cols)
     else:
         order = np.lexsort((cols, -iou, rows))

@@ -12,6 +12,7 @@ import pytest
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.pipeline import to_image
+from napari_nucleus_kd.project import UNKNOWN
 from napari_nucleus_kd.train.apart import finetune_apart_steps
 from napari_nucleus_kd.train.finetune import FinetuneSettings, Preview, finetune_steps
 from napari_nucleus_kd.types import Modality, Region
@@ -29,6 +30,8 @@ def preview():
 
 
 def test_it_comes_to_the_same_as_here(parent, index, tmp_path, finish, preview):
+    with index.open("a") as file:
+        file.write(f"0.png,,fluorescence,{UNKNOWN},train\n")
     asked, shown = preview
     here, steps_here = finish(finetune_steps(str(parent), index, tmp_path / "here", QUICK, asked))
     shown_here = [labels.copy() for labels in shown]
@@ -37,6 +40,7 @@ def test_it_comes_to_the_same_as_here(parent, index, tmp_path, finish, preview):
     assert apart.model.hash == here.model.hash and apart.model.folder.parent == tmp_path / "apart"
     values = [[score.values for score in tuned.after] for tuned in (here, apart)]
     assert values[0] == values[1] and apart.mean_pq == here.mean_pq
+    assert apart.unverified == here.unverified == 1
     assert [(p.done, p.total, p.message) for p in steps] == [(p.done, p.total, p.message) for p in steps_here]
     assert len(shown) == len(shown_here) == 2
     for labels, before in zip(shown, shown_here, strict=True):

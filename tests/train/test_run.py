@@ -279,7 +279,9 @@ def test_a_folder_that_is_no_model_is_never_replaced(index, tmp_path):
 def test_a_model_that_no_run_there_has_made_is_never_replaced(index, tmp_path, finish):
     model, _ = finish(run_steps(TINY, index, tmp_path / "run"))
     (tmp_path / "run/checkpoint.pt").unlink()
-    with pytest.raises(WriteError, match=r"no run in .* has made; choose another name or output"):
+    with pytest.raises(
+        WriteError, match=r"holds no run of that name to go on with; choose another name or output"
+    ):
         next(run_steps(TINY.model_copy(update={"seed": 3}), index, tmp_path / "run"))
     assert (model.folder / "card.md").read_text() == model.card
 
@@ -463,13 +465,13 @@ def test_other_pixels_in_a_file_as_large_are_other_data(index, tmp_path, finish)
 
 
 def test_what_a_person_should_know_of_the_splits_stands_in_the_card(index, tmp_path, finish):
-    lines = index.read_text().splitlines()
+    *lines, _tuned, judged = index.read_text().splitlines()
     index.write_text(
-        "\n".join([*lines[:-1], lines[-1].replace(",val", ",test"), lines[1].replace(",train", ",tune")])
+        "\n".join([*lines, lines[1].replace(",train", ",tune"), judged.replace(",val", ",test")])
     )
     weights = CropSettings(batch=2, crop_px=64, source_weights={"s9": 2.0})
     model, _ = finish(run_steps(TINY.model_copy(update={"crops": weights}), index, tmp_path / "run"))
-    assert "1 image of the split 'test' are not used" in model.card
+    assert "Not used: 1 image of the split 'test'" in model.card
     assert "none has the split val" in model.card
     assert "the weights that fit the learnt images best are kept" in model.card
     assert "the source s9, which source_weights names; there are s0, s1" in model.card

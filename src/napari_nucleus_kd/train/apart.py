@@ -96,6 +96,7 @@ def served(request: dict[str, Any]) -> Generator[Progress, None, JsonValue]:
         "folder": str(tuned.model.folder),
         "before": [asdict(score) for score in tuned.before],
         "after": [asdict(score) for score in tuned.after],
+        "unverified": tuned.unverified,
     }
 
 
@@ -129,4 +130,4 @@ def _heard(look: _Look) -> Preview:
 
 def _tuned(model: str, index: Path, result: Any) -> Tuned:
     before, after = (tuple(Score(**score) for score in result[when]) for when in ("before", "after"))
-    return Tuned(load_model(model), load_model(result["folder"]), index, before, after)
+    return Tuned(load_model(model), load_model(result["folder"]), index, before, after, result["unverified"])

@@ -139,7 +139,9 @@ def network_input(row: Row, image: Image, channels: Sequence[int | str] | None =
     SettingsError : the channels do not fit the image or its modality, or what the row says of them.
     """
     if row.low is None or row.high is None:
-        return fit_input(image, asked_channels(image, channels), row.modality).apply(image.pixels)
+        return fit_input(image, asked_channels(image, channels, row.modality), row.modality).apply(
+            image.pixels
+        )
     everything = range(len(image.channels))
     return given_input(image, everything, row.modality, row.low, row.high).apply(image.pixels)
 

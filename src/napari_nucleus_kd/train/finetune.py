@@ -116,7 +116,7 @@ class Tuned:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """A tile that was not learnt from as both models see it.
+    """A tile that is held out, or in which nobody verified anything, as both models see it.
 
     Attributes
     ----------
@@ -299,8 +299,10 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
     }
     planned = TrainSettings.model_validate(taken_over(spec, own))
     learnt = planned.learned_from(index)["data"][:16]
-    words = f"Images verified by the user of {spec.name}; SHA-256 of index and labels: {learnt}..."
-    return planned.model_copy(update={"data": (words,)})
+    words = (
+        f"Images verified by the user of {spec.name}; SHA-256 of index, labels, samples of images: {learnt}"
+    )
+    return planned.model_copy(update={"data": (f"{words}...",)})
 
 
 def _address(model: Model) -> str:

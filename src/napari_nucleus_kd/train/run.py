@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -97,9 +98,10 @@ def run_steps(
     spec, place = _spec(settings), output / settings.name
     if place.exists() and not is_package(place):
         raise WriteError(f"{place} is there and no model; choose another name or output folder")
-    if place.exists() and not (output / CHECKPOINT).exists():
+    if place.exists() and not _begun(output, settings.name):
         raise WriteError(
-            f"{place} is a model that no run in {output} has made; choose another name or output folder"
+            f"{place} is a model, and {output} holds no run of that name to go on with; choose another name "
+            "or output folder"
         )
     for teacher in () if settings.distill is None else settings.distill.models:
         load_model(teacher)  # a wrong name shows now, not after the data were read
@@ -152,7 +154,7 @@ def _data_steps(
         val = splits.pop("val", [])
         learnt = [row for name in ("train", "tune") for row in splits.get(name, [])]
         notes = yield from check_rows_steps(learnt, judged=val, channels=settings.channels)
-        notes += _told(splits, settings)
+        notes += _split_notes(splits, settings)
         if taught is not None and not any(row.taught for row in learnt):
             raise SettingsError(
                 f"labels:{taught} teaches nothing; name the images that these labels belong to with "
@@ -167,21 +169,30 @@ def _data_steps(
                 _for_this_process(place).unlink()
 
 
-def _told(splits: Mapping[str, Sequence[Row]], settings: TrainSettings) -> list[str]:
+def _begun(output: Path, name: str) -> bool:
+    """Tell whether a folder holds a run that makes a model of this name."""
+    try:
+        recipe = json.loads((output / "recipe.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return (output / CHECKPOINT).exists() and isinstance(recipe, dict) and recipe.get("name") == name
+
+
+def _split_notes(splits: Mapping[str, Sequence[Row]], settings: TrainSettings) -> list[str]:
     """Return what a person should know of the splits that are not judged by, in sentences."""
     notes = [
-        f"{count(len(rows), 'image')} of the split {name!r} are not used; the splits are train, tune and val."
+        f"Not used: {count(len(rows), 'image')} of the split {name!r}; the splits are train, tune and val."
         for name, rows in splits.items()
         if name not in ("train", "tune")
     ]
     learnt, watched = ({row.image for row in splits.get(name, [])} for name in ("train", "tune"))
-    if learnt & watched:
+    if watched and watched <= learnt:
         notes.append(
             "Too few images to set some aside while it trains: the weights that fit the learnt images best "
             "are kept."
         )
     sources = {row.source for row in splits.get("train", [])}
-    if unknown := sorted(settings.crops.source_weights.keys() - sources):
+    if sources and (unknown := sorted(settings.crops.source_weights.keys() - sources)):
         notes.append(
             f"No image to learn from has the source {', '.join(unknown)}, which source_weights names; there "
             f"are {', '.join(sorted(sources))}."

@@ -222,7 +222,8 @@ class Kept:
         except (NucleusKDError, OSError) as error:
             self._pending = True
             self._fail(error)
-            self._timer.start(AGAIN_MS)
+            with suppress(RuntimeError):
+                self._timer.start(AGAIN_MS)
         self.changed.emit()
 
     def close(self) -> None:

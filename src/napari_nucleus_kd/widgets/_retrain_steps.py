@@ -259,7 +259,7 @@ def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A tile that was not learnt from as the model before and the one after see it; see outlined.
+    """A tile as the model before and the one after see it; see outlined.
 
     Attributes
     ----------
@@ -272,7 +272,7 @@ class Pair:
 
 
 def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
-    """Draw a tile that was not learnt from as both models see it."""
+    """Draw a tile that is held out, or that nobody checked, as both models see it."""
     from napari_nucleus_kd.train.finetune import compare_steps
 
     side: SideBySide = yield from compare_steps(tuned, tile)

@@ -57,7 +57,7 @@ class Retraining:
     judged : whether enough is held out to judge it by.
     folder : of the project that it learns from; None before the first run.
     tuned : the result that waits to be accepted or rejected; None without one.
-    pair, tile : pictures of a tile that was not learnt from, and which one it is.
+    pair, tile : pictures of a tile that is held out, or that nobody checked, and which one it is.
     note : what happened last, for a person.
     broken : why a run of the project that was stopped cannot be gone on with; "" if it can, or there is none.
     doing : what is under way besides a run, for a person; "" if nothing is.
@@ -234,7 +234,7 @@ class Retraining:
         self.changed.emit()
 
     def show_tile(self, tile: int) -> None:
-        """Draw a tile that was not learnt from as the old model and the new one see it."""
+        """Draw a tile that is held out, or that nobody checked, as the old model and the new one see it."""
         tuned = self.tuned
         if tuned is None or not tuned.tiles:
             return

@@ -230,8 +230,7 @@ class RetrainWidget(StepWidget):
                 f"{data.judged} others judge" if self.retraining.judged else "too few are left to judge by"
             )
             lines.append(f"{count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
-            if self.retraining.tuned is None:  # the result says by itself whether it was judged
-                lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
+            lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
         return "\n".join(lines)
 
     def _message(self) -> str:
