@@ -207,7 +207,7 @@ def test_a_run_waits_stops_goes_on_and_is_rejected(desk, qtbot):
     assert [model.spec.name for model in desk.session.models] == ["mine"]
 
 
-def test_too_little_to_judge_is_said_instead_of_a_number(desk):
+def test_too_little_to_judge_is_said_instead_of_a_number(desk, qtbot):
     desk.check((0, 256), (120, 400))
     desk.begin(QUICK.model_copy(update={"steps": 1, "check_every": 1}))
     desk.settle()
@@ -215,8 +215,11 @@ def test_too_little_to_judge_is_said_instead_of_a_number(desk):
     assert desk.run.data.judged == 0
     assert "Too little is checked" in desk.retrain.result.said.text()
     assert "check about 15 more" in desk.retrain.result.said.text()
-    assert desk.retrain.result.pictures.isHidden()
     assert "too few are left to judge by" in desk.retrain.about.text()
+    qtbot.waitUntil(lambda: desk.run.pair is not None, timeout=30_000)
+    result = desk.retrain.result
+    assert not result.pictures.isHidden() and not result.before.pixmap().isNull()
+    assert f"Tile that nobody checked, 1 of {desk.run.tuned.unverified}" in result.caption.text()
 
 
 def test_what_cannot_be_retrained_says_why(desk):
