@@ -33,6 +33,8 @@ from napari_nucleus_kd.widgets._tools import TOOLS, UNVERIFY, VERIFY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari.layers import Labels
+
     from napari_nucleus_kd.widgets.docks import WorkbenchDock
 
 PLUGIN = "napari-nucleus-kd"
@@ -105,6 +107,13 @@ class Studio:
         problem = self.session.workspace.problem
         if problem is not None:
             raise RuntimeError(problem.text)
+
+    def nuclei(self) -> Labels:
+        """Open Correct and return the nuclei that it acts on."""
+        show_fold(self.workbench, 2)
+        layer = self.session.corrections.layer
+        assert layer is not None
+        return layer
 
     def shoot(self, name: str, *, dock_only: bool = False) -> None:
         """Save a picture of the window or of the dock."""
@@ -205,9 +214,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     show_fold(workbench, 1)
     studio.run()
     studio.shoot("ten_before")
-    show_fold(workbench, 2)
-    layer = correct.corrections.layer
-    assert layer is not None
+    layer = studio.nuclei()
     before = np.asarray(layer.data).copy()
     y0, x0, y1, x1 = LAMIN_TILE
     tile = slice(y0, y1), slice(x0, x1)
@@ -234,16 +241,14 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     show_fold(workbench, 1)
     studio.run()
     studio.shoot("ten_after")
-    show_fold(workbench, 2)
-    layer = correct.corrections.layer
-    assert layer is not None
-    after = np.asarray(layer.data)
+    after = np.asarray(studio.nuclei().data)
     for name, found in (("before", before), ("after", after)):
         rest = [each.astype(np.int32) for each in (truth, found)]
         for each in rest:
             each[tile] = 0
         print(f"{name}: {len(np.unique(found)) - 1} outlines for {truth.max()} nuclei")
-        print(f"where nothing was corrected: PQ {match(overlap(*rest)).pq:.2f}, {match(overlap(*rest))}")
+        counts = match(overlap(*rest))
+        print(f"where nothing was corrected: PQ {counts.pq:.2f}, {counts}")
 
 
 def show_fold(workbench: WorkbenchDock, which: int) -> None:

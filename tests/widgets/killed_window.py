@@ -14,27 +14,35 @@ from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
-def main(path):
-    workspace.preferences_path = lambda: path.parent / "config" / "preferences.json"
-    _kept.SOON_MS = 30
-    application = QApplication([])
-    viewer = ViewerModel()
+def begin(viewer, corrections, path):
+    """Open an image, add nuclei and mark a box as checked; returns their layer, and how to wait."""
     session = session_of(viewer)
-    session.workspace.set_recipe(segmenter="classical")
-    widget = CorrectWidget(viewer)
-    widget.show()
 
     def wait(condition):
         while not condition():
-            application.processEvents()
+            QApplication.processEvents()
 
     session.open(path)
     wait(lambda: bool(viewer.layers) and not session.busy)
     layer = viewer.add_labels(np.zeros(viewer.layers[0].data.shape[-2:], np.int32), name="nuclei")
     layer.scale, layer.units = viewer.layers[0].scale[-2:], viewer.layers[0].units[-2:]
     viewer.layers.selection.active = layer
-    widget.corrections.act(VERIFY, [tuple(layer.data_to_world(at)) for at in ((0, 0), (50, 60))])
+    corrections.act(VERIFY, [tuple(layer.data_to_world(at)) for at in ((0, 0), (50, 60))])
     wait(lambda: session.keeping.kept is not None)
+    return layer, wait
+
+
+def main(path):
+    workspace.preferences_path = lambda: path.parent / "config" / "preferences.json"
+    _kept.SOON_MS = 30
+    _application = QApplication([])  # there as long as this name is
+    viewer = ViewerModel()
+    session = session_of(viewer)
+    session.workspace.set_recipe(segmenter="classical")
+    widget = CorrectWidget(viewer)
+    widget.show()
+
+    layer, wait = begin(viewer, widget.corrections, path)
     kept = session.keeping.kept
     layer.brush_size = 4
     for number in range(1, 1_000_000):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from napari_nucleus_kd.instances import MAP_NAMES
 
 if TYPE_CHECKING:
-    from napari_nucleus_kd.train.settings import LossWeights, TaughtWeights
+    from napari_nucleus_kd.train.settings import TaughtWeights
     from napari_nucleus_kd.train.teacher import Lesson
 
 _dice = DiceLoss(batch=True, smooth_nr=1.0, smooth_dr=1.0)
@@ -142,11 +142,11 @@ def _offset_error(said: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) 
     return down + right
 
 
-def counted(parts: dict[str, torch.Tensor], weights: LossWeights | TaughtWeights) -> dict[str, torch.Tensor]:
+def counted(parts: dict[str, torch.Tensor], weights: TaughtWeights) -> dict[str, torch.Tensor]:
     """Return the terms that have a weight."""
     return {name: value for name, value in parts.items() if getattr(weights, name)}
 
 
-def total(parts: dict[str, torch.Tensor], weights: LossWeights | TaughtWeights) -> torch.Tensor:
+def total(parts: dict[str, torch.Tensor], weights: TaughtWeights) -> torch.Tensor:
     """Return the weighted sum of the terms."""
     return torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()

@@ -52,21 +52,6 @@ class CropSettings(Settings):
     )
 
 
-class LossWeights(Settings):
-    """Weight of each named term of the objective."""
-
-    foreground: float = 1.0
-    dice: float = 1.0
-    tversky: float = 0.0
-    focal: float = 0.0
-    spectral: float = Field(0.0, description="Spectral decoupling: on the size of the foreground's logits")
-    distance: float = 2.0
-    offset: float = 1.0
-    border: float = 0.5
-    diameter: float = 0.3
-    consistency: float = 0.0
-
-
 class TaughtWeights(Settings):
     """Weight of each term of the objective against the teachers."""
 
@@ -75,6 +60,16 @@ class TaughtWeights(Settings):
     offset: float = 1.0
     border: float = 0.5
     diameter: float = 0.3
+
+
+class LossWeights(TaughtWeights):
+    """Weight of each named term of the objective against the annotation: those, and what only it has."""
+
+    dice: float = 1.0
+    tversky: float = 0.0
+    focal: float = 0.0
+    spectral: float = Field(0.0, description="Spectral decoupling: on the size of the foreground's logits")
+    consistency: float = 0.0
 
 
 class DistillSettings(Settings):
@@ -284,8 +279,11 @@ def _sampled(path: Path) -> bytes:
     """Return the size of a file and its first, middle and last bytes: images are too large to read twice."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        parts = [file.read(_SAMPLED) for at in (0, size // 2, max(0, size - _SAMPLED)) if file.seek(at) == at]
-    return b"".join([str(size).encode(), *parts])
+        found = str(size).encode()
+        for start in (0, size // 2, max(0, size - _SAMPLED)):
+            file.seek(start)
+            found += file.read(_SAMPLED)
+    return found
 
 
 def _files(path: Path | None) -> list[tuple[bytes, Path]]:
