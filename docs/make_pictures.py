@@ -238,8 +238,8 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     workbench.retrain.result.accept.click()
     studio.settle()
     studio.viewer.reset_view()
-    show_fold(workbench, 1)
-    studio.run()
+    workbench.retrain.again.button.click()
+    studio.settle()
     studio.shoot("ten_after")
     after = np.asarray(studio.nuclei().data)
     for name, found in (("before", before), ("after", after)):

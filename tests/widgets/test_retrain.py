@@ -168,10 +168,14 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert [model.spec.name for model in desk.session.models] == ["mine", "mine-1"]
     assert "mine-1 is installed" in widget.message.text()
     desk.session.workspace.whole_image = True
-    desk.session.runs.start(lambda _: None)
+    labels, checked = desk.layer.data.copy(), desk.session.keeping.kept.mask.pixels != 0
+    assert not widget.again.isHidden()
+    widget.again.button.click()
     desk.settle()
     assert desk.session.workspace.problem is None
     assert desk.session.workspace.result.recipe.model == "mine-1"
+    assert desk.session.keeping.kept.holds(desk.layer) and desk.layer.visible
+    assert np.array_equal(desk.layer.data[checked], labels[checked]) and "Taken in" in widget.message.text()
     widget.versions.setCurrentIndex(widget.versions.findData("mine"))
     widget.back.click()
     desk.settle()

@@ -197,7 +197,7 @@ class TaskBar(QStackedWidget):
 
     def __init__(self, owner: StepWidget, step: str, text: str, tip: str, run: Callable[[], None]) -> None:
         super().__init__()
-        self._step = step
+        self.step = step
         self._owner = owner
         self._available = True
         self.button = QPushButton(text)
@@ -231,7 +231,7 @@ class TaskBar(QStackedWidget):
 
     def _on_activity(self, activity: Activity | None) -> None:
         self.button.setEnabled(self._available and activity is None)
-        if activity is None or activity.step != self._step:
+        if activity is None or activity.step != self.step:
             self.setCurrentWidget(self.button)
             return
         self.setCurrentWidget(self._running)

@@ -61,6 +61,7 @@ class Retraining:
     note : what happened last, for a person.
     broken : why a run of the project that was stopped cannot be gone on with; "" if it can, or there is none.
     doing : what is under way besides a run, for a person; "" if nothing is.
+    chosen : whether a version was accepted or brought back since the last run began.
 
     Signals
     -------
@@ -83,6 +84,7 @@ class Retraining:
         self.note = ""
         self.broken = ""
         self.doing = ""
+        self.chosen = False
         self._output: Path | None = None
         self._job: Job | None = None
         self._drawing: Job | None = None
@@ -159,7 +161,7 @@ class Retraining:
             return
         self._session.workspace.problem = None
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
-        self.judged, self.folder = False, kept.project.folder
+        self.judged, self.chosen, self.folder = False, False, kept.project.folder
         self._output = run_folder(self.folder)
         saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
         plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept))
@@ -286,6 +288,13 @@ class Retraining:
         self._session.set_models(models)
         # Thresholds were tuned for the former model.
         self._session.workspace.set_recipe(segmenter="student", model=model.spec.name, decode=None)
+        self.chosen = True
+
+    def segment_again(self) -> None:
+        """Segment the image in hand with the model chosen, and take its nuclei in; what is checked stays."""
+        self.note = self._session.keeping.note = ""
+        self._session.runs.start(lambda _: None, shown=self._session.keeping.taking_in.start)
+        self.changed.emit()
 
     def reject(self) -> None:
         """Remove the result, or what there is of a run that was stopped."""

@@ -91,12 +91,13 @@ class Runs(QObject):
 
     # Running
 
-    def start(self, ask_path: Callable[[str], Path | None]) -> None:
+    def start(self, ask_path: Callable[[str], Path | None], shown: Callable[[], None] | None = None) -> None:
         """Segment what is in hand.
 
         Parameters
         ----------
         ask_path : asks the person for the OME-Zarr of a large image, given a name to suggest; None: not now.
+        shown : called once the nuclei are the selected layer; not for a large image.
         """
         source, image = self._session.source, self._session.refresh()
         if source is None or image is None or self._session.workspace.activity is not None:
@@ -110,7 +111,7 @@ class Runs(QObject):
         plane = _layers.shown_plane(source, self._session.viewer)
         if not self.on_disk():
             steps = _steps.memory_steps(image, recipe)
-            self._session.run_main("segment", "Segmenting", steps, partial(self._show, plane, image))
+            self._session.run_main("segment", "Segmenting", steps, partial(self._show, plane, image, shown))
             return
         path = ask_path(f"{Path(image.name).stem}_nuclei.ome.zarr")
         if path is not None:
@@ -167,7 +168,7 @@ class Runs(QObject):
 
     # Showing
 
-    def _show(self, plane: Plane, image: Image, found: Found) -> None:
+    def _show(self, plane: Plane, image: Image, shown: Callable[[], None] | None, found: Found) -> None:
         viewer, workspace, result = self._session.viewer, self._session.workspace, found.result
         self._hide_former(plane)
         if workspace.probability and result.maps is not None:
@@ -178,6 +179,8 @@ class Runs(QObject):
             self._labels, self._plane, self._image = labels, plane, image
             workspace.result = result
             workspace.outcome = outcome(result)
+            if shown is not None:
+                shown()
 
     def _show_again(self, before: Result, found: Found) -> None:
         workspace, plane, image = self._session.workspace, self._plane, self._image

@@ -25,11 +25,13 @@ from napari_nucleus_kd.widgets._parts import (
     Fold,
     ProblemBox,
     StepWidget,
+    TaskBar,
     WordsLabel,
     button,
     row,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
+from napari_nucleus_kd.widgets._taking_in import STEP as TAKING_IN
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
@@ -86,6 +88,13 @@ class RetrainWidget(StepWidget):
         self.cancel = _button("Cancel", "Stop the run; you can go on with it later", self.retraining.cancel)
         self.message = WordsLabel()
         self.problem = ProblemBox(self, STEP)
+        self.again = TaskBar(
+            self,
+            "segment",
+            "Segment again",
+            "Find the nuclei of this image anew with this version; what you checked stays as it is",
+            self.retraining.segment_again,
+        )
         self.curves = QLabel()
         self.curves.setToolTip(
             "Above: what is made smaller, a line a term. Below: accuracy (panoptic quality, 0 to 1)\n"
@@ -124,9 +133,9 @@ class RetrainWidget(StepWidget):
         self.stopped = row(self.go_on, self.discard)
         self.running = row(self.bar, self.pause, self.cancel)
         layout = QVBoxLayout(self)
-        for part in (self.about, self.begin, self.stopped, self.running, self.message, self.problem):
+        for part in (self.about, self.begin, self.stopped, self.running, self.message, self.again):
             layout.addWidget(part)
-        for part in (self.result, self.curves, self.preview, self.fold):
+        for part in (self.problem, self.result, self.curves, self.preview, self.fold):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -190,6 +199,8 @@ class RetrainWidget(StepWidget):
         self.pause.setText("Go on" if retraining.paused else "Pause")
         self.message.setText(self._message())
         self.message.setVisible(bool(self.message.text()))
+        self.again.setVisible(idle and retraining.chosen)
+        self.again.set_available(self.workspace.image is not None and not self.session.runs.on_disk())
         self.result.refresh()
         progress = retraining.progress
         known = progress is not None and progress.total > 0
@@ -230,7 +241,8 @@ class RetrainWidget(StepWidget):
                 f"{data.judged} others judge" if self.retraining.judged else "too few are left to judge by"
             )
             lines.append(f"{count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
-            lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
+            if self.retraining.tuned is None:  # else the result says how it can be judged
+                lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
         return "\n".join(lines)
 
     def _message(self) -> str:
@@ -242,7 +254,7 @@ class RetrainWidget(StepWidget):
             waiting = "" if found is None else f"A run from {found[0]} is not finished."
             if retraining.broken and retraining.tuned is None:
                 waiting = f"There is a run that cannot be gone on with; discard it. {retraining.broken}"
-            return "\n".join(filter(None, (self._note(), waiting)))
+            return "\n".join(filter(None, (self._note() or self._taken_in(), waiting)))
         if progress is None:
             return "Reading what is checked…"
         return _words.retraining(progress, paused=retraining.paused, note=retraining.note)
@@ -251,6 +263,15 @@ class RetrainWidget(StepWidget):
         """Return what happened last, unless it stands below as a problem, with its details."""
         shown = not self.problem.isHidden() and self.problem.text.text()
         return "" if shown and shown in self.retraining.note else self.retraining.note
+
+    def _taken_in(self) -> str:
+        """Return what came of segmenting again."""
+        problem, keeping = self.workspace.problem, self.session.keeping
+        if not self.retraining.chosen:
+            return ""
+        if problem is not None and problem.step in (self.again.step, TAKING_IN):
+            return problem.text
+        return keeping.doing or keeping.note
 
     def _on_pictured(self, what: str, picture: Any) -> None:
         label = self.curves if what == "curves" else self.preview
