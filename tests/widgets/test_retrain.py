@@ -246,8 +246,15 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     panel.lines[0].click()
     middle = (best.y0 + best.y1) / 2, (best.x0 + best.x1) / 2
     np.testing.assert_allclose(camera_of(desk.viewer).center[-2:], middle, atol=1)
-    desk.check((best.y0, best.x0), (best.y1 - 1, best.x1 - 1))
+    assert [check.isHidden() for check in panel.checks] == [False] + [True] * 4
+    panel.checks[0].click()
+    desk.settle()
+    assert np.array_equal(
+        np.argwhere(desk.session.keeping.kept.mask.pixels)[[0, -1]],
+        [(best.y0, best.x0), (best.y1 - 1, best.x1 - 1)],
+    )
     assert best not in [tile.region for tile in suggesting.tiles] and len(suggesting.tiles) == 3
+    assert all(check.isHidden() for check in panel.checks)
     other = desk.viewer.add_labels(np.zeros((512, 512), np.int32))
     assert all(line.isHidden() for line in panel.lines), "what does nothing is not offered"
     desk.viewer.layers.remove(other)

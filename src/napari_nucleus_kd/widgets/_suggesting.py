@@ -12,6 +12,7 @@ from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of
 from napari_nucleus_kd.widgets._target import image_under, target_of
+from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets._verifying import key_of
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ class Suggesting:
     Attributes
     ----------
     tiles : the best first; none while nothing is suggested.
+    gone_to : the tile that was gone to last; None before the first.
 
     Signals
     -------
-    changed : the tiles.
+    changed : any of these.
     """
 
     changed = Signal()
@@ -45,6 +47,7 @@ class Suggesting:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.tiles: list[Surveyed] = []
+        self.gone_to: Surveyed | None = None
         self._surveyed: list[Surveyed] = []
         self._target: Target | None = None
         self._under: Under | None = None
@@ -93,6 +96,7 @@ class Suggesting:
         if viewer is not None and self._on_press in viewer.mouse_drag_callbacks:
             viewer.mouse_drag_callbacks.remove(self._on_press)
         self._surveyed, self.tiles, self._target, self._under = [], [], None, None
+        self.gone_to = None
         self.changed.emit()
 
     def _on_removed(self, event: Any) -> None:
@@ -138,6 +142,16 @@ class Suggesting:
         size = max(n * target.layer.scale[a] for n, a in zip(part.shape_yx, target.axes, strict=True))
         camera.zoom = _FILLED * self._session.corrections.canvas_px / size
         camera.center = (0.0, *(float(world[axis - offset]) for axis in viewer.dims.displayed))
+        self.gone_to = self.tiles[index]
+        self.changed.emit()
+
+    def check(self, index: int) -> None:
+        """Mark a tile as checked, all of it."""
+        shown = self.shown()
+        if index < len(shown):
+            target, part = shown[index]
+            corners = [tuple(target.world(at)) for at in ((part.y0, part.x0), (part.y1 - 1, part.x1 - 1))]
+            self._session.corrections.act(VERIFY, corners)
 
     def _on_press(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         """Go to the tile that is clicked, unless it fills the view already or a tool is in hand."""

@@ -33,18 +33,27 @@ class SuggestPanel(QWidget):
         )
         self.hide_all = button("Hide boxes", "Take the boxes away", self._suggesting.stop, style=SMALL_STYLE)
         tip = (
-            "Go to this tile; check all of it, then mark it with a box (C).\n"
+            "Go to this tile; check all of it, then press “Checked”.\n"
             "“Judges only”: one tile in five is kept to compare the new model with the old one on it"
         )
         self.lines = [
             button("", tip, partial(self._suggesting.go, index), style=_LINE_STYLE) for index in range(MOST)
         ]
+        self.checks = [
+            button(
+                "Checked",
+                "Mark all of this tile as checked: each nucleus in it is right, and none is missing",
+                partial(self._suggesting.check, index),
+                style=SMALL_STYLE,
+            )
+            for index in range(MOST)
+        ]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(row(self.ask, self.hide_all))
-        for line in self.lines:
-            layout.addWidget(line)
+        for line, check in zip(self.lines, self.checks, strict=True):
+            layout.addWidget(row(line, check))
         owner.follow(self._suggesting.changed, self.refresh)
         self.refresh()
 
@@ -53,8 +62,10 @@ class SuggestPanel(QWidget):
         tiles = self._suggesting.tiles if self._suggesting.shown() else []
         self.ask.setEnabled(self._corrections.layer is not None)
         self.hide_all.setVisible(bool(tiles))
-        for index, line in enumerate(self.lines):
+        for index, (line, check) in enumerate(zip(self.lines, self.checks, strict=True)):
             line.setVisible(index < len(tiles))
+            # Only where the person is: nobody has looked at the others.
+            check.setVisible(index < len(tiles) and tiles[index] is self._suggesting.gone_to)
             if index < len(tiles):
                 tile = tiles[index]
                 why = _words.suggested(tile.nuclei, tile.uncertainty, tile.disagreement, judges=tile.judges)
