@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -178,3 +179,25 @@ def timm():
     except ImportError:
         pass
     return pytest.importorskip("timm")
+
+
+@pytest.fixture
+def fake_tool(monkeypatch, tmp_path):
+    """Put a tool that finds bright spots in the place of Cellpose; return a function that makes its weights.
+
+    The weights are a file with the name of what it does wrong, see tests/baselines/faketool.py.
+    """
+    from napari_nucleus_kd.baselines import Found, worker
+    from napari_nucleus_kd.segmenters import baseline
+
+    script = Path(__file__).parent / "baselines" / "faketool.py"
+    monkeypatch.setattr(worker, "_SERVE", str(script))
+    monkeypatch.setattr(worker, "find", lambda name: Found(Path(sys.executable), "3.1", "for tests"))
+    monkeypatch.setattr(baseline, "_OPEN", {})
+
+    def weights(fault="none"):
+        file = tmp_path / f"{fault}.weights"
+        file.write_text(fault, encoding="utf-8")
+        return str(file)
+
+    return weights

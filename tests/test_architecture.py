@@ -15,6 +15,7 @@ GROUPS = {
     0: {"types", "errors", "config", "words"},
     1: {
         "apart",
+        "baselines",
         "io",
         "channels",
         "modality",

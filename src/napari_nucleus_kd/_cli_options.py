@@ -73,7 +73,34 @@ Refit = Annotated[
     ),
 ]
 Segmenter = Annotated[
-    str | None, typer.Option(help="student (default) or classical.", rich_help_panel=_NUCLEI)
+    str | None,
+    typer.Option(
+        help="student (default), classical, or one of nucleus-kd baselines: cellpose, cellpose4, stardist.",
+        rich_help_panel=_NUCLEI,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="Of cellpose or stardist: a file or folder, or the name of a model that the tool downloads.",
+        rich_help_panel=_NUCLEI,
+    ),
+]
+ToolName = Annotated[str, typer.Argument(metavar="NAME", help="cellpose, cellpose4 or stardist.")]
+ToolPlace = Annotated[
+    Path, typer.Argument(metavar="PYTHON", help="Interpreter of an environment, or the environment's folder.")
+]
+ToolPython = Annotated[
+    str | None, typer.Option("--python", help="Interpreter to make the environment with; else this one.")
+]
+ToolExtra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with", help="One more requirement, for instance a build of torch; several times: several."
+    ),
+]
+ToolWeights = Annotated[
+    str, typer.Option("--weights", help="A file or folder, or the name of a model that the tool downloads.")
 ]
 Model = Annotated[str | None, typer.Option(help="Name of a model, or its folder.", rich_help_panel=_NUCLEI)]
 Device = Annotated[

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _STALE = {
     "model": ("model_hash",),
     "segmenter": ("model_hash",),
+    "weights": ("model_hash",),
     "channels": ("scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),

@@ -55,13 +55,17 @@ def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, Json
     DeviceError : the process died.
     RuntimeError : a fault of the task's, with its traceback.
     """
-    with tempfile.TemporaryFile() as said, _started(task, said) as process:
+    command = [sys.executable, "-P", "-m", __name__, task]
+    with tempfile.TemporaryFile() as said, started(command, said, _PATIENCE_S) as process:
         assert process.stdin is not None and process.stdout is not None
         _write(process.stdin, request)
         while True:
             answer = _asked(process.stdin, process.stdout)
             if answer is None:
-                raise DeviceError(_obituary(process, said))
+                raise DeviceError(
+                    f"the process that did the work ended {how_it_ended(process, said)}. Close other "
+                    "programs, and start it again: it goes on from what was kept"
+                )
             kind, content = answer
             if kind == "result":
                 result: JsonValue = content
@@ -72,17 +76,22 @@ def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, Json
 
 
 @contextlib.contextmanager
-def _started(task: str, said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the process; at the end close its pipe and wait until it has gone."""
+def started(
+    command: list[str], said: IO[bytes], patience_s: float, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process; at the end close its pipe and wait until it has gone.
+
+    Parameters
+    ----------
+    said : file for what it prints to stderr.
+    patience_s : for what it has in hand, when its pipe is closed; then it is killed.
+    environment : its variables; None: those of this process.
+    """
     options: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for the program that asks
     if sys.platform == "win32":
         options = {"creationflags": subprocess.BELOW_NORMAL_PRIORITY_CLASS | subprocess.CREATE_NO_WINDOW}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, task],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=said,
-        **options,
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, env=environment, **options
     )
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -91,7 +100,7 @@ def _started(task: str, said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(_PATIENCE_S)
+            process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -124,8 +133,8 @@ def _error(name: str, text: str) -> Exception:
     return RuntimeError(text)
 
 
-def _obituary(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
-    """Say how a process died and what can be done."""
+def how_it_ended(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
+    """Say how a process that answers no more has died, and what it said last."""
     try:
         code = process.wait(_PATIENCE_S)
     except subprocess.TimeoutExpired:
@@ -133,10 +142,7 @@ def _obituary(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
     said.seek(0)
     last = said.read()[-_SHOWN:].decode(errors="replace").strip()
     how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
-    return (
-        f"the process that did the work ended {how}, perhaps for want of memory. Close other programs, and "
-        f"start it again: it goes on from what was kept.{' It said: ' + last if last else ''}"
-    )
+    return f"{how}, perhaps for want of memory{' (it said: ' + last + ')' if last else ''}"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `nucleus-kd segment | models | info | train | distill | evaluate`."""
+"""The command line: `nucleus-kd segment | models | baselines | info | train | distill | evaluate`."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -80,6 +80,7 @@ def segment(
     t: options.Time = 0,
     region: options.RegionOption = None,
     segmenter: options.Segmenter = None,
+    weights: options.Weights = None,
     model: options.Model = None,
     device: options.Device = None,
     diameter: options.Diameter = None,
@@ -107,6 +108,7 @@ def segment(
         raise SettingsError("--diameter and --diameter-um say the same; give one of them")
     given = {
         "segmenter": segmenter,
+        "weights": weights,
         "model": model,
         "device": device,
         "modality": None if modality is None else options.MODALITIES[modality],
@@ -234,6 +236,57 @@ def models_export(
     console.print(escape(f"exported: {show(steps, console)}"), soft_wrap=True, highlight=False)
 
 
+_baselines = typer.Typer(
+    help="Cellpose and StarDist, each in an environment of its own: to compare with, and to learn from.",
+    no_args_is_help=True,
+)
+app.add_typer(_baselines, name="baselines")
+
+
+@_baselines.command("list")
+def baselines_list() -> None:
+    """List the tools, where they are installed, and how to get those that are not."""
+    from napari_nucleus_kd._cli_baselines import show_baselines
+
+    show_baselines(Console())
+
+
+@_baselines.command("install")
+def baselines_install(
+    name: options.ToolName, python: options.ToolPython = None, extra: options.ToolExtra = None
+) -> None:
+    """Make an environment for a tool and install it there; downloads hundreds of megabytes."""
+    from napari_nucleus_kd._cli_baselines import install_tool
+
+    install_tool(name, python, extra or [], Console())
+
+
+@_baselines.command("use")
+def baselines_use(name: options.ToolName, python: options.ToolPlace) -> None:
+    """Take a tool from an environment of yours, where it is installed already."""
+    from napari_nucleus_kd._cli_baselines import use_environment
+
+    use_environment(name, python, Console())
+
+
+@_baselines.command("check")
+def baselines_check(
+    name: options.ToolName, weights: options.ToolWeights, device: options.Device = None
+) -> None:
+    """Segment a sample image with a tool and weights, to see that they work."""
+    from napari_nucleus_kd._cli_baselines import check_tool
+
+    check_tool(name, weights, device, Console())
+
+
+@_baselines.command("remove")
+def baselines_remove(name: options.ToolName) -> None:
+    """Remove the environment that was made for a tool; forget one of yours, which stays as it is."""
+    from napari_nucleus_kd._cli_baselines import remove_tool
+
+    remove_tool(name, Console())
+
+
 @app.command()
 def info(
     file: Annotated[str | None, typer.Argument(metavar="[FILE]", help="An image.")] = None,
@@ -294,8 +347,8 @@ def distill(
     teacher: Annotated[
         list[str],
         typer.Option(
-            help="Model by name or folder, segmenter:NAME, or labels:FOLDER (label images of the "
-            "unlabelled ones); several times: their mean."
+            help="Model by name or folder, segmenter:NAME (segmenter:cellpose:WEIGHTS), or labels:FOLDER "
+            "(label images of the unlabelled ones); several times: their mean."
         ),
     ],
     recipe: options.TrainingRecipe = None,
@@ -380,6 +433,7 @@ def evaluate(
     data: options.Index,
     split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",
     segmenter: options.Segmenter = None,
+    weights: options.Weights = None,
     model: options.Model = None,
     device: options.Device = None,
     channel: options.DataChannels = None,
@@ -395,7 +449,13 @@ def evaluate(
 
     if data.is_dir() and split != "val":
         raise SettingsError(f"{data} is a folder, and has no splits; leave --split out, or give a CSV index")
-    given = {"segmenter": segmenter, "model": model, "device": device, "channels": channel_keys(channel)}
+    given = {
+        "segmenter": segmenter,
+        "weights": weights,
+        "model": model,
+        "device": device,
+        "channels": channel_keys(channel),
+    }
     recipe = build_recipe(None, given)
     evaluate_model(data, split, recipe, output, true_diameter=true_diameter, overwrite=overwrite)
 

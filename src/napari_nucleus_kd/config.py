@@ -43,6 +43,7 @@ class Recipe(Settings):
 
     segmenter: str = Field("student", description="Registered segmenter")
     model: str = Field("nucleus-student", description="Model package: a shipped name or a folder")
+    weights: str | None = Field(None, description="Of cellpose or stardist: a file, a folder, or their name")
     model_hash: str | None = Field(None, description="SHA-256 of the weights; None takes the model as it is")
     modality: Modality | None = Field(None, description="None: suggested from the pixels")
     channels: tuple[int | str, ...] | None = Field(None, description="Nuclear channels by name or index")

@@ -39,5 +39,9 @@ class UnknownSegmenterError(NucleusKDError, KeyError):
     __str__ = Exception.__str__  # KeyError would show the message in quotes
 
 
+class BaselineError(NucleusKDError):
+    """Another tool, such as Cellpose, is not installed where it is looked for, or fails."""
+
+
 class DeviceError(NucleusKDError):
     """The chosen device is not there or has too little memory."""

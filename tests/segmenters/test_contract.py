@@ -9,9 +9,10 @@ from napari_nucleus_kd.errors import UnknownSegmenterError
 from napari_nucleus_kd.segmenters import Segmenter
 
 
-@pytest.fixture(params=segmenters.names())
-def segmenter(request, spots):
-    return segmenters.load(request.param, Recipe(segmenter=request.param, model=str(spots)))
+@pytest.fixture(params=["student", "classical", "cellpose"])
+def segmenter(request, spots, fake_tool):
+    recipe = Recipe(segmenter=request.param, model=str(spots), weights=fake_tool())
+    return segmenters.load(request.param, recipe)
 
 
 @pytest.fixture

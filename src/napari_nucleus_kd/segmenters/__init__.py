@@ -18,6 +18,7 @@ __all__ = ["Segmenter", "load", "names", "register"]
 _LOADERS: dict[str, str | Callable[[Recipe], Segmenter]] = {
     "student": "napari_nucleus_kd.segmenters.student:load",
     "classical": "napari_nucleus_kd.segmenters.classical:load",
+    **dict.fromkeys(("cellpose", "cellpose4", "stardist"), "napari_nucleus_kd.segmenters.baseline:load"),
 }
 
 

@@ -77,7 +77,8 @@ class DistillSettings(Settings):
 
     teachers: tuple[str, ...] = Field(
         min_length=1,
-        description="Models by name or folder, segmenter:NAME, or labels:FOLDER; several are averaged",
+        description="Models by name or folder, segmenter:NAME or segmenter:NAME:WEIGHTS, or labels:FOLDER; "
+        "several are averaged",
     )
     temperature: float = Field(
         2.0, gt=0, description="Softens the probabilities; the more, the more sure background counts"
@@ -100,7 +101,7 @@ class DistillSettings(Settings):
 
     @property
     def segmenters(self) -> tuple[str, ...]:
-        """The names of the segmenters among the teachers."""
+        """The segmenters among the teachers: each its name, or name:weights."""
         return tuple(t.removeprefix(_SEGMENTER) for t in self.teachers if t.startswith(_SEGMENTER))
 
     @property

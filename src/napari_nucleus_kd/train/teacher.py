@@ -122,9 +122,10 @@ def diameter_estimate(settings: DistillSettings, device: str) -> Callable[[Float
 class _ByLight:
     """Chooses a segmenter for each picture (3, Y, X): stained tissue has a bright background."""
 
-    def __init__(self, name: str):
+    def __init__(self, named: str):
+        name, _, weights = named.partition(":")
         self._dark, self._bright = (
-            segmenters.load(name, Recipe(segmenter=name, modality=modality))
+            segmenters.load(name, Recipe(segmenter=name, weights=weights or None, modality=modality))
             for modality in (Modality.FLUORESCENCE, Modality.HE)
         )
 
@@ -198,10 +199,15 @@ class NetworkTeacher(nn.Module):
 
 
 class SegmenterTeacher:
-    """Any registered segmenter; its labels become maps. Of nuclei that the picture cuts it says nothing."""
+    """Any registered segmenter; its labels become maps. Of nuclei that the picture cuts it says nothing.
 
-    def __init__(self, name: str):
-        self._choose = _ByLight(name)
+    Parameters
+    ----------
+    named : its name, or name:weights.
+    """
+
+    def __init__(self, named: str):
+        self._choose = _ByLight(named)
 
     def __call__(self, x: torch.Tensor) -> Opinion:
         """Return what the segmenter says."""

@@ -1,0 +1,7 @@
+"""Other tools to compare with, and to learn from: each in a process and an environment of its own."""
+
+from napari_nucleus_kd.baselines.environments import TOOLS, Found, Tool, find, installed, use
+from napari_nucleus_kd.baselines.making import install_steps, remove
+from napari_nucleus_kd.baselines.worker import About, Worker
+
+__all__ = ["TOOLS", "About", "Found", "Tool", "Worker", "find", "install_steps", "installed", "remove", "use"]

@@ -1,0 +1,125 @@
+"""Making an environment of its own for another tool."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from napari_nucleus_kd.baselines.environments import (
+    MADE,
+    Found,
+    clean_environment,
+    folder,
+    forget,
+    python_of,
+    tool_named,
+    version_in,
+)
+from napari_nucleus_kd.errors import BaselineError, WriteError
+from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.types import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+_SHOWN = 1500  # characters of what an installer said before it failed
+
+
+def install_steps(
+    name: str, python: str | None = None, constraints: Sequence[str] = ()
+) -> Generator[Progress, None, Found]:
+    """Install a tool into an environment of its own, with uv if it is there, else with venv and pip.
+
+    Parameters
+    ----------
+    python : interpreter to make it with; None: this one.
+    constraints : more requirements, for instance "torch==2.13.0+cpu".
+
+    Yields
+    ------
+    Progress, with what the installer says.
+
+    Raises
+    ------
+    BaselineError with the installer's last words. WriteError
+    """
+    tool, environment = tool_named(name), folder() / name
+    interpreter = python or sys.executable
+    yield Progress(0, 3, f"making an environment in {environment}")
+    _remove(environment)
+    folder().mkdir(parents=True, exist_ok=True)
+    uv = shutil.which("uv")
+    make = [uv, "venv", "--python", interpreter] if uv else [interpreter, "-m", "venv"]
+    yield from _run([*make, str(environment)], 0)
+    inside = str(python_of(environment))
+    install = [uv, "pip", "install", "--python", inside] if uv else [inside, "-m", "pip", "install"]
+    yield Progress(1, 3, f"installing {', '.join(tool.requirements)}")
+    yield from _run([*install, *tool.requirements, *constraints], 1)
+    yield Progress(2, 3, "looking whether it is there")
+    found = Found(python_of(environment), version_in(tool, python_of(environment)), "made by nucleus-kd")
+    write_text(environment / MADE, json.dumps({"version": found.version}) + "\n")
+    forget(name)
+    return found
+
+
+def remove(name: str) -> Path | None:
+    """Remove the environment that was made for a tool, and forget one of yours; return what was removed.
+
+    Raises
+    ------
+    BaselineError, WriteError
+    """
+    tool_named(name)
+    forget(name)
+    environment = folder() / name
+    if not environment.exists():
+        return None
+    _remove(environment)
+    return environment
+
+
+def _remove(environment: Path) -> None:
+    if not environment.exists():
+        return
+    if not ((environment / MADE).exists() or (environment / "pyvenv.cfg").exists()):
+        raise WriteError(f"{environment} is no environment that nucleus-kd made; move it away first")
+    (environment / MADE).unlink(missing_ok=True)  # first: what is left of it is no environment
+    try:
+        shutil.rmtree(environment)
+    except OSError as error:
+        raise WriteError(f"{environment} cannot be removed: {error.strerror or error}") from error
+
+
+def _run(command: list[str], step: int) -> Generator[Progress, None, None]:
+    """Run an installer; its lines are the progress. It ends with the steps."""
+    said = ""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=clean_environment(),
+        )
+    except OSError as error:
+        raise BaselineError(f"{command[0]} cannot be run: {error.strerror or error}") from error
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            said = (said + line)[-_SHOWN:]
+            if line.strip():
+                yield Progress(step, 3, re.sub(r"\s+", " ", line).strip()[:200])
+        if process.wait():
+            raise BaselineError(f"{' '.join(command[:4])} … failed with status {process.returncode}: {said}")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        process.stdout.close()

@@ -1,0 +1,183 @@
+"""Another tool in a process of its own: arrays go there and come back, and a crash there is none here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import weakref
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from napari_nucleus_kd import apart
+from napari_nucleus_kd.baselines import serve
+from napari_nucleus_kd.baselines.environments import Tool, clean_environment, find
+from napari_nucleus_kd.config import Settings, complaint
+from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+_PATIENCE_S = 2.0  # for a tool to go when it is not wanted any more
+_KINDS = ("<f4", "<i4")  # of the arrays that may come back
+_SERVE = serve.__file__  # run there
+_LINE = 1 << 20  # bytes; no line of an answer is longer
+
+
+class About(Settings):
+    """What a tool says of the model that it has loaded.
+
+    Attributes
+    ----------
+    weights : file or folder.
+    device : as the tool calls it.
+    diameter_px : nucleus diameter that the model was made for; None if it does not say.
+    grid : pixels of the picture that share one of the maps.
+    foreground : probability above which the tool by itself takes a pixel as nucleus.
+    maps : names of what the network tells of each pixel.
+    """
+
+    version: str
+    weights: Path
+    device: str
+    parameters: int
+    diameter_px: float | None
+    grid: int
+    foreground: float
+    maps: tuple[str, ...]
+
+
+class Worker:
+    """A tool with a model loaded, until it is closed or nobody holds it any more.
+
+    Raises
+    ------
+    BaselineError : the tool is not installed, or fails. ModelError : the weights cannot be used.
+    DeviceError : the process died, or has too little memory.
+    """
+
+    def __init__(self, tool: Tool, weights: str, device: str = "auto"):
+        self._tool = tool
+        self._lock = threading.Lock()
+        python = str(find(tool.name).python)
+        with ExitStack() as stack:
+            self._said = stack.enter_context(tempfile.TemporaryFile())
+            self._process = stack.enter_context(
+                apart.started([python, _SERVE, tool.served_as], self._said, _PATIENCE_S, clean_environment())
+            )
+            answer, _ = self._ask({"do": "open", "weights": weights, "device": device})
+            try:
+                self.about = About.model_validate(answer)
+            except ValidationError as error:
+                raise BaselineError(self._garbled(complaint(error))) from error
+            self.close = weakref.finalize(self, stack.pop_all().close)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the process at once, also from another thread; what it has in hand is lost."""
+        self._process.kill()
+
+    def maps(self, picture: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Return what the network tells of a picture.
+
+        Parameters
+        ----------
+        picture : (3, Y, X) float32.
+        size : of the maps, (h, w).
+
+        Returns
+        -------
+        (M, h, w) float32, in the order of `about.maps`.
+        """
+        shape = (len(self.about.maps), *size)
+        return self._array({"do": "maps", "size": size}, picture, np.dtype(np.float32), shape)
+
+    def decode(
+        self,
+        maps: npt.NDArray[np.float32],
+        shape_yx: tuple[int, int],
+        foreground: float,
+        min_area_px: int,
+    ) -> npt.NDArray[np.int32]:
+        """Return what the tool makes of maps: labels (Y, X) int32, not always numbered without gaps."""
+        asked = {"do": "decode", "shape": shape_yx, "foreground": foreground, "min_area": min_area_px}
+        labels = self._array(asked, maps, np.dtype(np.int32), shape_yx)
+        if labels.size and labels.min() < 0:
+            raise BaselineError(self._garbled("labels below 0"))
+        return labels
+
+    def _array(
+        self, request: dict[str, Any], sent: npt.NDArray[Any], kind: np.dtype[Any], shape: tuple[int, ...]
+    ) -> npt.NDArray[Any]:
+        _, arrays = self._ask(request, sent)
+        if len(arrays) != 1 or arrays[0].dtype != kind or arrays[0].shape != shape:
+            got = ", ".join(f"{each.dtype} {each.shape}" for each in arrays) or "nothing"
+            raise BaselineError(self._garbled(f"{got} instead of {kind} {shape}"))
+        return arrays[0]
+
+    def _ask(
+        self, request: dict[str, Any], *arrays: npt.NDArray[Any]
+    ) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+        process, title = self._process, self._tool.title
+        assert process.stdin is not None and process.stdout is not None
+        with self._lock:
+            if self._said.closed:
+                raise BaselineError(f"{title} was closed")
+            try:
+                serve.write_message(process.stdin, request, *arrays)
+                answer = self._answer(process.stdout)
+            except (OSError, ValueError) as error:
+                if process.poll() is None and not isinstance(error, OSError):
+                    raise BaselineError(self._garbled(str(error))) from error
+                answer = None
+            if answer is None:
+                raise DeviceError(
+                    f"{title} ended {apart.how_it_ended(process, self._said)}; close other programs, take "
+                    "smaller tiles, or another device"
+                )
+        message, found = answer
+        if "error" not in message:
+            return message, found
+        text = str(message.get("text", ""))
+        if message["error"] == "weights":
+            raise ModelError(text)
+        if message["error"] == "memory":
+            raise DeviceError(f"{title}: {text}; close other programs, or take smaller tiles")
+        raise BaselineError(f"{title} failed: {text}")
+
+    def _answer(self, pipe: IO[bytes]) -> tuple[dict[str, Any], list[npt.NDArray[Any]]] | None:
+        """Read an answer; None if the process has gone.
+
+        Raises
+        ------
+        ValueError : it is none.
+        """
+        line = pipe.readline(_LINE)
+        if not line:
+            return None
+        message = json.loads(line)
+        if not line.endswith(b"\n") or not isinstance(message, dict):
+            raise ValueError("a line that is no answer")
+        arrays = []
+        for kind, shape in message.pop("arrays", []):
+            if kind not in _KINDS:
+                raise ValueError(f"an array of {kind}")
+            content = np.empty([int(n) for n in shape], kind)
+            if pipe.readinto(content.reshape(-1).view(np.uint8)) != content.nbytes:  # type: ignore[attr-defined]
+                return None
+            arrays.append(content)
+        return message, arrays
+
+    def _garbled(self, what: str) -> str:
+        return (
+            f"{self._tool.title} did not answer as expected: {what}. Perhaps another version of it is "
+            f"installed; see nucleus-kd baselines list"
+        )

@@ -1,0 +1,173 @@
+"""Cellpose and StarDist as segmenters: their networks, and their own way from maps to nuclei."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_nucleus_kd.baselines import TOOLS, Tool, Worker
+from napari_nucleus_kd.config import DecodeSettings
+from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.types import Maps, Nuclei
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+_BLOCK = 32  # network pixels that become whole image pixels: scales are rounded to that
+_MIN_SCALE, _MAX_SCALE = 0.1, 4.0
+_CONTEXT_PX = 64  # network pixels; both see a little further, with little weight
+_MIN_AREA_PX = 15  # Cellpose's own
+_STARDIST_PX, _STARDIST_RANGE = 25.0, (10.0, 60.0)  # StarDist has no size of its own: nuclei of its data
+
+
+def load(recipe: Recipe) -> BaselineSegmenter:
+    """Open the recipe's weights in the tool's own environment.
+
+    Raises
+    ------
+    ModelError if no weights are named: none are taken by default.
+    """
+    tool = TOOLS[recipe.segmenter]
+    if not recipe.weights:
+        raise ModelError(
+            f"{tool.title} needs weights: a file or folder, or the name of a model that it downloads itself "
+            "(--weights, setting weights)"
+        )
+    return BaselineSegmenter(recipe.segmenter, _worker(tool, recipe.weights, recipe.device))
+
+
+_OPEN: dict[
+    str, tuple[tuple[object, ...], Worker]
+] = {}  # the newest of each tool: starting one takes seconds
+
+
+def _worker(tool: Tool, weights: str, device: str) -> Worker:
+    """Return a process with these weights: the one that is there, or a new one in its place."""
+    file = Path(weights)
+    key = (weights, device, file.stat().st_mtime_ns if file.exists() else None)
+    known = _OPEN.get(tool.name)
+    if known is not None and known[0] == key and known[1].is_alive:
+        return known[1]
+    _OPEN.pop(tool.name, None)
+    worker = Worker(tool, weights, device)
+    _OPEN[tool.name] = key, worker
+    return worker
+
+
+class BaselineSegmenter:
+    """Another tool in a process of its own; see segmenters.base.Segmenter for the methods.
+
+    The tool gets the channels, scaling and diameter that the student would get. Its maps are decoded by its
+    own code with its own thresholds, but that DecodeSettings.foreground replaces its probability threshold;
+    split and fill_holes mean nothing to it.
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, name: str, worker: Worker):
+        self.name, self._worker, self._about = name, worker, worker.about
+        self.model_hash: str | None = _hash(self._about.weights)
+        self.decode_defaults = DecodeSettings(
+            foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
+        )
+        self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
+        self.default_diameter_px = self._about.diameter_px or _STARDIST_PX
+
+    @property
+    def _is_stardist(self) -> bool:
+        return self._about.diameter_px is None
+
+    @property
+    def description(self) -> str:
+        """Tool, weights and device, for people."""
+        about = self._about
+        title = TOOLS[self.name].title.split()[0]
+        return f"{title} {about.version}, {about.weights.name}, on {about.device} in a process of its own"
+
+    def _enlarged(self, diameter_px: float | None) -> float:
+        """Return the factor by which the network sees a picture enlarged."""
+        return _BLOCK / self.align_px(diameter_px)
+
+    def scale(self, diameter_px: float | None) -> float:
+        """Return the map pixels for a pixel of the picture."""
+        return self._enlarged(diameter_px) / self._about.grid
+
+    def align_px(self, diameter_px: float | None) -> int:
+        """Return the image pixels that become a block of network pixels."""
+        if diameter_px is None:
+            return _BLOCK
+        wanted = self.default_diameter_px
+        if self._is_stardist:  # it is used at any size that it has learnt
+            smallest, largest = _STARDIST_RANGE
+            wanted = diameter_px if smallest <= diameter_px <= largest else wanted
+        scale = min(max(wanted / diameter_px, _MIN_SCALE), _MAX_SCALE)
+        return max(1, round(_BLOCK / scale))
+
+    def halo_px(self, diameter_px: float | None) -> int:
+        """Return the room around a tile that a nucleus of the tile may need, in whole blocks."""
+        step = self.align_px(diameter_px)
+        return math.ceil(1.2 * (diameter_px or self.default_diameter_px) / step) * step
+
+    def context_px(self, diameter_px: float | None) -> int:
+        """Return how far the network sees around a pixel, in whole blocks."""
+        return math.ceil(_CONTEXT_PX / _BLOCK) * self.align_px(diameter_px)
+
+    def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
+        """Return the network's maps of a (3, Y, X) tile."""
+        shape, scale = tile.shape[1:], self.scale(diameter_px)
+        size = tuple(math.ceil(n * scale) for n in shape)
+        values = self._worker.maps(np.ascontiguousarray(tile, np.float32), size)
+        return Maps(values, self._about.maps, shape, scale, diameter_px)
+
+    def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
+        """Let the tool turn maps into nuclei; leave out those of a low score."""
+        found = self._worker.decode(maps.values, maps.shape_yx, settings.foreground, settings.min_area_px)
+        return _scored(found, maps, settings.min_score)
+
+    def diameter_in(self, maps: Maps) -> float | None:
+        """Return the median diameter of the nuclei that maps show."""
+        found = self._worker.decode(
+            maps.values, maps.shape_yx, self.decode_defaults.foreground, self.decode_defaults.min_area_px
+        )
+        area = np.bincount(found.ravel())[1:]
+        area = area[area > 0]
+        return float(2 * np.sqrt(np.median(area) / np.pi)) if area.size else None
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Return the median of the patches' diameters."""
+        found = [self.diameter_in(self.maps(patch, None)) for patch in patches]
+        known = [diameter for diameter in found if diameter is not None]
+        return float(np.median(known)) if known else None
+
+
+def _scored(labels: LabelArray, maps: Maps, min_score: float) -> Nuclei:
+    """Return nuclei numbered from 1, each scored by its mean probability."""
+    y, x = (
+        np.minimum(((np.arange(n) + 0.5) * maps.scale).astype(int), size - 1)
+        for n, size in zip(maps.shape_yx, maps.values.shape[1:], strict=True)
+    )
+    probability = maps["foreground"][np.ix_(y, x)]
+    area = np.bincount(labels.ravel(), minlength=1)
+    score = np.bincount(labels.ravel(), probability.ravel(), minlength=1) / np.maximum(area, 1)
+    score = score.clip(0, 1)
+    kept = (area > 0) & (score >= min_score)
+    kept[0] = False
+    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return Nuclei(number[labels], np.asarray(score[kept], np.float32))
+
+
+def _hash(weights: Path) -> str:
+    """Return a hash of a file, or of the files of a folder."""
+    files = sorted(p for p in weights.rglob("*") if p.is_file()) if weights.is_dir() else [weights]
+    found = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()

@@ -1,0 +1,65 @@
+"""A tool that finds bright spots, served as Cellpose is; it does wrong what its weights say."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from napari_nucleus_kd.baselines import serve
+
+
+class FakeTool:
+    def __init__(self, weights, device):
+        self.weights = Path(weights)
+        if not self.weights.exists():
+            raise serve.Unusable(f"no file {weights}")
+        self.fault = self.weights.read_text(encoding="utf-8")
+        print("a tool that prints while it loads")
+        if self.fault == "silent end":
+            os._exit(3)
+
+    def about(self):
+        told = {
+            "version": "3.1",
+            "weights": str(self.weights),
+            "device": "cpu",
+            "parameters": 7,
+            "diameter_px": 18.0,
+            "grid": 1,
+            "foreground": 0.5,
+            "maps": ["foreground", "flow_y", "flow_x"],
+        }
+        return {"version": "3.1"} if self.fault == "says too little" else told
+
+    def maps(self, picture, size):
+        if self.fault == "crash":
+            print("about to crash", file=sys.stderr, flush=True)
+            os.abort()
+        if self.fault == "hang":
+            time.sleep(600)
+        if self.fault == "no memory":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.fault == "fault":
+            raise KeyError("flows")
+        if self.fault == "garbage":
+            os.write(4, b"not JSON\n")
+            time.sleep(5)
+        rows, columns = (np.arange(n) * old // n for n, old in zip(size, picture.shape[1:], strict=True))
+        spots = picture.mean(0)[np.ix_(rows, columns)]
+        found = np.stack([1 / (1 + np.exp(-20 * (spots - 0.3))), spots, spots]).astype(np.float32)
+        return found[:, 1:] if self.fault == "too few rows" else found
+
+    def decode(self, maps, shape, foreground, min_area):
+        from scipy.ndimage import label
+
+        rows, columns = (np.arange(n) * old // n for n, old in zip(shape, maps.shape[1:], strict=True))
+        labels, _ = label(maps[0][np.ix_(rows, columns)] > foreground)
+        labels = np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
+        return -labels if self.fault == "labels below 0" else labels
+
+
+if __name__ == "__main__":
+    serve.TOOLS["cellpose"] = FakeTool
+    serve.main()

@@ -1,0 +1,150 @@
+"""Where tools are found, and making an environment for one."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import platformdirs
+import pytest
+from typer.testing import CliRunner
+
+from napari_nucleus_kd import baselines
+from napari_nucleus_kd.baselines import environments, making
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.errors import BaselineError, WriteError
+from napari_nucleus_kd.types import finish
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    """Keep what is known of environments in a folder of the test's."""
+    monkeypatch.setattr(platformdirs, "user_data_path", lambda *_, **__: tmp_path / "home")
+    return tmp_path / "home" / "baselines"
+
+
+@pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """Make a tool of which a wheel is at hand."""
+    path, info = tmp_path / "fakepose-3.1-py3-none-any.whl", "fakepose-3.1.dist-info"
+    files = {
+        "fakepose.py": "",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: fakepose\nVersion: 3.1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD")))
+    tool = replace(
+        baselines.TOOLS["cellpose"], requirements=(f"fakepose @ {path.as_uri()}",), needs=("fakepose",)
+    )
+    monkeypatch.setitem(environments.TOOLS, "cellpose", tool)
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["baselines", *map(str, arguments)])
+
+
+def said(done):
+    return " ".join(done.output.split())
+
+
+def test_a_tool_that_is_nowhere_says_how_to_get_it(wheel):
+    with pytest.raises(BaselineError, match=r"baselines install cellpose.*baselines use cellpose PATH"):
+        baselines.find("cellpose")
+    done = run("list")
+    assert done.exit_code == 0 and "is not installed" in said(done)
+    with pytest.raises(BaselineError, match="no tool 'oracle'; choose from cellpose, cellpose4, stardist"):
+        baselines.find("oracle")
+
+
+def test_an_environment_is_made_used_and_removed(wheel, home):
+    done = run("install", "cellpose")
+    assert done.exit_code == 0, done.output
+    found = baselines.find("cellpose")
+    assert (found.version, found.how) == ("3.1", "made by nucleus-kd")
+    assert found.python == environments.python_of(home / "cellpose") != Path(sys.executable)
+    assert "3.1" in run("list").output
+    assert "is installed" in said(run("install", "cellpose")), "installing once more replaces it"
+    assert "removed" in run("remove", "cellpose").output and not (home / "cellpose").exists()
+    assert "nothing was removed" in run("remove", "cellpose").output
+
+
+def test_what_cannot_be_installed_leaves_nothing_that_is_used(wheel, home):
+    wheel.write_bytes(b"no wheel")
+    with pytest.raises(BaselineError, match="failed with status"):
+        finish(baselines.install_steps("cellpose"))
+    with pytest.raises(BaselineError, match="is not installed"):
+        baselines.find("cellpose")
+    with pytest.raises(BaselineError, match="cannot be run"):
+        finish(baselines.install_steps("cellpose", python=str(home / "no-python")))
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(wheel, home):
+    (home / "cellpose").mkdir(parents=True)
+    (home / "cellpose" / "thesis.txt").write_text("mine")
+    with pytest.raises(WriteError, match="move it away first"):
+        finish(baselines.install_steps("cellpose"))
+    assert run("remove", "cellpose").exit_code == 1
+    assert (home / "cellpose" / "thesis.txt").exists()
+
+
+def test_an_installation_that_is_broken_off_is_begun_anew(wheel, home):
+    steps = baselines.install_steps("cellpose")
+    for progress in steps:
+        if progress.done == 1:
+            break
+    steps.close()
+    with pytest.raises(BaselineError, match="is not installed"):
+        baselines.find("cellpose")
+    assert finish(baselines.install_steps("cellpose")).version == "3.1"
+
+
+def test_an_environment_of_ones_own_is_used_and_forgotten(wheel, home, tmp_path):
+    own = tmp_path / "own"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
+    with pytest.raises(BaselineError, match=r"fakepose is not installed in the environment of .*own"):
+        baselines.use("cellpose", own)
+    packages = (
+        next((own / "lib").rglob("site-packages")) if (own / "lib").exists() else own / "Lib/site-packages"
+    )
+    zipfile.ZipFile(wheel).extractall(packages)
+    done = run("use", "cellpose", own)
+    assert done.exit_code == 0 and "(3.1) is taken from" in said(done)
+    assert baselines.find("cellpose").how == "named by you"
+    assert baselines.remove("cellpose") is None and own.exists()
+    with pytest.raises(BaselineError, match="is not installed"):
+        baselines.find("cellpose")
+
+
+def test_another_version_than_the_tools_is_refused(monkeypatch):
+    tool = replace(baselines.TOOLS["cellpose"], requirements=("numpy<1",), needs=("numpy",))
+    monkeypatch.setitem(environments.TOOLS, "cellpose", tool)
+    with pytest.raises(BaselineError, match=r"has numpy .*Cellpose 3 means <1"):
+        baselines.use("cellpose", Path(sys.executable))
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_damaged_notes_are_named(home, content):
+    home.mkdir(parents=True)
+    (home / "environments.json").write_text(content)
+    with pytest.raises(BaselineError, match=r"environments\.json.*delete it"):
+        baselines.find("stardist")
+
+
+def test_what_is_no_python_is_refused(home, tmp_path):
+    for path in (tmp_path / "nothing", Path("/bin/false")):
+        with pytest.raises(BaselineError, match="cannot be run as Python"):
+            baselines.use("stardist", path)
+    assert not (home / "environments.json").exists()
+
+
+def test_an_environment_that_went_is_told(wheel, home):
+    home.mkdir(parents=True)
+    (home / "environments.json").write_text(json.dumps({"cellpose": "/gone/python", "oracle": "/x"}))
+    assert "/gone/python cannot be run" in baselines.installed()["cellpose"]
+    assert making.remove("cellpose") is None
