@@ -88,6 +88,8 @@ def test_no_index_is_one_clear_message(tmp_path):
         ('{"stepps": 3}', r"stepps: there is no such setting; did you mean steps\?"),
         ('{"crops": {"bach": 3}, "steps": -1}', r"crops\.bach: .* did you mean batch\?; steps = -1: "),
         ('{"crops": 5}', "crops = 5: Input should be an object"),
+        ('{"distill": 5}', "distill must be a JSON object"),
+        ('{"distill": {"temperature": 4}}', r"distill\.teachers: is missing"),
         ('{"student": "compat"}', r"student = 'compat': no student 'compat'; choose from compact"),
         ('{"steps": 0}', "greater than or equal to 1"),
         ("{", "JSON"),
@@ -116,6 +118,14 @@ def test_what_a_recipe_says_is_not_taken_over(tmp_path):
     recipe.write_text('{"start": "nucleus-student", "crops": {"size_range": [10, 50]}, "steps": 9}')
     settings = read_settings(recipe)
     assert (settings.crops.size_range, settings.steps) == ((10, 50), 9)
+
+
+def test_given_teachers_join_what_the_file_says_of_teaching(tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"distill": {"temperature": 4, "teachers": ["other"]}}')
+    for file, temperature in ((recipe, 4), (None, 2)):
+        distill = read_settings(file, teachers=["a", "segmenter:classical"]).distill
+        assert (distill.temperature, distill.teachers) == (temperature, ("a", "segmenter:classical"))
 
 
 def test_given_settings_replace_the_files(tmp_path):
@@ -170,13 +180,13 @@ def test_ctrl_c_keeps_every_step_and_the_best_can_be_packaged(index, tmp_path):
         program.kill()
     assert program.returncode == 130, said
     assert "Stopped" in said and "Traceback" not in said
-    assert said.startswith("Starting from random weights") and "the same command goes on" in said
+    assert said.startswith("To start from: random weights") and "the same command goes on" in said
     done = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
     assert done >= 5
     ended = start([*arguments, "--steps", "1"])
     said, _ = ended.communicate(timeout=120)
     assert ended.returncode == 0, said
-    assert "Going on with the run in" in said
+    assert "To go on with: the run in" in said
     assert (run / "tiny/model.json").exists()
     assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == done
 

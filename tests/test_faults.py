@@ -186,6 +186,31 @@ def test_specks_beside_most_nuclei_are_no_picture(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labels(tmp_path / "l.tif"), labels)
 
 
+@pytest.mark.parametrize("background", [1, 65535])
+def test_a_background_with_a_number_is_refused(background: int, pair: Row, draw: Callable) -> None:
+    assert pair.labels is not None
+    labels = draw(128, 136)[1].astype(np.uint16) + 1
+    tifffile.imwrite(pair.labels, np.where(labels == 1, background, labels).astype(np.uint16))
+    with pytest.raises(
+        LabelsError, match=rf"l.*: no pixel is 0, and \d\d% of them .* {background}, .* Set it"
+    ):
+        read_labels(pair.labels)
+
+
+def test_labels_that_leave_no_background_are_taken(tmp_path: Path) -> None:
+    cells = np.kron(np.arange(1, 17).reshape(4, 4), np.ones((20, 20))).astype(np.uint8)
+    for name, labels in (("cells", cells), ("one", np.ones((20, 20), np.uint8))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", labels)
+        np.testing.assert_array_equal(read_labels(tmp_path / f"{name}.tif"), labels)
+
+
+def test_images_without_any_nucleus_judge_nothing(pair: Row) -> None:
+    assert pair.labels is not None
+    tifffile.imwrite(pair.labels, np.zeros((128, 136), np.uint16))
+    with pytest.raises(ReadError, match="all other labels to judge by are empty; annotate some nuclei"):
+        take_all(check_rows_steps([], judged=[pair]))
+
+
 def test_the_label_image_as_its_own_picture_is_refused(pair: Row, draw: Callable) -> None:
     tifffile.imwrite(pair.image, draw(128, 136)[1].astype(np.uint16))
     with pytest.raises(ReadError, match="it is the label image, not the picture"):

@@ -72,9 +72,8 @@ def show_models(console: Console, *, check: bool = False) -> bool:
         table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12])
     console.print(table)
     for model in models:
-        console.print(
-            escape(f"{model.spec.name}: {model.folder / 'card.md'}"), soft_wrap=True, highlight=False
-        )
+        card = model.folder / "card.md" if model.card else f"{model.folder} (without a card)"
+        console.print(escape(f"{model.spec.name}: {card}"), soft_wrap=True, highlight=False)
     for folder, problem in damaged.items():
         console.print(f"[bold red]{escape(folder.name)}[/] cannot be used: {escape(problem)}", soft_wrap=True)
     if not check:

@@ -16,7 +16,7 @@ from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
+from napari_nucleus_kd.train.settings import TrainSettings, taken_over
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import Model
 
 
-def read_settings(recipe: Path | None, batch: int | None = None, **given: object) -> TrainSettings:
+def read_settings(
+    recipe: Path | None, batch: int | None = None, teachers: Sequence[str] = (), **given: object
+) -> TrainSettings:
     """Return the settings of a JSON file, with those given (not None) in place of the file's.
 
     Parameters
     ----------
     batch : crops a step, which belongs to the setting `crops`.
+    teachers : those of the setting `distill`; what else it says stays.
 
     Raises
     ------
@@ -41,6 +44,8 @@ def read_settings(recipe: Path | None, batch: int | None = None, **given: object
         values = json.loads(recipe.read_bytes()) if recipe else {}
         if not isinstance(values, dict):
             raise SettingsError(f"{recipe} must hold one JSON object")
+        if not isinstance(values.get("distill") or {}, dict):
+            raise SettingsError(f'{recipe}: distill must be a JSON object, for instance {{"temperature": 2}}')
         for name in ("dataset", "unlabelled"):
             if recipe and isinstance(values.get(name), str):
                 values[name] = str((recipe.parent / values[name]).resolve())
@@ -49,6 +54,8 @@ def read_settings(recipe: Path | None, batch: int | None = None, **given: object
             values["start"] = Recipe().model
         if isinstance(values.get("start"), str) and "student" not in values:
             values = taken_over(load_model(values["start"]).spec, values)
+        if teachers:
+            values["distill"] = (values.get("distill") or {}) | {"teachers": list(teachers)}
         if batch is not None:
             values["crops"] = values.get("crops", {}) | {"batch": batch}
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
@@ -72,7 +79,7 @@ def train_model(settings: TrainSettings, output: Path) -> None:
         raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
     console = Console(quiet=settings.devices > 1 and rank_zero_only.rank > 0)
     kept = output / CHECKPOINT
-    begins = f"Going on with the run in {output}" if kept.exists() else f"Starting from {origin(settings)}"
+    begins = f"To go on with: the run in {output}" if kept.exists() else f"To start from: {origin(settings)}"
     console.print(f"{begins}.", soft_wrap=True)
     try:
         model = show(run_steps(settings, settings.dataset, output), console)
@@ -86,21 +93,6 @@ def train_model(settings: TrainSettings, output: Path) -> None:
         raise
     if model is not None:
         show_trained(model, console)
-
-
-def taught_by(settings: TrainSettings, teachers: Sequence[str]) -> TrainSettings:
-    """Return the settings with these teachers; what else the settings say of teaching stays.
-
-    Raises
-    ------
-    SettingsError : they cannot teach together.
-    """
-    distill = {} if settings.distill is None else settings.distill.model_dump()
-    try:
-        changed = DistillSettings.model_validate(distill | {"teachers": tuple(teachers)})
-    except ValidationError as error:
-        raise SettingsError(complaint(error, DistillSettings)) from error
-    return settings.model_copy(update={"distill": changed})
 
 
 def show_trained(model: Model, console: Console) -> None:

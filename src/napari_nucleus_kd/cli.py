@@ -368,10 +368,11 @@ def distill(
 ) -> None:
     """Train a student on annotated images and on what teachers say of these and of others."""
     from napari_nucleus_kd._cli_recipe import channel_keys
-    from napari_nucleus_kd._cli_train import read_settings, taught_by, train_model
+    from napari_nucleus_kd._cli_train import read_settings, train_model
 
     settings = read_settings(
         recipe,
+        teachers=teacher,
         dataset=data and data.resolve(),
         unlabelled=unlabelled and unlabelled.resolve(),
         start=start,
@@ -386,7 +387,7 @@ def distill(
         workers=workers,
         device=device,
     )
-    train_model(taught_by(settings, teacher), output)
+    train_model(settings, output)
 
 
 @app.command()

@@ -23,6 +23,7 @@ _MASK_PIECES = 3  # so many separate pieces under the only number are hardly one
 _CRUMB = 0.1  # pieces below this share of the largest one of their number are slips of the pen
 _IN_PARTS = 0.1  # share of the numbers that may stand for several pieces that are no crumbs
 _MANY = 50  # from so many on, their typical size tells labels from pictures
+_MOST = 0.5  # share of the pixels that no nucleus has if there are others
 _SPECKS_PX = 2  # pixels next to each other that have one value in a noisy picture; no nucleus is as small
 _PATCHES_PX = 8  # the same in smooth pictures and probabilities
 _JPEG = (".jpg", ".jpeg", ".jpe")
@@ -106,6 +107,18 @@ def refuse_values(path: Path, plane: npt.NDArray[Any]) -> None:
         f"{start}, and change from pixel to pixel: it looks like a picture. Give the label image of this "
         "picture: were the two exchanged?"
     )
+
+
+def refuse_background(path: Path, labels: LabelArray) -> None:
+    """Raise LabelsError if the background of (Y, X) labels is a number: 0 nowhere, and one in most pixels."""
+    if not labels.size or labels.min() <= 0:
+        return
+    numbers, area = np.unique(labels, return_counts=True)
+    if len(numbers) > 1 and area.max() > _MOST * labels.size:
+        raise LabelsError(
+            f"{shown(path)}: no pixel is 0, and {area.max() / labels.size:.0%} of them have the number "
+            f"{numbers[area.argmax()]}, so that seems to be the background; {_LABELS_ARE}. Set it to 0"
+        )
 
 
 def refuse_pieces(path: Path, labels: LabelArray) -> None:

@@ -16,6 +16,7 @@ from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
 from napari_nucleus_kd.faults import (
     named,
     pieces,
+    refuse_background,
     refuse_channels,
     refuse_jpeg,
     refuse_pieces,
@@ -195,7 +196,8 @@ def _complete_labels(row: Row) -> Path:
     if row.labels is None or row.valid is not None:
         what = "no labels" if row.labels is None else "labels of a part only"
         raise ReadError(
-            f"{shown(row.image)}: has {what}, so nothing can be judged by it; split it as train or tune"
+            f"{shown(row.image)}: has {what}, so nothing can be judged by it; leave it out of the images to "
+            "judge by (it may be in the split train or tune)"
         )
     return row.labels
 
@@ -219,13 +221,14 @@ def read_labels(path: Path) -> LabelArray:
     ------
     ReadError : it cannot be read.
     LabelsError : it is not one plane of whole numbers from 0 on, a JPEG, a mask or map of classes (one number
-        for three separate pieces, or more than a tenth of the numbers for several that are no crumbs), or its
-        numbers change from pixel to pixel, as in a picture.
+        for three separate pieces, or more than a tenth of the numbers for several that are no crumbs), its
+        background is a number, or its numbers change from pixel to pixel, as in a picture.
     """
     refuse_jpeg(path)
     plane = _plane(path)
     refuse_values(path, plane)
     whole_numbers = plane.astype(np.int64)
+    refuse_background(path, whole_numbers)
     if plane.size and whole_numbers.max() >= _LARGE:
         whole_numbers, _ = fastremap.renumber(whole_numbers)
     found: LabelArray = whole_numbers.astype(np.int32)
@@ -299,9 +302,10 @@ def check_rows_steps(
         except NucleusKDError as error:
             faults.append(str(error))
         yield Progress(done, len(rows), "checking the images")
-    if learnt and not faults and all(counts[row] == (0, 0) for row in learnt):
-        empty = learnt[0].labels or learnt[0].image
-        faults.append(f"{shown(empty)} and all other labels to learn from are empty; annotate some nuclei")
+    needed, what = (learnt, "learn from") if learnt else (judged, "judge by")
+    if needed and not faults and all(counts[row] == (0, 0) for row in needed):
+        empty = needed[0].labels or needed[0].image
+        faults.append(f"{shown(empty)} and all other labels to {what} are empty; annotate some nuclei")
     if not faults:
         copies = _copies(learnt, [row for row in judged if counts[row][0] > 0])
         faults += dict.fromkeys(

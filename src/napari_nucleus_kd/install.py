@@ -204,7 +204,7 @@ def _folder_for(spec: ModelSpec, *, overwrite: bool) -> Path:
         raise WriteError(f"{folder} is there and holds something else; move it away first")
     if folder in installed and not overwrite:
         raise WriteError(
-            f"a model {spec.name} is installed in {folder}; --overwrite replaces it, "
+            f"a model {spec.name} is installed in {folder}; --overwrite (overwrite=True) replaces it, "
             "or give the new one another name in its model.json"
         )
     return folder

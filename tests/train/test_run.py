@@ -12,7 +12,14 @@ import tifffile
 import torch
 from skimage.io import imread, imsave
 
-from napari_nucleus_kd.errors import LabelsError, ModelError, ReadError, SettingsError, WriteError
+from napari_nucleus_kd.errors import (
+    LabelsError,
+    ModelError,
+    ReadError,
+    SettingsError,
+    UnknownSegmenterError,
+    WriteError,
+)
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.io import read
@@ -173,7 +180,7 @@ def test_a_refused_run_writes_nothing(index, tmp_path, finish):
     imsave(folder / "3_labels.png", np.zeros((9, 9), np.uint8), check_contrast=False)
     with pytest.raises(ReadError, match=r"3\.png: is \(96, 112\) pixels, its labels are \(9, 9\)"):
         finish(run_steps(TINY, folder, tmp_path / "run"))
-    assert list(tmp_path.iterdir()) == [folder, tmp_path / "run"] and not list((tmp_path / "run").iterdir())
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_teacher_that_is_not_there_is_told_before_the_data_are_read(index, tmp_path, finish):
@@ -321,7 +328,7 @@ def test_missing_tensorboard_is_named(index, tmp_path, monkeypatch, finish):
 def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
     finish(train_steps(TINY, index, tmp_path / "run"))
     other = TINY.model_copy(update={"seed": 5})
-    with pytest.raises(SettingsError, match="other seed; choose another output"):
+    with pytest.raises(SettingsError, match=r"other seed \(0, not 5\); choose another output"):
         finish(train_steps(other, index, tmp_path / "run"))
     index.write_text(index.read_text() + "\n")
     with pytest.raises(SettingsError, match="other data"):
@@ -374,6 +381,46 @@ def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path, finish):
     assert "## Limits" in model.card
     embedded = json.loads(model.card.split("```json\n")[1].split("```")[0])
     assert TrainSettings.model_validate(embedded) == TINY
+    assert model.spec.data == (
+        "s0: 2 images annotated, to learn from, 1 image watched during training, 1 image only to judge by.",
+        "s1: 1 image annotated, to learn from.",
+    )
+    assert "- s1: 1 image annotated" in model.card and "Licence of the weights: not stated\n" in model.card
+
+
+def test_a_model_that_started_from_another_says_what_each_learnt_from(index, tmp_path, finish):
+    first = TINY.model_copy(update={"data": ("Mine; CC0.",), "licence": "BSD-3-Clause"})
+    parent, _ = finish(run_steps(first, index, tmp_path / "first"))
+    again = TINY.model_copy(update={"start": str(parent.folder), "name": "second"})
+    model, _ = finish(run_steps(again, index, tmp_path / "second"))
+    assert model.spec.data[-1] == "Before, as tiny: Mine; CC0." and model.spec.data[0].startswith("s0: ")
+    assert model.spec.licence == ""
+    assert "not stated; mind that of tiny, from which it started" in model.card
+    third, _ = finish(
+        run_steps(again.model_copy(update={"start": str(model.folder)}), index, tmp_path / "third")
+    )
+    assert third.spec.data[-1] == "Before, as tiny: Mine; CC0."
+    assert sum(line.startswith("Before, as second: s0") for line in third.spec.data) == 0, "the same images"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"learning_rate": 0.5}, r"learning_rate \(0\.002, not 0\.5\);"),
+        ({"crops": CropSettings(batch=3, crop_px=64)}, r"crops\.batch \(2, not 3\);"),
+    ],
+)
+def test_a_changed_setting_is_named_with_both_values(index, tmp_path, finish, changed, said):
+    finish(run_steps(TINY, index, tmp_path / "run"))
+    with pytest.raises(SettingsError, match=f"holds a run with other {said}"):
+        finish(run_steps(TINY.model_copy(update=changed), index, tmp_path / "run"))
+
+
+def test_a_misspelt_segmenter_is_told_before_anything_is_read(index, tmp_path, finish):
+    wrong = TINY.model_copy(update={"distill": DistillSettings(teachers=("segmenter:clasical",))})
+    with pytest.raises(UnknownSegmenterError, match="choose from student, classical"):
+        finish(run_steps(wrong, index, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluate_scores_every_image_of_the_split(index, finish):

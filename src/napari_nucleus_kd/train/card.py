@@ -51,7 +51,8 @@ def write_card(
             "## Data and licence",
             "",
             *(f"- {line}" for line in (*spec.data, *notes)),
-            f"- Licence of the weights: {spec.licence or 'not stated'}",
+            f"- Licence of the weights: {spec.licence or 'not stated'}"
+            + (f"; mind that of {spec.parent}, from which it started" if spec.parent else ""),
             "",
             "## Metrics",
             "",
@@ -86,11 +87,13 @@ def write_card(
 
 
 def _command(settings: TrainSettings) -> str:
+    dataset = settings.dataset
+    data = "index.csv" if dataset is None or dataset.is_dir() else dataset.name
     if settings.distill is None:
-        return "nucleus-kd train recipe.json --data index.csv --output runs/again"
+        return f"nucleus-kd train recipe.json --data {data} --output runs/again"
     teachers = " ".join(f"--teacher {name}" for name in settings.distill.teachers)
     unlabelled = "" if settings.unlabelled is None else " --unlabelled DIR"
-    return f"nucleus-kd distill recipe.json {teachers} --data index.csv{unlabelled} --output runs/again"
+    return f"nucleus-kd distill recipe.json {teachers} --data {data}{unlabelled} --output runs/again"
 
 
 def _teachers(settings: TrainSettings) -> list[str]:

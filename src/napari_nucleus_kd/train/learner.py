@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -49,6 +50,29 @@ class Trained(NamedTuple):
 CHECKPOINT = "checkpoint.pt"
 # What a checkpoint holds of a run beside its weights.
 _KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step", "best", "records", "sums")
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what of a run differs, see TrainSettings.learned_from: names of settings, with both values.
+
+    >>> _differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
+    ['crops.batch (2, not 3)']
+    """
+    told = []
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) == now.get(name):
+            continue
+        try:
+            values = [json.loads(some[name]) for some in (before, now)]
+        except (KeyError, ValueError):  # a hash, or a setting that older runs did not have
+            told.append(name)
+            continue
+        if all(isinstance(value, dict) for value in values):
+            inner = [key for key in values[0] | values[1] if values[0].get(key) != values[1].get(key)]
+            told += [f"{name}.{key} ({values[0].get(key)}, not {values[1].get(key)})" for key in inner]
+        else:
+            told.append(name if isinstance(values[0], list) else f"{name} ({values[0]}, not {values[1]})")
+    return told
 
 
 def _other_view(x: torch.Tensor) -> torch.Tensor:
@@ -267,8 +291,7 @@ class Learner:
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         before = state["made_from"]
-        differing = sorted(k for k in before | self.made_from if before.get(k) != self.made_from.get(k))
-        if differing:
+        if differing := _differences(before, self.made_from):
             raise SettingsError(
                 f"{self.output} holds a run with other {', '.join(differing)}; choose another output folder, "
                 "or give it the settings of its recipe.json"

@@ -44,13 +44,16 @@ def draw_curves(records: Sequence[Record], path: Path) -> None:
     steps = [record["step"] for record in records]
     columns = 4
     rows = -(-len(terms) // columns)
+    taught = any(term.startswith("soft ") for term in terms)
     figure = Figure(figsize=(3 * columns, 2.3 * rows), layout="constrained")
     for place, term in enumerate(terms):
         axes = figure.add_subplot(rows, columns, place + 1, title=term)
         for kind, style in (("train", "o-"), ("tune", "s--"), ("val", "d:")):
             values = [r.get(f"{kind} {term}", math.nan) for r in records]
             if not all(map(math.isnan, values)):
-                axes.plot(steps, values, style, ms=3, label=kind)
+                with_teachers = taught and kind == "train" and term == "objective"
+                label = "train, with the teachers" if with_teachers else kind
+                axes.plot(steps, values, style, ms=3, label=label, clip_on=False)
         axes.set_ylim(bottom=0)
         axes.legend(fontsize="small")
     figure.supxlabel("step")

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import tempfile
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
@@ -43,6 +45,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TEST_PX = 128
+_BEFORE = "Before, "  # begins what is known of the data of a model that was started from
+_UNANNOTATED = "unannotated"
+_ROLES = {
+    "train": "annotated, to learn from",
+    _UNANNOTATED: "without annotation, of which a teacher told",
+    "tune": "watched during training",
+    "val": "only to judge by",
+}
 Watch: TypeAlias = "Callable[[Model], Generator[Progress, None, Mapping[str, float]]]"
 
 
@@ -95,7 +105,8 @@ def run_steps(
     SettingsError : see train_steps; also a folder of labels that nothing is to be learnt from.
     ModelError, WriteError
     """
-    spec, place = _spec(settings), output / settings.name
+    place = output / settings.name
+    parent = None if settings.start is None else load_model(settings.start).spec
     if place.exists() and not is_package(place):
         raise WriteError(f"{place} is there and no model; choose another name or output folder")
     if place.exists() and not _begun(output, settings.name):
@@ -105,7 +116,10 @@ def run_steps(
         )
     for teacher in () if settings.distill is None else settings.distill.models:
         load_model(teacher)  # a wrong name shows now, not after the data were read
+    for teacher in () if settings.distill is None else settings.distill.segmenters:
+        segmenters.require(teacher.partition(":")[0])
     index, notes = yield from _data_steps(settings, index, output)
+    spec = _spec(settings, parent, index)
     make_folder(output)
 
     def shown(network: Student) -> Generator[Progress, None, Mapping[str, float]]:
@@ -140,7 +154,7 @@ def _data_steps(
     taught = None if settings.distill is None else settings.distill.label_folder
     if taught is not None and not taught.is_dir():
         raise SettingsError(f"labels:{taught}: there is no such folder; name one of label images")
-    index, made = data, []
+    index, made, is_new = data, list[Path](), not output.exists()
     try:
         if data.is_dir():
             made.append(output / "index.csv")
@@ -167,6 +181,9 @@ def _data_steps(
         for place in made:
             with suppress(OSError):  # it was never made, or got its name
                 _for_this_process(place).unlink()
+        if is_new:
+            with suppress(OSError):  # there is something in it
+                output.rmdir()
 
 
 def _begun(output: Path, name: str) -> bool:
@@ -240,8 +257,12 @@ def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:
     save_model(folder, network, spec, card, _test_input(), half=True, overwrite=True)
 
 
-def _spec(settings: TrainSettings) -> ModelSpec:
-    parent = None if settings.start is None else load_model(settings.start).spec
+def _spec(settings: TrainSettings, parent: ModelSpec | None, index: Path) -> ModelSpec:
+    data = settings.data or _data_of(index)
+    if parent is not None:
+        before = f"{_BEFORE}as {parent.name}: "
+        earlier = (line if line.startswith(_BEFORE) else before + line for line in parent.data)
+        data += tuple(line for line in earlier if line.removeprefix(before) not in data)
     return ModelSpec(
         name=settings.name,
         version=datetime.now(UTC).strftime("%Y.%m.%d"),
@@ -253,10 +274,26 @@ def _spec(settings: TrainSettings) -> ModelSpec:
         size_range=settings.crops.size_range,
         enlarge_to_px=settings.enlarge_to_px,
         decode=settings.decode,
-        licence=settings.licence or (parent.licence if parent else ""),
-        data=tuple(dict.fromkeys((*(parent.data if parent else ()), *settings.data))),
+        licence=settings.licence,
+        data=data,
         parent=None if parent is None else parent.name,
     )
+
+
+def _data_of(index: Path) -> tuple[str, ...]:
+    """Return what an index holds of each source, in sentences for the card."""
+    numbers: dict[str, Counter[str]] = {}
+    for split, rows in read_splits(index).items():
+        for row in rows:
+            annotated = row.labels is not None or split != "train"
+            told = _ROLES.get(split if annotated else _UNANNOTATED)
+            if told is not None:
+                numbers.setdefault(row.source, Counter())[told] += 1
+    told_of = {
+        source: ", ".join(f"{count(number, 'image')} {told}" for told, number in found.items())
+        for source, found in sorted(numbers.items())
+    }
+    return tuple(f"{source}: {told}." for source, told in told_of.items())
 
 
 def _test_input() -> FloatArray:
