@@ -1,6 +1,8 @@
 """Another tool in a process of its own, and what may go wrong with it."""
 
 import gc
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -101,6 +103,8 @@ def test_weights_that_are_not_there_are_never_replaced(fake_tool, tmp_path):
         worker(str(tmp_path / "nothing.pth"))
     with pytest.raises(ModelError, match="Cellpose 3 needs weights"):
         segmenters.load("cellpose", Recipe(segmenter="cellpose"))
+    with pytest.raises(DeviceError, match="does not run on openvino; take auto"):
+        segmenters.load("cellpose", Recipe(segmenter="cellpose", weights=fake_tool(), device="openvino"))
 
 
 def test_a_tool_that_hangs_can_be_stopped_from_another_thread(fake_tool):
@@ -109,6 +113,15 @@ def test_a_tool_that_hangs_can_be_stopped_from_another_thread(fake_tool):
     with pytest.raises(DeviceError, match="Cellpose 3 ended by signal 9"):
         tool.maps(PICTURE, (40, 50))
     assert time.monotonic() - began < 30
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(fake_tool):
+    tool = worker(fake_tool("hang"))
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        tool.maps(PICTURE, (40, 50))
+    with pytest.raises(DeviceError, match="ended by signal 9"):
+        tool.maps(PICTURE, (40, 50))
 
 
 def test_the_closed_worker_ends_its_process(fake_tool):

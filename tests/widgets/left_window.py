@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import napari
-from killed_window import begin
 
 from napari_nucleus_kd import workspace
 from napari_nucleus_kd.widgets import _kept
@@ -12,6 +11,8 @@ from napari_nucleus_kd.widgets._session import session_of
 
 
 def main(path):
+    from killed_window import begin  # beside this script; pytest collects its doctests from elsewhere
+
     workspace.preferences_path = lambda: path.parent / "config" / "preferences.json"
     viewer = napari.Viewer(show=True)
     session = session_of(viewer)

@@ -99,6 +99,7 @@ class StarDist:
     """A StarDist 2-D model."""
 
     def __init__(self, weights: str, device: str):
+        self.device = device
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         if device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -129,6 +130,10 @@ class StarDist:
         config, gpus = self.model.config, tf.config.list_physical_devices("GPU")
         if len(set(config.grid)) != 1:
             raise Unusable(f"this StarDist model has the grid {config.grid}; only square grids can be used")
+        if self.device.startswith("cuda") and not gpus:
+            raise RuntimeError(
+                "TensorFlow sees no GPU; take another device, or install one of its GPU builds"
+            )
         return {
             "version": _version("stardist"),
             "weights": os.fspath(self.model.logdir),

@@ -134,10 +134,14 @@ class Worker:
             try:
                 serve.write_message(process.stdin, request, *arrays)
                 answer = self._answer(process.stdout)
-            except (OSError, ValueError) as error:
-                if process.poll() is None and not isinstance(error, OSError):
-                    raise BaselineError(self._garbled(str(error))) from error
+            except OSError:
                 answer = None
+            except ValueError as error:
+                self.stop()
+                raise BaselineError(self._garbled(str(error))) from error
+            except BaseException:  # Ctrl-C, for instance: its answer would be taken for the next one
+                self.stop()
+                raise
             if answer is None:
                 raise DeviceError(
                     f"{title} ended {apart.how_it_ended(process, self._said)}; close other programs, take "

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_nucleus_kd.baselines import TOOLS, Tool, Worker
 from napari_nucleus_kd.config import DecodeSettings
-from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def load(recipe: Recipe) -> BaselineSegmenter:
 
     Raises
     ------
-    ModelError if no weights are named: none are taken by default.
+    ModelError if no weights are named: none are taken by default. DeviceError, BaselineError
     """
     tool = TOOLS[recipe.segmenter]
     if not recipe.weights:
@@ -40,6 +40,8 @@ def load(recipe: Recipe) -> BaselineSegmenter:
             f"{tool.title} needs weights: a file or folder, or the name of a model that it downloads itself "
             "(--weights, setting weights)"
         )
+    if recipe.device == "openvino":
+        raise DeviceError(f"{tool.title} does not run on openvino; take auto, cpu, cuda or mps")
     return BaselineSegmenter(recipe.segmenter, _worker(tool, recipe.weights, recipe.device))
 
 
