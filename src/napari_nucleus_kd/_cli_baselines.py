@@ -64,7 +64,7 @@ def install_tool(name: str, python: str | None, extra: list[str], console: Conso
 def remove_tool(name: str, console: Console) -> None:
     """Remove the environment that was made for a tool; one of the person's is only forgotten."""
     removed = baselines.remove(name)
-    said = "nothing was removed" if removed is None else f"removed: {removed}"
+    said = "it is not used any more; nothing was removed" if removed is None else f"removed: {removed}"
     console.print(escape(said), soft_wrap=True, highlight=False)
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # What a resolved recipe holds of its own image, by the option that makes it untrue.
 _STALE = {
     "model": ("model_hash",),
-    "segmenter": ("model_hash",),
-    "weights": ("model_hash",),
+    "segmenter": ("model_hash", "weights", "decode", "percentiles", "scaling_low", "scaling_high"),
+    "weights": ("model_hash", "decode"),
     "channels": ("scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),

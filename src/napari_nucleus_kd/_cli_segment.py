@@ -83,8 +83,9 @@ def settle_request(request: Recipe, decode: Mapping[str, Any]) -> Recipe:
     segmenter = segmenters.load(request.segmenter, request)
     if request.model_hash not in (None, segmenter.model_hash):
         raise ModelError(
-            f"the recipe was made with weights {request.model_hash}, but model {request.model!r} has "
-            f"{segmenter.model_hash}; get that model, or give --model to use another"
+            f"the recipe was made with weights {request.model_hash}, but model "
+            f"{request.weights or request.model!r} has {segmenter.model_hash}; get that model, or give "
+            f"--{'weights' if request.weights else 'model'} to use another"
         )
     settled = request.model_copy(update={"model_hash": segmenter.model_hash})
     given = {name: value for name, value in decode.items() if value is not None}

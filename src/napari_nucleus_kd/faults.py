@@ -109,7 +109,7 @@ def refuse_values(path: Path, plane: npt.NDArray[Any]) -> None:
     )
 
 
-def refuse_background(path: Path, labels: LabelArray) -> None:
+def refuse_background(path: Path, labels: npt.NDArray[np.integer[Any]]) -> None:
     """Raise LabelsError if the background of (Y, X) labels is a number: 0 nowhere, and one in most pixels."""
     if not labels.size or labels.min() <= 0:
         return

@@ -211,9 +211,9 @@ def _checked(region: Region, image: Image) -> Region:
 def _check_model(recipe: Recipe, segmenter: Segmenter) -> None:
     if recipe.model_hash is not None and recipe.model_hash != segmenter.model_hash:
         raise ModelError(
-            f"the recipe was made with other weights of {recipe.model!r} "
-            f"({recipe.model_hash[:12]}..., here {str(segmenter.model_hash)[:12]}...); "
-            "get that version of the model, or remove model_hash from the recipe to accept a new result"
+            f"the recipe was made with other weights of {recipe.weights or recipe.model!r}, or by another "
+            f"version ({recipe.model_hash[:12]}..., here {str(segmenter.model_hash)[:12]}...); get those, or "
+            "remove model_hash from the recipe to accept a new result"
         )
 
 

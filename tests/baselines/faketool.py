@@ -17,6 +17,8 @@ class FakeTool:
             raise serve.Unusable(f"no file {weights}")
         self.fault = self.weights.read_text(encoding="utf-8")
         print("a tool that prints while it loads")
+        if self.fault == "of another kind":
+            raise KeyError("output.2.weight")
         if self.fault == "silent end":
             os._exit(3)
 
@@ -60,6 +62,13 @@ class FakeTool:
         return -labels if self.fault == "labels below 0" else labels
 
 
+class FakeGrid(FakeTool):
+    """Without a size of its own, and with maps of every second pixel, as StarDist."""
+
+    def about(self):
+        return super().about() | {"diameter_px": None, "grid": 2}
+
+
 if __name__ == "__main__":
-    serve.TOOLS["cellpose"] = FakeTool
+    serve.TOOLS.update(cellpose=FakeTool, stardist=FakeGrid)
     serve.main()

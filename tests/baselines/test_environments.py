@@ -84,6 +84,24 @@ def test_what_cannot_be_installed_leaves_nothing_that_is_used(wheel, home):
         finish(baselines.install_steps("cellpose", python=str(home / "no-python")))
 
 
+def test_the_environment_that_works_stays_until_another_one_does(wheel, home):
+    finish(baselines.install_steps("cellpose"))
+    wheel.write_bytes(b"no wheel")
+    with pytest.raises(BaselineError, match="failed with status"):
+        finish(baselines.install_steps("cellpose"))
+    assert baselines.find("cellpose").version == "3.1"
+
+
+def test_folders_that_lie_about_are_no_packages(home, tmp_path, monkeypatch):
+    (tmp_path / "stardist").mkdir()
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "json.py").write_text("raise SystemExit('run by accident')")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "own"], check=True, cwd=tmp_path)
+    with pytest.raises(BaselineError, match="stardist and tensorflow are not installed"):
+        baselines.use("stardist", tmp_path / "own")
+
+
 def test_a_folder_that_is_no_environment_is_left_alone(wheel, home):
     (home / "cellpose").mkdir(parents=True)
     (home / "cellpose" / "thesis.txt").write_text("mine")
@@ -116,7 +134,7 @@ def test_an_environment_of_ones_own_is_used_and_forgotten(wheel, home, tmp_path)
     done = run("use", "cellpose", own)
     assert done.exit_code == 0 and "(3.1) is taken from" in said(done)
     assert baselines.find("cellpose").how == "named by you"
-    assert baselines.remove("cellpose") is None and own.exists()
+    assert "nothing was removed" in said(run("remove", "cellpose")) and own.exists()
     with pytest.raises(BaselineError, match="is not installed"):
         baselines.find("cellpose")
 

@@ -1,7 +1,8 @@
 """The real Cellpose and StarDist: what comes back is what they find by themselves.
 
 Where a tool is not in this environment, NUCLEUS_KD_CELLPOSE_PYTHON and NUCLEUS_KD_STARDIST_PYTHON name an
-interpreter that has it. The weights lie beside a checkout of the developers'.
+interpreter that has it; NUCLEUS_KD_BASELINE_WEIGHTS names a folder with cellpose/cyto.pth and
+stardist/dsb2018.
 """
 
 import os
@@ -18,7 +19,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, ModelError
 from napari_nucleus_kd.metrics import match, overlap
 
-WEIGHTS = Path(__file__).parents[3] / "shared" / "baselines"
+WEIGHTS = Path(os.environ.get("NUCLEUS_KD_BASELINE_WEIGHTS", "baselines"))
 OWN = {
     "cellpose": """
 from cellpose.models import CellposeModel
@@ -76,6 +77,23 @@ def test_it_finds_what_the_tool_finds_by_itself(tool, diameter, draw, tmp_path):
     own = np.load(tmp_path / "own.npy").astype(np.int32)
     same = match(overlap(own, found.labels))
     assert same.f1 > 0.97 and same.sq > 0.97, same
+
+
+@pytest.mark.parametrize(("radius", "spacing", "diameter"), [((3, 4), 12, 6.5), ((40, 50), 120, 85.0)])
+def test_nuclei_of_other_sizes_are_brought_to_the_tools(tool, radius, spacing, diameter, draw):
+    name, weights, _ = tool
+    pixels, truth = draw(480 if diameter > 50 else 120, 480 if diameter > 50 else 150, 0, radius, spacing)
+    picture = np.repeat(pixels[None].astype(np.float32) / 255, 3, axis=0)
+    segmenter = segmenters.load(name, Recipe(segmenter=name, weights=weights, device="cpu"))
+    found = segmenter.decode(segmenter.maps(picture, diameter), segmenter.decode_defaults)
+    scores = match(overlap(truth, found.labels))
+    assert scores.pq > 0.5, scores
+    same = np.unique(found.labels[found.labels > 0])
+    for number in same[:20]:  # neither drifts to a side
+        y, x = np.argwhere(found.labels == number).mean(0)
+        under = truth[round(y), round(x)]
+        if under:
+            assert np.abs(np.argwhere(truth == under).mean(0) - (y, x)).max() < 0.15 * diameter
 
 
 def test_wrong_weights_are_refused_with_what_there_is(tool, tmp_path):

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from typer.testing import CliRunner
 
 from napari_nucleus_kd import pipeline, segmenters
-from napari_nucleus_kd.baselines import TOOLS, Worker
+from napari_nucleus_kd.baselines import TOOLS, Worker, weights_digest
+from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError
-from napari_nucleus_kd.segmenters import baseline
+from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError, SettingsError
 
 PICTURE = np.zeros((3, 40, 50), np.float32)
 
@@ -89,6 +91,11 @@ def test_labels_that_are_none_are_refused(fake_tool, draw):
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
     [
+        (
+            "of another kind",
+            ModelError,
+            "of another kind.weights cannot be opened by cellpose .KeyError.*give weights",
+        ),
         ("silent end", DeviceError, "ended with status 3.*prints while it loads"),
         ("says too little", BaselineError, "did not answer as expected: weights: is missing"),
     ],
@@ -103,7 +110,7 @@ def test_weights_that_are_not_there_are_never_replaced(fake_tool, tmp_path):
         worker(str(tmp_path / "nothing.pth"))
     with pytest.raises(ModelError, match="Cellpose 3 needs weights"):
         segmenters.load("cellpose", Recipe(segmenter="cellpose"))
-    with pytest.raises(DeviceError, match="does not run on openvino; take auto"):
+    with pytest.raises(DeviceError, match="does not run on openvino; take auto, cpu, cuda, mps"):
         segmenters.load("cellpose", Recipe(segmenter="cellpose", weights=fake_tool(), device="openvino"))
 
 
@@ -132,13 +139,54 @@ def test_the_closed_worker_ends_its_process(fake_tool):
         tool.maps(PICTURE, (40, 50))
 
 
-def test_a_folder_of_weights_has_a_hash_of_all_its_files(tmp_path):
+def test_the_fingerprint_is_of_what_is_loaded_and_of_the_version(tmp_path):
     for name in ("a.h5", "config.json"):
         (tmp_path / name).write_text(name)
-    before = baseline._hash(tmp_path)
+    before = weights_digest(tmp_path, "stardist 1")
+    (tmp_path / ".DS_Store").write_text("seen by a file browser")
+    (tmp_path / "logs").mkdir()
+    assert weights_digest(tmp_path, "stardist 1") == before != weights_digest(tmp_path, "stardist 2")
     (tmp_path / "config.json").write_text("other")
-    assert baseline._hash(tmp_path) != before == before.lower() and len(before) == 64
-    assert baseline._hash(Path(tmp_path / "a.h5")) != before
+    assert weights_digest(tmp_path, "stardist 1") != before and len(before) == 64
+
+
+def test_weights_that_changed_are_loaded_anew(fake_tool):
+    recipe = Recipe(segmenter="cellpose", weights=fake_tool())
+    first = segmenters.load("cellpose", recipe)
+    Path(recipe.weights).write_text("others")
+    second = segmenters.load("cellpose", recipe)
+    assert first._worker is not second._worker and first.model_hash != second.model_hash
+
+
+@pytest.mark.parametrize("name", ["student", "classical"])
+def test_weights_for_a_segmenter_that_takes_none_are_refused(name):
+    with pytest.raises(SettingsError, match=f"mean nothing to the segmenter {name}; choose cellpose"):
+        segmenters.load(name, Recipe(segmenter=name, weights="cyto3"))
+
+
+def test_the_command_line_segments_judges_and_forgets_the_thresholds_of_another_tool(
+    fake_tool, draw, tmp_path
+):
+    pixels, truth = draw(150, 190)
+    (tmp_path / "data").mkdir()
+    tifffile.imwrite(tmp_path / "data/a.tif", pixels)
+    tifffile.imwrite(tmp_path / "data/a_labels.tif", truth.astype(np.uint16))
+    run = CliRunner().invoke
+    named = ["--segmenter", "cellpose", "--weights", fake_tool()]
+    out = str(tmp_path / "out")
+    done = run(app, ["segment", str(tmp_path / "data/a.tif"), "--output", out, *named, "--foreground", "0.3"])
+    assert done.exit_code == 0, done.output
+    recipe = tmp_path / "out/a_recipe.json"
+    assert Recipe.model_validate_json(recipe.read_bytes()).decode.foreground == 0.3
+    again = ["segment", str(tmp_path / "data/a.tif"), "--recipe", str(recipe), "--output", f"{out}2"]
+    assert run(app, [*again, "--segmenter", "classical"]).exit_code == 0
+    other = Recipe.model_validate_json((tmp_path / "out2/a_recipe.json").read_bytes())
+    assert (other.segmenter, other.weights, other.decode.foreground) == ("classical", None, 0.5)
+    assert other.percentiles == (1.0, 99.8)
+    judged = run(app, ["evaluate", "--data", str(tmp_path / "data"), *named])
+    assert judged.exit_code == 0 and "PQ" in judged.output
+    alone = run(app, ["evaluate", "--data", str(tmp_path / "data"), "--weights", fake_tool()])
+    assert alone.exit_code == 2 and "mean nothing to the segmenter student" in " ".join(alone.output.split())
 
 
 def test_a_tool_teaches_with_the_weights_that_are_named(fake_tool, draw):

@@ -66,7 +66,10 @@ def test_old_and_new_are_judged_on_what_is_held_out(parent, index, tmp_path, roo
     shown = []
     tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK, preview(shown)))
     assert tuned.parent.spec.name == "mine" and tuned.model.spec.parent == "mine"
-    assert tuned.model.spec.data[0] == "somewhere" and "SHA-256 of index, labels" in tuned.model.card
+    assert (
+        tuned.model.spec.data[-1] == "Before, as mine: somewhere"
+        and "SHA-256 of index, labels" in tuned.model.card
+    )
     assert "estimated by the model" not in tuned.model.card and "These images are tiles" in tuned.model.card
     assert [s.name for s in tuned.before] == [s.name for s in tuned.after] == ["4.png"]
     assert tuned.gain is None, "one image judges nothing"

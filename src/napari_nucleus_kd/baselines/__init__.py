@@ -2,6 +2,20 @@
 
 from napari_nucleus_kd.baselines.environments import TOOLS, Found, Tool, find, installed, use
 from napari_nucleus_kd.baselines.making import install_steps, remove
+from napari_nucleus_kd.baselines.weights import weight_files, weights_digest
 from napari_nucleus_kd.baselines.worker import About, Worker
 
-__all__ = ["TOOLS", "About", "Found", "Tool", "Worker", "find", "install_steps", "installed", "remove", "use"]
+__all__ = [
+    "TOOLS",
+    "About",
+    "Found",
+    "Tool",
+    "Worker",
+    "find",
+    "install_steps",
+    "installed",
+    "remove",
+    "use",
+    "weight_files",
+    "weights_digest",
+]

@@ -26,6 +26,7 @@ class Tool:
     served_as : name in serve.TOOLS.
     requirements : what pip installs for it.
     needs : packages that must be there for it to work.
+    devices : that it runs on; cuda may have a number.
     """
 
     name: str
@@ -33,23 +34,22 @@ class Tool:
     served_as: str
     requirements: tuple[str, ...]
     needs: tuple[str, ...]
-    licence: str
+    devices: tuple[str, ...]
 
 
+_TORCH = ("auto", "cpu", "cuda", "mps")
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool(
-            "cellpose", "Cellpose 3", "cellpose", ("cellpose>=3.1,<4",), ("cellpose", "torch"), "BSD-3-Clause"
-        ),
-        Tool("cellpose4", "Cellpose 4", "cellpose", ("cellpose>=4",), ("cellpose", "torch"), "BSD-3-Clause"),
+        Tool("cellpose", "Cellpose 3", "cellpose", ("cellpose>=3.1,<4",), ("cellpose", "torch"), _TORCH),
+        Tool("cellpose4", "Cellpose 4", "cellpose", ("cellpose>=4",), ("cellpose", "torch"), _TORCH),
         Tool(
             "stardist",
             "StarDist",
             "stardist",
             ("stardist>=0.9.1", "tensorflow>=2.16"),
             ("stardist", "tensorflow"),
-            "BSD-3-Clause",
+            ("auto", "cpu", "cuda"),
         ),
     )
 }
@@ -60,7 +60,7 @@ class Found(NamedTuple):
 
     Attributes
     ----------
-    how : "named by you", "made by nucleus-kd baselines install" or "this environment".
+    how : "named by you", "made by nucleus-kd" or "this environment".
     """
 
     python: Path
@@ -170,6 +170,7 @@ def _named() -> dict[str, str]:
 
 
 _ASK = (
+    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # what lies in the current folder is no package
     "import importlib.metadata as m, importlib.util as u, json, sys; names = sys.argv[1:]; "
     "print(json.dumps([m.version(names[0]) if all(u.find_spec(n) for n in names) else '', "
     "[n for n in names if not u.find_spec(n)]]))"

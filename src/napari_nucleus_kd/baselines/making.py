@@ -31,14 +31,14 @@ _SHOWN = 1500  # characters of what an installer said before it failed
 
 
 def install_steps(
-    name: str, python: str | None = None, constraints: Sequence[str] = ()
+    name: str, python: str | None = None, more: Sequence[str] = ()
 ) -> Generator[Progress, None, Found]:
     """Install a tool into an environment of its own, with uv if it is there, else with venv and pip.
 
     Parameters
     ----------
     python : interpreter to make it with; None: this one.
-    constraints : more requirements, for instance "torch==2.13.0+cpu".
+    more : requirements beside the tool's own.
 
     Yields
     ------
@@ -48,9 +48,11 @@ def install_steps(
     ------
     BaselineError with the installer's last words. WriteError
     """
-    tool, environment = tool_named(name), folder() / name
+    tool, place = tool_named(name), folder() / name
+    environment = folder() / f"{name}.new"  # what is there stays until this one is complete
     interpreter = python or sys.executable
-    yield Progress(0, 3, f"making an environment in {environment}")
+    _require_ours(place)
+    yield Progress(0, 3, f"making an environment for {place}")
     _remove(environment)
     folder().mkdir(parents=True, exist_ok=True)
     uv = shutil.which("uv")
@@ -59,35 +61,41 @@ def install_steps(
     inside = str(python_of(environment))
     install = [uv, "pip", "install", "--python", inside] if uv else [inside, "-m", "pip", "install"]
     yield Progress(1, 3, f"installing {', '.join(tool.requirements)}")
-    yield from _run([*install, *tool.requirements, *constraints], 1)
+    yield from _run([*install, *tool.requirements, *more], 1)
     yield Progress(2, 3, "looking whether it is there")
-    found = Found(python_of(environment), version_in(tool, python_of(environment)), "made by nucleus-kd")
-    write_text(environment / MADE, json.dumps({"version": found.version}) + "\n")
+    version = version_in(tool, python_of(environment))
+    write_text(environment / MADE, json.dumps({"version": version}) + "\n")
+    _remove(place)
+    environment.rename(place)
     forget(name)
-    return found
+    return Found(python_of(place), version, "made by nucleus-kd")
 
 
 def remove(name: str) -> Path | None:
-    """Remove the environment that was made for a tool, and forget one of yours; return what was removed.
+    """Forget an environment of a person's, or else remove the one that was made; return what was removed.
 
     Raises
     ------
     BaselineError, WriteError
     """
     tool_named(name)
-    forget(name)
     environment = folder() / name
-    if not environment.exists():
+    if forget(name) or not environment.exists():
         return None
     _remove(environment)
     return environment
 
 
+def _require_ours(environment: Path) -> None:
+    """Raise WriteError if a folder is there that is no environment."""
+    if environment.exists() and not (environment / "pyvenv.cfg").exists():
+        raise WriteError(f"{environment} is no environment that nucleus-kd made; move it away first")
+
+
 def _remove(environment: Path) -> None:
+    _require_ours(environment)
     if not environment.exists():
         return
-    if not ((environment / MADE).exists() or (environment / "pyvenv.cfg").exists()):
-        raise WriteError(f"{environment} is no environment that nucleus-kd made; move it away first")
     (environment / MADE).unlink(missing_ok=True)  # first: what is left of it is no environment
     try:
         shutil.rmtree(environment)

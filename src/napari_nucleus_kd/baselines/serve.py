@@ -26,6 +26,10 @@ class Unusable(Exception):
     """The weights are not there or not those of this tool."""
 
 
+class NoDevice(Exception):
+    """The device is not there."""
+
+
 class Cellpose:
     """A Cellpose model, version 3 or 4."""
 
@@ -33,14 +37,15 @@ class Cellpose:
         import cellpose.models as models
         import torch
 
-        known = {*models.MODEL_NAMES, *_user_models(models)}
+        named = {*models.MODEL_NAMES, *_user_models(models)}
+        known = {name for name in named if "transformer" not in name}  # these need another class
         if not os.path.isfile(weights) and weights not in known:
             # Cellpose would quietly take, and download, its default model.
             raise Unusable(
                 f"no file {weights}, and no Cellpose model has this name; give the file of a model, or one "
                 f"of {', '.join(sorted(known))}, which Cellpose downloads itself"
             )
-        self.device = torch.device(device if device != "auto" else _torch_device(torch))
+        self.device = _torch_device(torch, device)
         self.model = models.CellposeModel(
             gpu=self.device.type != "cpu", device=self.device, pretrained_model=weights
         )
@@ -99,16 +104,21 @@ class StarDist:
     """A StarDist 2-D model."""
 
     def __init__(self, weights: str, device: str):
-        self.device = device
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        if device == "cpu":
-            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # it may not be alone on the GPU
+        kind, _, number = device.partition(":")
+        if kind == "cpu" or number:
+            os.environ["CUDA_VISIBLE_DEVICES"] = number or "-1"
+        import tensorflow as tf
+
+        self.gpus = tf.config.list_physical_devices("GPU")
+        if kind == "cuda" and not self.gpus:
+            raise NoDevice(f"TensorFlow sees no {device}; take cpu, or install TensorFlow for your GPU")
         from csbdeep.models.pretrained import get_registered_models
         from stardist.models import StarDist2D
 
         folder = os.path.abspath(weights)
-        names, aliases = get_registered_models(StarDist2D)
-        known = {*names, *aliases}
+        known, _ = get_registered_models(StarDist2D)
         if os.path.isfile(os.path.join(folder, "config.json")):
             if not any(name.endswith(".h5") for name in os.listdir(folder)):
                 raise Unusable(f"{folder} has a config.json but no weights (*.h5); copy the whole folder")
@@ -125,19 +135,13 @@ class StarDist:
 
     def about(self) -> dict[str, Any]:
         """Tell what was loaded."""
-        import tensorflow as tf
-
-        config, gpus = self.model.config, tf.config.list_physical_devices("GPU")
+        config = self.model.config
         if len(set(config.grid)) != 1:
             raise Unusable(f"this StarDist model has the grid {config.grid}; only square grids can be used")
-        if self.device.startswith("cuda") and not gpus:
-            raise RuntimeError(
-                "TensorFlow sees no GPU; take another device, or install one of its GPU builds"
-            )
         return {
             "version": _version("stardist"),
             "weights": os.fspath(self.model.logdir),
-            "device": "gpu" if gpus else "cpu",
+            "device": "gpu" if self.gpus else "cpu",
             "parameters": int(self.model.keras_model.count_params()),
             "diameter_px": None,
             "grid": int(config.grid[0]),
@@ -147,7 +151,7 @@ class StarDist:
 
     def maps(self, picture: Array, size: list[int]) -> Array:
         """Return (1 + rays, h, w) float32 on the model's grid: probability, and distances to the edge."""
-        from scipy.ndimage import zoom
+        from scipy.ndimage import gaussian_filter, zoom
 
         grid = self.model.config.grid[0]
         colour = self.model.config.n_channel_in == 3
@@ -155,7 +159,9 @@ class StarDist:
         wanted = [n * grid for n in size]
         factors = [n / old for n, old in zip(wanted, seen.shape)]  # noqa: B905  (Python 3.9)
         if wanted != list(seen.shape[:2]):
-            seen = zoom(seen, [*factors, 1][: seen.ndim], order=1)
+            blur = [max(0.0, (1 / factor - 1) / 2) for factor in factors]
+            smooth = gaussian_filter(seen, [*blur, 0][: seen.ndim], mode="nearest")
+            seen = zoom(smooth, [*factors, 1][: seen.ndim], order=1, mode="nearest", grid_mode=True)
         prob, dist = self.model.predict(seen, axes="YXC" if colour else "YX")[:2]
         return np.concatenate([prob[None], np.moveaxis(dist, -1, 0)]).astype(np.float32)
 
@@ -174,7 +180,11 @@ class StarDist:
         )
         enlarge = tuple(n / (have * grid[0]) for n, have in zip(shape, maps.shape[1:]))  # noqa: B905
         labels = polygons_to_label(
-            distances, points * np.array(enlarge), shape=tuple(shape), prob=scores, scale_dist=enlarge
+            distances,
+            (points + 0.5) * np.array(enlarge) - 0.5,
+            shape=tuple(shape),
+            prob=scores,
+            scale_dist=enlarge,
         )
         return np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
 
@@ -186,10 +196,14 @@ def _user_models(models: Any) -> list[str]:
     return [str(name) for name in getattr(models, "get_user_models", list)()]
 
 
-def _torch_device(torch: Any) -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _torch_device(torch: Any, name: str) -> Any:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, found in there.items() if found))
+    kind, _, number = name.partition(":")
+    if not there.get(kind, False) or (number and int(number) >= torch.cuda.device_count()):
+        raise NoDevice(f"its PyTorch sees no {name}; take cpu, or install a build of PyTorch for the device")
+    return torch.device(name)
 
 
 def _version(package: str) -> str:
@@ -215,10 +229,27 @@ def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], list[Array]] | None:
 def write_message(pipe: IO[bytes], message: dict[str, Any], *arrays: Array) -> None:
     """Write a message and its arrays."""
     told = [(array.dtype.str, array.shape) for array in arrays]
+    # Before the first byte goes: what may fail afterwards would leave half a message.
+    contents = [np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays]
     pipe.write(json.dumps({**message, "arrays": told}).encode() + b"\n")
-    for array in arrays:
-        pipe.write(array.tobytes())
+    for content in contents:
+        pipe.write(content)
     pipe.flush()
+
+
+def _opened(weights: str, device: str) -> Any:
+    """Open weights with the tool named on the command line."""
+    name = sys.argv[1]
+    try:
+        return TOOLS[name](weights, device)
+    except (Unusable, NoDevice, MemoryError, ImportError):
+        raise
+    except Exception as error:  # whatever a tool raises that reads a file of another kind
+        traceback.print_exc()
+        raise Unusable(
+            f"{weights} cannot be opened by {name} ({type(error).__name__}: {error}); give weights of this "
+            "tool"
+        ) from error
 
 
 def main() -> None:
@@ -237,20 +268,22 @@ def main() -> None:
         try:
             do = request.pop("do")
             if do == "open":
-                tool = TOOLS[sys.argv[1]](**request)
+                tool = _opened(**request)
                 write_message(to, tool.about())
             else:
                 write_message(to, {}, getattr(tool, do)(*arrays, **request))
         except Unusable as error:
             write_message(to, {"error": "weights", "text": str(error)})
+        except NoDevice as error:
+            write_message(to, {"error": "device", "text": str(error)})
         except MemoryError:
             write_message(to, {"error": "memory", "text": "there is too little memory"})
         except BrokenPipeError:
             return
         except Exception as error:
             kind = "memory" if "out of memory" in str(error).lower() else "fault"
-            text = f"{type(error).__name__}: {error}"
-            write_message(to, {"error": kind, "text": text, "details": traceback.format_exc()})
+            traceback.print_exc()
+            write_message(to, {"error": kind, "text": f"{type(error).__name__}: {error}"})
 
 
 if __name__ == "__main__":

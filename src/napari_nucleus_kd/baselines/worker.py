@@ -84,6 +84,7 @@ class Worker:
     def stop(self) -> None:
         """End the process at once, also from another thread; what it has in hand is lost."""
         self._process.kill()
+        self._process.wait()
 
     def maps(self, picture: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Return what the network tells of a picture.
@@ -153,6 +154,8 @@ class Worker:
         text = str(message.get("text", ""))
         if message["error"] == "weights":
             raise ModelError(text)
+        if message["error"] == "device":
+            raise DeviceError(f"{title}: {text}")
         if message["error"] == "memory":
             raise DeviceError(f"{title}: {text}; close other programs, or take smaller tiles")
         raise BaselineError(f"{title} failed: {text}")

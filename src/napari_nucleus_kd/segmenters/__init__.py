@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
 
-__all__ = ["Segmenter", "load", "names", "register", "require"]
+__all__ = ["Segmenter", "load", "names", "register"]
 
 _LOADERS: dict[str, str | Callable[[Recipe], Segmenter]] = {
     "student": "napari_nucleus_kd.segmenters.student:load",
@@ -44,12 +44,6 @@ def register(name: str, loader: str | Callable[[Recipe], Segmenter]) -> None:
     _LOADERS[name] = loader
 
 
-def require(name: str) -> None:
-    """Raise UnknownSegmenterError, which lists the names there are, unless a segmenter has this name."""
-    if name not in _LOADERS:
-        raise UnknownSegmenterError(f"no segmenter {name!r}; choose from {', '.join(names())}")
-
-
 def load(name: str, recipe: Recipe) -> Segmenter:
     """Return the segmenter a recipe asks for, ready to run.
 
@@ -58,7 +52,8 @@ def load(name: str, recipe: Recipe) -> Segmenter:
     UnknownSegmenterError lists the names there are.
     ModelError, DeviceError if its model or device is not there.
     """
-    require(name)
+    if name not in _LOADERS:
+        raise UnknownSegmenterError(f"no segmenter {name!r}; choose from {', '.join(names())}")
     loader = _LOADERS[name]
     if isinstance(loader, str):
         module, function = loader.split(":")

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from napari_nucleus_kd.errors import SettingsError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.types import FloatArray, Maps, Nuclei
+
+
+def refuse_weights(recipe: Recipe) -> None:
+    """Raise SettingsError if a recipe names weights for a segmenter that takes none."""
+    if recipe.weights is not None:
+        raise SettingsError(
+            f"weights {recipe.weights!r} mean nothing to the segmenter {recipe.segmenter}; choose cellpose, "
+            "cellpose4 or stardist as segmenter, or leave the weights out (a model of this program is model)"
+        )
 
 
 @runtime_checkable

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_nucleus_kd.baselines import TOOLS, Tool, Worker
+from napari_nucleus_kd.baselines import TOOLS, Tool, Worker, weight_files, weights_digest
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.types import Maps, Nuclei
@@ -40,27 +39,31 @@ def load(recipe: Recipe) -> BaselineSegmenter:
             f"{tool.title} needs weights: a file or folder, or the name of a model that it downloads itself "
             "(--weights, setting weights)"
         )
-    if recipe.device == "openvino":
-        raise DeviceError(f"{tool.title} does not run on openvino; take auto, cpu, cuda or mps")
-    return BaselineSegmenter(recipe.segmenter, _worker(tool, recipe.weights, recipe.device))
+    if recipe.device.split(":")[0] not in tool.devices:
+        raise DeviceError(f"{tool.title} does not run on {recipe.device}; take {', '.join(tool.devices)}")
+    worker, digest = _opened(tool, recipe.weights, recipe.device)
+    return BaselineSegmenter(recipe.segmenter, worker, digest)
 
 
-_OPEN: dict[
-    str, tuple[tuple[object, ...], Worker]
-] = {}  # the newest of each tool: starting one takes seconds
+# The newest process of each tool, for starting one takes seconds; what it was started with; its fingerprint.
+_OPEN: dict[str, tuple[object, Worker, str]] = {}
 
 
-def _worker(tool: Tool, weights: str, device: str) -> Worker:
-    """Return a process with these weights: the one that is there, or a new one in its place."""
-    file = Path(weights)
-    key = (weights, device, file.stat().st_mtime_ns if file.exists() else None)
+def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
+    """Return a process with these weights, the one that is there or a new one, and their fingerprint."""
+    place = Path(weights).absolute()
+    if place.exists():
+        weights = str(place)
+    stats = [(file, file.stat()) for file in weight_files(place)]
+    key = (weights, device, [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats])
     known = _OPEN.get(tool.name)
     if known is not None and known[0] == key and known[1].is_alive:
-        return known[1]
+        return known[1:]
     _OPEN.pop(tool.name, None)
     worker = Worker(tool, weights, device)
-    _OPEN[tool.name] = key, worker
-    return worker
+    digest = weights_digest(worker.about.weights, f"{tool.served_as} {worker.about.version}")
+    _OPEN[tool.name] = key, worker, digest
+    return worker, digest
 
 
 class BaselineSegmenter:
@@ -73,9 +76,9 @@ class BaselineSegmenter:
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, name: str, worker: Worker):
+    def __init__(self, name: str, worker: Worker, digest: str):
         self.name, self._worker, self._about = name, worker, worker.about
-        self.model_hash: str | None = _hash(self._about.weights)
+        self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
         self.decode_defaults = DecodeSettings(
             foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
         )
@@ -157,19 +160,9 @@ def _scored(labels: LabelArray, maps: Maps, min_score: float) -> Nuclei:
     )
     probability = maps["foreground"][np.ix_(y, x)]
     area = np.bincount(labels.ravel(), minlength=1)
-    score = np.bincount(labels.ravel(), probability.ravel(), minlength=1) / np.maximum(area, 1)
-    score = score.clip(0, 1)
+    mean = np.bincount(labels.ravel(), probability.ravel(), minlength=1) / np.maximum(area, 1)
+    score: FloatArray = mean.clip(0, 1).astype(np.float32)
     kept = (area > 0) & (score >= min_score)
     kept[0] = False
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[labels], np.asarray(score[kept], np.float32))
-
-
-def _hash(weights: Path) -> str:
-    """Return a hash of a file, or of the files of a folder."""
-    files = sorted(p for p in weights.rglob("*") if p.is_file()) if weights.is_dir() else [weights]
-    found = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+    return Nuclei(number[labels], score[kept])

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_nucleus_kd.config import DecodeSettings
+from napari_nucleus_kd.segmenters.base import refuse_weights
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _SOFT = 0.05  # intensities this far above the threshold are about 73% sure
 
 def load(recipe: Recipe) -> ClassicalSegmenter:
     """Make it for the recipe's modality."""
+    refuse_weights(recipe)
     return ClassicalSegmenter(recipe.modality or Modality.FLUORESCENCE)
 
 

@@ -13,6 +13,7 @@ from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.segmenters.base import refuse_weights
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ _SAME_SCALE = 0.12  # log of the ratio of magnifications that are not worth anot
 
 def load(recipe: Recipe) -> StudentSegmenter:
     """Open the recipe's model on the recipe's device."""
+    refuse_weights(recipe)
     model = load_model(recipe.model)
     return StudentSegmenter(model, open_engine(model, recipe.device))
 

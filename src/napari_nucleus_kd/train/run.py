@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.channels import normalize_image
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
@@ -30,6 +29,7 @@ from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_mo
 from napari_nucleus_kd.train.card import AS_USED, write_card
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.loop import train_steps
+from napari_nucleus_kd.train.teacher import open_segmenter
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.words import count
 
@@ -117,7 +117,7 @@ def run_steps(
     for teacher in () if settings.distill is None else settings.distill.models:
         load_model(teacher)  # a wrong name shows now, not after the data were read
     for teacher in () if settings.distill is None else settings.distill.segmenters:
-        segmenters.require(teacher.partition(":")[0])
+        open_segmenter(teacher, settings.device)
     index, notes = yield from _data_steps(settings, index, output)
     spec = _spec(settings, parent, index)
     make_folder(output)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from napari_nucleus_kd.baselines import weights_digest
 from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.index import read_splits
@@ -223,8 +224,14 @@ class TrainSettings(Settings):
         models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
             "data": _fingerprint(index),
-            "teachers": json.dumps([load_model(name).hash for name in models]),
+            "teachers": json.dumps([*(load_model(name).hash for name in models), *self._tools()]),
         }
+
+    def _tools(self) -> list[str]:
+        """Return fingerprints of the weights of teachers that are segmenters."""
+        named = () if self.distill is None else self.distill.segmenters
+        places = (Path(weights) for _, _, weights in (each.partition(":") for each in named) if weights)
+        return [weights_digest(place) for place in places if place.exists()]
 
 
 def taken_over(parent: ModelSpec, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def load_teacher(settings: DistillSettings, device: torch.device) -> Teacher:
     ModelError : a model is not there, or lacks a map. UnknownSegmenterError
     """
     members: list[Member] = [
-        *(SegmenterTeacher(name) for name in settings.segmenters),
+        *(SegmenterTeacher(named, str(device)) for named in settings.segmenters),
         *(NetworkTeacher(load_model(n), flips=settings.flips).to(device) for n in settings.models),
     ]
     return Faculty(members, settings.sure)
@@ -108,7 +108,7 @@ def diameter_estimate(settings: DistillSettings, device: str) -> Callable[[Float
     @cache
     def opened() -> Callable[[FloatArray], Segmenter]:
         if not settings.models:
-            return _ByLight(settings.segmenters[0])
+            return _ByLight(settings.segmenters[0], device)
         model = segmenters.load("student", Recipe(model=settings.models[0], device=device))
         return lambda _picture: model
 
@@ -119,14 +119,29 @@ def diameter_estimate(settings: DistillSettings, device: str) -> Callable[[Float
     return estimate
 
 
+def open_segmenter(named: str, device: str, modality: Modality | None = None) -> Segmenter:
+    """Open a segmenter that teaches.
+
+    Parameters
+    ----------
+    named : its name, or name:weights.
+    device : what it runs on.
+
+    Raises
+    ------
+    See segmenters.load.
+    """
+    name, _, weights = named.partition(":")
+    recipe = Recipe(segmenter=name, weights=weights or None, modality=modality, device=device)
+    return segmenters.load(name, recipe)
+
+
 class _ByLight:
     """Chooses a segmenter for each picture (3, Y, X): stained tissue has a bright background."""
 
-    def __init__(self, named: str):
-        name, _, weights = named.partition(":")
+    def __init__(self, named: str, device: str):
         self._dark, self._bright = (
-            segmenters.load(name, Recipe(segmenter=name, weights=weights or None, modality=modality))
-            for modality in (Modality.FLUORESCENCE, Modality.HE)
+            open_segmenter(named, device, modality) for modality in (Modality.FLUORESCENCE, Modality.HE)
         )
 
     def __call__(self, picture: FloatArray) -> Segmenter:
@@ -206,8 +221,8 @@ class SegmenterTeacher:
     named : its name, or name:weights.
     """
 
-    def __init__(self, named: str):
-        self._choose = _ByLight(named)
+    def __init__(self, named: str, device: str):
+        self._choose = _ByLight(named, device)
 
     def __call__(self, x: torch.Tensor) -> Opinion:
         """Return what the segmenter says."""
@@ -215,6 +230,9 @@ class SegmenterTeacher:
         for picture in x.float().cpu().numpy():
             segmenter = self._choose(picture)
             found = segmenter.maps(np.ascontiguousarray(picture), None)
+            diameter = segmenter.diameter_in(found)
+            if diameter is not None and segmenter.scale(diameter) != found.scale:
+                found = segmenter.maps(np.ascontiguousarray(picture), diameter)
             labels = segmenter.decode(found, segmenter.decode_defaults).labels
             whole = clear_border(labels)
             maps.append(encode(whole))

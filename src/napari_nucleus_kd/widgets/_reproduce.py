@@ -18,6 +18,7 @@ _MODALITIES = {Modality.FLUORESCENCE: "fluorescence", Modality.HE: "he", Modalit
 # Options of `nucleus-kd segment`, by Recipe field.
 _OPTIONS = {
     "segmenter": "--segmenter",
+    "weights": "--weights",
     "model": "--model",
     "device": "--device",
     "pixel_size_um": "--pixel-size",

@@ -23,6 +23,7 @@ from napari_nucleus_kd.widgets._retrain_steps import (
     retrain_steps,
 )
 from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +62,7 @@ class Retraining:
     note : what happened last, for a person.
     broken : why a run of the project that was stopped cannot be gone on with; "" if it can, or there is none.
     doing : what is under way besides a run, for a person; "" if nothing is.
-    chosen : whether a version was accepted or brought back since the last run began.
+    chosen : name of the version that was accepted or brought back since the last run began; "" without one.
 
     Signals
     -------
@@ -84,7 +85,7 @@ class Retraining:
         self.note = ""
         self.broken = ""
         self.doing = ""
-        self.chosen = False
+        self.chosen = ""
         self._output: Path | None = None
         self._job: Job | None = None
         self._drawing: Job | None = None
@@ -161,7 +162,7 @@ class Retraining:
             return
         self._session.workspace.problem = None
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
-        self.judged, self.chosen, self.folder = False, False, kept.project.folder
+        self.judged, self.chosen, self.folder = False, "", kept.project.folder
         self._output = run_folder(self.folder)
         saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
         plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept))
@@ -288,10 +289,23 @@ class Retraining:
         self._session.set_models(models)
         # Thresholds were tuned for the former model.
         self._session.workspace.set_recipe(segmenter="student", model=model.spec.name, decode=None)
-        self.chosen = True
+        self.chosen = model.spec.name
+
+    @property
+    def can_segment_again(self) -> bool:
+        """Whether a version was chosen here that is chosen still, and the image in hand is kept."""
+        recipe = self._session.workspace.recipe
+        is_chosen = bool(self.chosen) and (recipe.segmenter, recipe.model) == ("student", self.chosen)
+        return is_chosen and self._session.keeping.kept is not None
 
     def segment_again(self) -> None:
         """Segment the image in hand with the model chosen, and take its nuclei in; what is checked stays."""
+        if self._session.runs.on_disk():
+            self._session.workspace.problem = Problem(
+                "segment",
+                "That is too large to be taken in at once: zoom in, and choose “What I see” as Region.",
+            )
+            return
         self.note = self._session.keeping.note = ""
         self._session.runs.start(lambda _: None, shown=self._session.keeping.taking_in.start)
         self.changed.emit()

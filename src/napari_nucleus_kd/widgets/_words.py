@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
 from napari_nucleus_kd.words import count
 from napari_nucleus_kd.workspace import speed_key
@@ -199,6 +200,8 @@ def channels(image: Image, recipe: Recipe) -> str:
 
 def segmenter(recipe: Recipe) -> str:
     """Say what finds the nuclei."""
+    if recipe.segmenter in TOOLS:
+        return f"{TOOLS[recipe.segmenter].title} with {recipe.weights}"
     return "Classical method (no network)" if recipe.segmenter == "classical" else f"Model {recipe.model}"
 
 

@@ -92,7 +92,8 @@ class RetrainWidget(StepWidget):
             self,
             "segment",
             "Segment again",
-            "Find the nuclei of this image anew with this version; what you checked stays as it is",
+            "Find the nuclei anew with this version, in the Region that Segment shows, and put them in the\n"
+            "place of those that are kept; what you checked stays as it is",
             self.retraining.segment_again,
         )
         self.curves = QLabel()
@@ -199,8 +200,7 @@ class RetrainWidget(StepWidget):
         self.pause.setText("Go on" if retraining.paused else "Pause")
         self.message.setText(self._message())
         self.message.setVisible(bool(self.message.text()))
-        self.again.setVisible(idle and retraining.chosen)
-        self.again.set_available(self.workspace.image is not None and not self.session.runs.on_disk())
+        self.again.setVisible(idle and retraining.can_segment_again)
         self.result.refresh()
         progress = retraining.progress
         known = progress is not None and progress.total > 0
