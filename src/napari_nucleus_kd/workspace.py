@@ -35,6 +35,7 @@ class Preferences(Settings):
 
     recent: tuple[str, ...] = Field((), description="Files opened before, newest first")
     segmenter: str = Recipe().segmenter
+    weights: str | None = None
     model: str = Recipe().model
     device: str = Recipe().device
     tile_px: int = Field(Recipe().tile_px, ge=128)
@@ -170,7 +171,11 @@ class Workspace:
         known = load_preferences(where)
         workspace = cls(
             recipe=Recipe(
-                segmenter=known.segmenter, model=known.model, device=known.device, tile_px=known.tile_px
+                segmenter=known.segmenter,
+                weights=known.weights,
+                model=known.model,
+                device=known.device,
+                tile_px=known.tile_px,
             ),
             whole_image=known.whole_image,
             probability=known.probability,
@@ -222,6 +227,7 @@ class Workspace:
         self.preferences = self.preferences.model_copy(
             update={
                 "segmenter": recipe.segmenter,
+                "weights": recipe.weights,
                 "model": recipe.model,
                 "device": recipe.device,
                 "tile_px": recipe.tile_px,
@@ -251,4 +257,4 @@ def speed_key(recipe: Recipe) -> str:
     """Return the name under which the speed of such runs is remembered."""
     if recipe.segmenter == "classical":
         return recipe.segmenter  # it has no model and one device
-    return "/".join((recipe.segmenter, recipe.model, recipe.device))
+    return "/".join((recipe.segmenter, recipe.weights or recipe.model, recipe.device))

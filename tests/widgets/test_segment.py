@@ -44,6 +44,23 @@ def test_without_an_image_there_is_nothing_to_press(viewer, session, qtbot):
     assert "No image" in widget.plan.text()
 
 
+def test_a_tool_that_a_script_chose_is_shown_run_copied_and_left(widget, session, settle, fake_tool):
+    weights = fake_tool()
+    session.workspace.set_recipe(segmenter="cellpose", weights=weights, decode=None)
+    assert widget.model.box.currentText() == f"Cellpose 3 with {weights}"
+    widget.task.button.click()
+    settle(session)
+    assert session.workspace.problem is None and session.workspace.result.nuclei.count > 0
+    widget.copy_command()
+    assert f"--segmenter cellpose --weights {weights}" in QApplication.clipboard().text()
+    assert session.workspace.preferences.weights == weights
+    widget.model.box.setCurrentIndex(0)
+    widget.model.box.activated.emit(0)
+    recipe = session.workspace.recipe
+    assert (recipe.segmenter, recipe.weights) == ("student", None)
+    assert "Cellpose" not in [widget.model.box.itemText(i)[:8] for i in range(widget.model.box.count())]
+
+
 def test_a_run_gives_labels_over_their_image_with_features_and_recipe(segmented, session, nuclei_file):
     widget, layer = segmented
     expected = pipeline.segment(read(nuclei_file), segmenter="classical")

@@ -257,7 +257,8 @@ class _HeldOut:
 
 
 def _preview_steps(preview: Preview, now: Model, device: str) -> Generator[Progress, None, None]:
-    own = {"segmenter": "student", "model": str(now.folder), "model_hash": None, "device": device}
+    own = {"segmenter": "student", "model": str(now.folder), "weights": None}
+    own |= {"model_hash": None, "device": device}
     recipe = preview.recipe.model_copy(update=own | {"region": preview.region})
     result = yield from segment_steps(preview.image, recipe)
     preview.show(result.nuclei.labels)

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
@@ -203,11 +204,13 @@ class ModelControl(QWidget):
         recipe = self._workspace.recipe
         self.box.clear()
         for model in self._session.models:
-            self.box.addItem(f"{model.spec.name} {model.spec.version}", (_STUDENT, model.spec.name))
-        self.box.addItem("Classical (no network)", (_CLASSICAL, recipe.model))
+            self.box.addItem(f"{model.spec.name} {model.spec.version}", (_STUDENT, model.spec.name, None))
+        self.box.addItem("Classical (no network)", (_CLASSICAL, recipe.model, None))
         missing = recipe.segmenter == _STUDENT and self.current() is None
         if missing:
-            self.box.addItem(f"{recipe.model} (not here)", (_STUDENT, recipe.model))
+            self.box.addItem(f"{recipe.model} (not here)", (_STUDENT, recipe.model, None))
+        if recipe.segmenter not in (_STUDENT, _CLASSICAL):  # set by a script: another tool
+            self.box.addItem(_words.segmenter(recipe), (recipe.segmenter, recipe.model, recipe.weights))
         wanted = self.current()
         index = self.box.count() - 1
         if recipe.segmenter == _CLASSICAL:
@@ -215,12 +218,12 @@ class ModelControl(QWidget):
         elif wanted is not None:
             index = self._session.models.index(wanted)
         self.box.setCurrentIndex(index)
-        self.card.setEnabled(not missing)
+        self.card.setEnabled(not missing and recipe.segmenter in (_STUDENT, _CLASSICAL))
 
     def _on_chosen(self, index: int) -> None:
-        segmenter, model = self.box.itemData(index)
+        segmenter, model, weights = self.box.itemData(index)
         # Thresholds were tuned for the former model.
-        self._workspace.set_recipe(segmenter=segmenter, model=model, decode=None)
+        self._workspace.set_recipe(segmenter=segmenter, model=model, weights=weights, decode=None)
 
 
 CLASSICAL_CARD = """

@@ -288,7 +288,9 @@ class Retraining:
     def _choose(self, model: Model, models: tuple[Model, ...]) -> None:
         self._session.set_models(models)
         # Thresholds were tuned for the former model.
-        self._session.workspace.set_recipe(segmenter="student", model=model.spec.name, decode=None)
+        self._session.workspace.set_recipe(
+            segmenter="student", model=model.spec.name, weights=None, decode=None
+        )
         self.chosen = model.spec.name
 
     @property

@@ -85,7 +85,13 @@ class Suggesting:
         """
         chosen = self._session.runs.settled_recipe()
         model = chosen.model if chosen.segmenter == "student" else Recipe().model
-        own = {"segmenter": "student", "model": model, "model_hash": None, "region": None}
+        own = {
+            "segmenter": "student",
+            "model": model,
+            "weights": None,
+            "model_hash": None,
+            "region": None,
+        }
         if known is None or known.segmenter != "student":
             return chosen.model_copy(update=own)
         return known.model_copy(update=own)
