@@ -8,11 +8,11 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
-from napari_nucleus_kd import baselines, io
+from napari_nucleus_kd import baselines
 from napari_nucleus_kd._cli_info import show_facts
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.io.samples import FOLDER, sample_labels
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.metrics import match, overlap
 from napari_nucleus_kd.pipeline import segment_steps
 
@@ -71,7 +71,7 @@ def remove_tool(name: str, console: Console) -> None:
 def check_tool(name: str, weights: str, device: str | None, console: Console) -> None:
     """Segment the fluorescence sample with a tool, and print what came of it."""
     recipe = Recipe(segmenter=name, weights=weights, device=device or "auto")
-    image, truth = io.read(FOLDER / f"{_SAMPLE}.ome.tif"), sample_labels(_SAMPLE)
+    image, truth = sample(_SAMPLE), sample_labels(_SAMPLE)
     assert truth is not None
     result = show(segment_steps(image, recipe), console)
     found = match(overlap(truth.astype(np.int32), result.nuclei.labels))

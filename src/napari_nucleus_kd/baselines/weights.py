@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from napari_nucleus_kd.io.checked import sha256
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,6 +24,5 @@ def weights_digest(weights: Path, version: str = "") -> str:
     """Return the SHA-256 of a version and of what is loaded of weights, as 64 hexadecimal digits."""
     found = hashlib.sha256(version.encode())
     for path in weight_files(weights):
-        with path.open("rb") as file:
-            found.update(path.suffix.encode() + hashlib.file_digest(file, "sha256").digest())
+        found.update(path.suffix.encode() + sha256(path).encode())
     return found.hexdigest()
