@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import numpy as np
+
 from napari_nucleus_kd.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy.typing as npt
+
     from napari_nucleus_kd.config import DecodeSettings, Recipe
-    from napari_nucleus_kd.types import FloatArray, Maps, Nuclei
+    from napari_nucleus_kd.types import FloatArray, LabelArray, Maps, Nuclei
 
 
 def refuse_weights(recipe: Recipe) -> None:
@@ -20,6 +24,16 @@ def refuse_weights(recipe: Recipe) -> None:
             f"weights {recipe.weights!r} mean nothing to the segmenter {recipe.segmenter}; choose cellpose, "
             "cellpose4 or stardist as segmenter, or leave the weights out (a model of this program is model)"
         )
+
+
+def kept_nuclei(
+    labels: LabelArray, scores: FloatArray, kept: npt.NDArray[np.bool_]
+) -> tuple[LabelArray, FloatArray]:
+    """Return those of nuclei 1..n that are kept, numbered without gaps, and their scores."""
+    if kept.all():
+        return labels, scores
+    number = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+    return number[labels], scores[kept]
 
 
 @runtime_checkable

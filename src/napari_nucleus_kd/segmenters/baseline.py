@@ -11,6 +11,7 @@ import numpy as np
 from napari_nucleus_kd.baselines import TOOLS, Tool, Worker, weight_files, weights_digest
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
+from napari_nucleus_kd.segmenters.base import kept_nuclei
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -163,6 +164,4 @@ def _scored(labels: LabelArray, maps: Maps, min_score: float) -> Nuclei:
     mean = np.bincount(labels.ravel(), probability.ravel(), minlength=1) / np.maximum(area, 1)
     score: FloatArray = mean.clip(0, 1).astype(np.float32)
     kept = (area > 0) & (score >= min_score)
-    kept[0] = False
-    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[labels], score[kept])
+    return Nuclei(*kept_nuclei(labels, score[1:], kept[1:]))

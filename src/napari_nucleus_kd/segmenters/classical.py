@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_nucleus_kd.config import DecodeSettings
-from napari_nucleus_kd.segmenters.base import refuse_weights
+from napari_nucleus_kd.segmenters.base import kept_nuclei, refuse_weights
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
 if TYPE_CHECKING:
@@ -128,6 +128,4 @@ def _kept(labels: LabelArray, foreground: FloatArray, settings: DecodeSettings) 
     area = np.bincount(labels.ravel(), minlength=1)
     score = ndimage.maximum(foreground, labels, np.arange(len(area)))
     kept = (area >= max(settings.min_area_px, 1)) & (score >= settings.min_score)
-    kept[0] = False
-    number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    return Nuclei(number[labels], np.asarray(score[kept], np.float32))
+    return Nuclei(*kept_nuclei(labels, np.asarray(score[1:], np.float32), kept[1:]))

@@ -13,7 +13,7 @@ from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.segmenters.base import refuse_weights
+from napari_nucleus_kd.segmenters.base import kept_nuclei, refuse_weights
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ class StudentSegmenter:
         scores = _scores(maps["foreground"], maps["distance"], found)
         sure = scores >= settings.min_score
         if maps.scale == 1:
-            return Nuclei(*_kept(found, scores, sure))
+            return Nuclei(*kept_nuclei(found, scores, sure))
         labels = _at_image_pixels(found, maps)
         if maps.scale < 1:
             labels = _with_fine_edge(found, labels, maps, settings.foreground)
         # Between the pixels nuclei may have got smaller, or lost.
         area = np.bincount(labels.ravel(), minlength=len(scores) + 1)[1:]
         seen = area >= max(1, settings.min_area_px)
-        return Nuclei(*_kept(labels, scores, sure & seen))
+        return Nuclei(*kept_nuclei(labels, scores, sure & seen))
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median predicted diameter in image pixels, if it is one the network can judge."""
@@ -217,16 +217,6 @@ def _enlarged(values: FloatArray, maps: Maps) -> FloatArray:
         )
     image: FloatArray = large[0, 0, :height, :width].numpy()
     return image
-
-
-def _kept(
-    labels: LabelArray, scores: FloatArray, kept: npt.NDArray[np.bool_]
-) -> tuple[LabelArray, FloatArray]:
-    """Return those of nuclei 1..n that are kept, numbered without gaps, and their scores."""
-    if kept.all():
-        return labels, scores
-    number = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
-    return number[labels], scores[kept]
 
 
 def _scores(foreground: FloatArray, depth: FloatArray, labels: LabelArray) -> FloatArray:
