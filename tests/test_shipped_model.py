@@ -45,7 +45,7 @@ def test_bfloat16_agrees_with_float32_on_the_labels(monkeypatch):
     image = sample("he")
     fast = segment(image, device="cpu")
     monkeypatch.setattr(engine, "_OPEN", {})
-    monkeypatch.setattr(engine, "_number_type", lambda device: (torch.float32, "float32"))
+    monkeypatch.setattr(engine, "number_type", lambda device: (torch.float32, "float32"))
     assert "float32" in open_engine(load_model(NAME), "cpu").description
     exact = segment(image, device="cpu", diameter_px=fast.diameter_px)
     assert match(overlap(exact.nuclei.labels, fast.nuclei.labels)).pq >= 0.99

@@ -222,7 +222,7 @@ class _TorchRunner:
     def __init__(self, network: nn.Module, device: torch.device, reason: str = ""):
         self.device = device
         self.batch_size = {"cpu": 1}.get(device.type, 4)
-        self._dtype, dtype_name = _number_type(device)
+        self._dtype, dtype_name = number_type(device)
         fused = fuse(network)
         self._network = fused.to(device=device, dtype=self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.description = _describe(_device_name(device), dtype_name, device.type, reason)
@@ -289,7 +289,8 @@ def to_openvino(network: nn.Module, example: torch.Tensor) -> Any:
         return openvino.convert_model(traced, input=[-1, 3, -1, -1])
 
 
-def _number_type(device: torch.device) -> tuple[torch.dtype, str]:
+def number_type(device: torch.device) -> tuple[torch.dtype, str]:
+    """Return the type of numbers that a processor is fastest with at enough precision, and its name."""
     if device.type == "cuda":
         # Compute capability 8 and later has bfloat16 in hardware; older GPUs only emulate it.
         new = torch.cuda.get_device_capability(device)[0] >= 8

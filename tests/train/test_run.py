@@ -24,7 +24,7 @@ from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
-from napari_nucleus_kd.train import losses
+from napari_nucleus_kd.train import loop, losses
 from napari_nucleus_kd.train.begin import first_network
 from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.loop import train_steps
@@ -115,6 +115,17 @@ def test_killed_and_stopped_runs_go_on_to_the_same_weights(index, tmp_path, fini
         assert [p.done for p in learnt(seen)] == left
         same(whole.network, resumed.network)
         assert (tmp_path / folder / "log.csv").read_text() == (tmp_path / "whole/log.csv").read_text()
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "bf16-mixed"), (torch.float32, "32-true")])
+def test_the_precision_is_what_the_processor_is_fast_with(
+    index, tmp_path, finish, monkeypatch, dtype, precision
+):
+    """Where bfloat16 is only emulated, a step takes ten times as long with it."""
+    monkeypatch.setattr(loop, "number_type", lambda device: (dtype, "as told"))
+    settings = TINY.model_copy(update={"precision": "auto", "steps": 1})
+    trained, _ = finish(train_steps(settings, index, tmp_path / "run"))
+    assert trained.processor == f"cpu ({precision})"
 
 
 def test_a_stopped_run_can_be_ended_with_the_best_so_far(index, tmp_path, finish, learn, learnt):
@@ -379,6 +390,7 @@ def test_a_run_becomes_a_package_with_card_and_metrics(index, tmp_path, finish):
     assert all(len(numbers) == 1 for numbers in model.spec.metrics["s0"].values()), "1 image has no interval"
     assert "the diameter is estimated by the model" in model.card
     assert "## Limits" in model.card
+    assert "; on cpu (32-true)." in model.card
     embedded = json.loads(model.card.split("```json\n")[1].split("```")[0])
     assert TrainSettings.model_validate(embedded) == TINY
     assert model.spec.data == (

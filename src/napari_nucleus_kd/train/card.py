@@ -69,7 +69,7 @@ def write_card(
             f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
             f"{trained.best_step}, the best on the images that it was tuned by.",
             f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
-            f"from {origin(settings)}; seed {settings.seed}.",
+            f"from {origin(settings)}; seed {settings.seed}; on {trained.processor}.",
             *_teachers(settings),
             "",
             "## Reproduce",

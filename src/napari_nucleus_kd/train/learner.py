@@ -40,11 +40,13 @@ class Trained(NamedTuple):
     ----------
     network : with the averaged weights that were best on the "tune" rows; float32, on the CPU.
     steps : that were done, and `best_step` the one that the weights are of.
+    processor : what it was trained on at the end, and in which precision.
     """
 
     network: Student
     steps: int
     best_step: int
+    processor: str
 
 
 CHECKPOINT = "checkpoint.pt"
@@ -313,4 +315,6 @@ class Learner:
         """Return the best averaged network, and how it came about."""
         network = cast("Student", self.average.module).cpu().float()
         network.load_state_dict(self.best, strict=not self.frozen)
-        return Trained(network.eval(), self.step, self.best_step)
+        fabric = self.fabric
+        processor = f"{fabric.device.type} ({fabric.strategy.precision.precision})"
+        return Trained(network.eval(), self.step, self.best_step, processor)

@@ -182,7 +182,9 @@ class TrainSettings(Settings):
     )
     check_batches: int = Field(8, ge=1, description="Batches of a check")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="What it is trained on")
-    precision: Literal["bf16-mixed", "32-true"] = Field("bf16-mixed", description="Of Lightning Fabric")
+    precision: Literal["auto", "bf16-mixed", "32-true"] = Field(
+        "auto", description="Of Lightning Fabric; auto: bf16-mixed where the processor has bfloat16"
+    )
     tensorboard: bool = Field(False, description="Log for TensorBoard, too")
 
     @field_validator("student", mode="before")
