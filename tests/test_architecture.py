@@ -22,6 +22,7 @@ GROUPS = {
         "instances",
         "tiling",
         "metrics",
+        "mistakes",
         "measure",
         "edit",
         "samples",

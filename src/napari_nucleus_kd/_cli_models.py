@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -28,15 +27,7 @@ _METRICS = TypeAdapter(dict[str, dict[str, list[float]]])
 
 
 def _parameters(model: Model) -> str:
-    """Count the weights without loading them."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(model.folder / "weights.safetensors", framework="numpy") as file:
-            count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())
-    except (SafetensorError, OSError):
-        return "unreadable"
-    return f"{count / 1e6:.2f} M"
+    return "unreadable" if model.parameters is None else f"{model.parameters / 1e6:.2f} M"
 
 
 def _verified(model: Model) -> tuple[str, bool]:

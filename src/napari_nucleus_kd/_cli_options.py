@@ -206,6 +206,31 @@ Index = Annotated[
         help="Folder of images and label images; or CSV: image, labels, modality, source, split.",
     ),
 ]
+CompareData = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Images with labels: a folder, or CSV: image, labels, modality, source, split."
+    ),
+]
+CompareInputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[INPUT]...",
+        help="Instead of --data, without ground truth: images, folders of images, or quoted patterns.",
+    ),
+]
+Contestants = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--segmenter",
+        "-s",
+        metavar="[NAME=]WHICH[@DIAMETER]",
+        help="Several times: student, student:MODEL, classical, cellpose:WEIGHTS, stardist:WEIGHTS, "
+        "labels:FOLDER (label images of another program), or a recipe file; by default student and "
+        "classical. The others are tested against the first. DIAMETER: pixels, own (no rescaling) or "
+        "annotated (the median of the labels).",
+    ),
+]
 RunFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoint, model.", file_okay=False)
 ]

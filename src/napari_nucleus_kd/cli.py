@@ -1,4 +1,4 @@
-"""The command line: `nucleus-kd segment | models | baselines | info | train | distill | evaluate`."""
+"""The command line, `nucleus-kd`: segment, compare, train, distill, finetune, evaluate, models, baselines."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Commands(TyperGroup):
             raise typer.Exit(USAGE if isinstance(error, _USAGE_ERRORS) else FAILED) from error
         except KeyboardInterrupt as error:
             Console(stderr=True).print(
-                "Stopped. segment, train, distill and finetune go on when given again."
+                "Stopped. segment, train, distill, finetune and compare go on when given again."
             )
             raise typer.Exit(INTERRUPTED) from error
 
@@ -459,6 +459,31 @@ def evaluate(
     }
     recipe = build_recipe(None, given)
     evaluate_model(data, split, recipe, output, true_diameter=true_diameter, overwrite=overwrite)
+
+
+@app.command()
+def compare(
+    output: options.Output,
+    inputs: options.CompareInputs = None,
+    data: options.CompareData = None,
+    segmenter: options.Contestants = None,
+    split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",
+    device: options.Device = None,
+    channel: options.DataChannels = None,
+) -> None:
+    """Let several segmenters work on the same images; who is right where, how fast, how sure that is.
+
+    With labels (--data): PQ, AJI, AP and more with intervals and a test; without (INPUT): who agrees with
+    whom, and where they do not. Writes report.html, comparison.csv, images.csv, comparison.json and all
+    labels. What is there already is kept, so a broken run goes on when it is given again.
+    """
+    from napari_nucleus_kd._cli_compare import compare_all
+    from napari_nucleus_kd._cli_recipe import channel_keys
+
+    if (data is None) == (not inputs):
+        raise SettingsError("give either --data (images with labels) or images without labels, not both")
+    settings = {"device": device, "channels": channel_keys(channel)}
+    compare_all(data, split, inputs or [], segmenter or ["student", "classical"], settings, output)
 
 
 def main() -> None:

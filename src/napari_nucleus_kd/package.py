@@ -15,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -106,6 +107,17 @@ class Model:
     folder: Path
     hash: str
     card: str
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of weights, counted without loading them; None if the file cannot be read."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.folder / _WEIGHTS_FILE, framework="numpy") as file:
+                return sum(prod(map(int, file.get_slice(name).get_shape())) for name in file.keys())
+        except (SafetensorError, OSError):
+            return None
 
     def network(self) -> nn.Module:
         """Return the network in float32 on the CPU, ready to run (eval mode).

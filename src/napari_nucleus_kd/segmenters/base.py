@@ -61,6 +61,10 @@ class Segmenter(Protocol):
         """SHA-256 of the weights; None without weights."""
 
     @property
+    def parameters(self) -> int | None:
+        """Numbers that were learnt; None without weights."""
+
+    @property
     def decode_defaults(self) -> DecodeSettings:
         """Decode settings that suit this segmenter."""
 

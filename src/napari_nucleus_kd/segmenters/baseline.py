@@ -46,8 +46,10 @@ def load(recipe: Recipe) -> BaselineSegmenter:
     return BaselineSegmenter(recipe.segmenter, worker, digest)
 
 
-# The newest process of each tool, for starting one takes seconds; what it was started with; its fingerprint.
-_OPEN: dict[str, tuple[object, Worker, str]] = {}
+_MOST_OPEN = 3
+# The newest processes, for starting one takes seconds; by tool, weights and device: the state of the files
+# it was started with, and its fingerprint.
+_OPEN: dict[tuple[str, str, str], tuple[object, Worker, str]] = {}
 
 
 def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
@@ -56,15 +58,17 @@ def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     if place.exists():
         weights = str(place)
     stats = [(file, file.stat()) for file in weight_files(place)]
-    key = (weights, device, [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats])
-    known = _OPEN.get(tool.name)
-    if known is not None and known[0] == key and known[1].is_alive:
-        return known[1:]
-    _OPEN.pop(tool.name, None)
-    worker = Worker(tool, weights, device)
-    digest = weights_digest(worker.about.weights, f"{tool.served_as} {worker.about.version}")
-    _OPEN[tool.name] = key, worker, digest
-    return worker, digest
+    state = [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats]
+    key = tool.name, weights, device
+    known = _OPEN.pop(key, None)
+    if known is None or known[0] != state or not known[1].is_alive:
+        while len(_OPEN) >= _MOST_OPEN:
+            _OPEN.pop(next(iter(_OPEN)))
+        worker = Worker(tool, weights, device)
+        digest = weights_digest(worker.about.weights, f"{tool.served_as} {worker.about.version}")
+        known = state, worker, digest
+    _OPEN[key] = known
+    return known[1:]
 
 
 class BaselineSegmenter:
@@ -80,6 +84,7 @@ class BaselineSegmenter:
     def __init__(self, name: str, worker: Worker, digest: str):
         self.name, self._worker, self._about = name, worker, worker.about
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
+        self.parameters: int | None = self._about.parameters
         self.decode_defaults = DecodeSettings(
             foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
         )

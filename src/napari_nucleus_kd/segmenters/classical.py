@@ -40,6 +40,7 @@ class ClassicalSegmenter:
     name = "classical"
     notes: tuple[str, ...] = ()
     model_hash: str | None = None
+    parameters: int | None = None
     decode_defaults = DecodeSettings()
     percentiles = (1.0, 99.8)
     default_diameter_px = 20.0

@@ -51,6 +51,7 @@ class StudentSegmenter:
         self._engine = engine
         self._spec = model.spec
         self.model_hash: str | None = model.hash
+        self.parameters: int | None = model.parameters
         self.decode_defaults = model.spec.decode
         self.percentiles = model.spec.percentiles
         self.default_diameter_px = model.spec.diameter_px

@@ -1,0 +1,175 @@
+"""What `nucleus-kd compare` does, and how it shows who is ahead."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd._cli_inputs import find_jobs, name_jobs
+from napari_nucleus_kd._cli_recipe import build_recipe, read_recipe
+from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.compare import (
+    Case,
+    Comparison,
+    Contestant,
+    Size,
+    agreements,
+    compare_steps,
+    report_steps,
+    standings,
+)
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.folders import read_rows
+from napari_nucleus_kd.index import Row, check_rows_steps
+from napari_nucleus_kd.io import read
+from napari_nucleus_kd.modality import suggest_modality
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_nucleus_kd.compare.standings import Interval
+
+_NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
+_LABELS = "labels"
+
+
+def compare_all(
+    data: Path | None,
+    split: str,
+    images: Sequence[str],
+    named: Sequence[str],
+    settings: Mapping[str, Any],
+    output: Path,
+) -> None:
+    """Compare behind a progress bar, print the means, and write the report.
+
+    Parameters
+    ----------
+    named : see contestant.
+    settings : of the recipes of all.
+
+    Raises
+    ------
+    SettingsError, ReadError, ModelError, DeviceError, BaselineError, WriteError : see compare_steps.
+    """
+    console = Console()
+    contestants = [contestant(text, settings) for text in named]
+    if data is not None:
+        if data.is_dir() and split != "val":
+            raise SettingsError(
+                f"{data} is a folder, and has no splits; leave --split out, or give a CSV index"
+            )
+        rows = read_rows(data, split)
+        show(check_rows_steps([], judged=rows, channels=settings["channels"]), console)
+    else:
+        rows = [_row(job.source, job.problem) for job in find_jobs(images)]
+    names = [job.name for job in name_jobs([row.image for row in rows])]
+    cases = [Case(name, row) for name, row in zip(names, rows, strict=True)]
+    comparison = show(compare_steps(cases, contestants, output), console)
+    for table in _tables(comparison):
+        console.print(table)
+    failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
+    for outcome in failed[:5]:
+        told = f"[red]failed:[/] {escape(f'{outcome.contestant} on {outcome.image}: {outcome.problem}')}"
+        console.print(told, soft_wrap=True)
+    page = show(report_steps(comparison, output), console)
+    console.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+def contestant(text: str, settings: Mapping[str, Any]) -> Contestant:
+    """Return the contestant that a text names: [NAME=]SEGMENTER[:WHICH][@DIAMETER].
+
+    SEGMENTER is one of the registry, WHICH its weights, or the model of the student; or labels:FOLDER; or a
+    recipe file. DIAMETER is a number of pixels, "own" (the one it was made for) or "annotated".
+
+    Raises
+    ------
+    SettingsError : it names no segmenter, or its diameter is none.
+
+    >>> contestant("Cellpose, as it is=cellpose:cyto3@own", {}).name
+    'Cellpose, as it is'
+    """
+    name, what = m.groups() if (m := _NAME.fullmatch(text)) else (None, text)
+    what, size, diameter = _size(what)
+    segmenter, _, which = what.partition(":")
+    if segmenter == _LABELS and which:
+        return Contestant(name or Path(which).name, labels=Path(which))
+    if what.lower().endswith(".json"):
+        given = dict(settings) | ({} if diameter is None else {"diameter_px": diameter})
+        recipe = build_recipe(read_recipe(Path(what)), given, refit=True)
+        return Contestant(name or Path(what).stem, recipe, size)
+    if segmenter not in segmenters.names():
+        raise SettingsError(
+            f"{text!r} names no segmenter; write {', '.join(segmenters.names())}, with what it takes after a "
+            "colon as in cellpose:cyto3 or student:my-model, or labels:FOLDER, or a recipe file (.json)"
+        )
+    given = {**settings, "segmenter": segmenter, "diameter_px": diameter}
+    given["model" if segmenter == "student" else "weights"] = which or None
+    shown = Path(which).name if which else segmenter
+    called = shown if segmenter == "student" or not which else f"{segmenter} {shown}"
+    told = "" if diameter is None and size is Size.ESTIMATED else f" @{text.rpartition('@')[2]}"
+    return Contestant(name or called + told, build_recipe(None, given), size)
+
+
+def _size(what: str) -> tuple[str, Size, float | None]:
+    """Part a text from the diameter behind its last @."""
+    before, at, told = what.rpartition("@")
+    if not at:
+        return what, Size.ESTIMATED, None
+    if told in (Size.OWN, Size.ANNOTATED):
+        return before, Size(told), None
+    try:
+        return before, Size.ESTIMATED, float(told)
+    except ValueError as error:
+        if "/" in told or "\\" in told:  # an @ in the name of a folder
+            return what, Size.ESTIMATED, None
+        raise SettingsError(
+            f"{what!r}: behind @ stands a diameter in pixels, {Size.OWN} or {Size.ANNOTATED}, not {told!r}"
+        ) from error
+
+
+def _row(image: Path, problem: str) -> Row:
+    if problem:
+        raise SettingsError(problem)
+    return Row(image, None, suggest_modality(read(image))[0], image.resolve().parent.name)
+
+
+def _tables(comparison: Comparison) -> list[Table]:
+    """Return a table for each source, or of who agrees with whom."""
+    if not comparison.judged:
+        pairs, _ = agreements(comparison)
+        table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
+        for (one, other), interval in pairs.items():
+            table.add_row(escape(one), escape(other), _cell(interval))
+        return [table]
+    tables = []
+    reached = standings(comparison)
+    for source in dict.fromkeys(row.source for row in reached):
+        rows = [row for row in reached if row.source == source]
+        title = f"{escape(source)}: {rows[0].images} image{'s' if rows[0].images != 1 else ''}"
+        table = Table(
+            "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", title=title, box=None, padding=(0, 1)
+        )
+        for row in rows:
+            others = (f"{row.means[name][0]:.3f}" for name in ("aji", "ap50", "dice"))
+            table.add_row(
+                escape(row.contestant),
+                _cell(row.means["pq"]),
+                "" if row.p is None else f"{row.p:.2g}",
+                *others,
+                "" if row.seconds is None else f"{row.seconds:.2f}",
+            )
+        tables.append(table)
+    return tables
+
+
+def _cell(interval: Interval) -> str:
+    mean, low, high = interval
+    return f"{mean:.3f} ({low:.3f}-{high:.3f})" if math.isfinite(low) else f"{mean:.3f}"

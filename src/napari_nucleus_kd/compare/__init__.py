@@ -1,0 +1,19 @@
+"""Several ways to find nuclei on the same images: who is right where, how fast, and how sure that is."""
+
+from napari_nucleus_kd.compare.report import report_steps
+from napari_nucleus_kd.compare.run import Case, Comparison, Contestant, Facts, Outcome, Size, compare_steps
+from napari_nucleus_kd.compare.standings import Standing, agreements, standings
+
+__all__ = [
+    "Case",
+    "Comparison",
+    "Contestant",
+    "Facts",
+    "Outcome",
+    "Size",
+    "Standing",
+    "agreements",
+    "compare_steps",
+    "report_steps",
+    "standings",
+]

@@ -1,0 +1,326 @@
+"""Runs several segmenters over the same images in turn, and keeps what each found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import fastremap
+import numpy as np
+from pydantic import Field, ValidationError
+
+from napari_nucleus_kd import __version__, metrics, segmenters
+from napari_nucleus_kd.channels import asked_channels
+from napari_nucleus_kd.config import Recipe, Settings
+from napari_nucleus_kd.errors import NucleusKDError, ReadError, SettingsError
+from napari_nucleus_kd.index import read_labels, true_labels
+from napari_nucleus_kd.io import read, save_labels
+from napari_nucleus_kd.io.atomic import make_folder, write_text
+from napari_nucleus_kd.io.checked import read_text
+from napari_nucleus_kd.mistakes import Verdict, mistakes
+from napari_nucleus_kd.pairs import by_stem, stem_of, without_ending
+from napari_nucleus_kd.pipeline import segment_steps
+from napari_nucleus_kd.types import Progress, retold
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.types import LabelArray
+
+
+class Size(StrEnum):
+    """Which nucleus diameter a segmenter is told where its recipe names none."""
+
+    ESTIMATED = "estimated"  # by itself, as a user gets who changes nothing
+    OWN = "own"  # the one that it was made for: nothing is rescaled
+    ANNOTATED = "annotated"  # the median of the annotation, as of a user who measured it
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One way to find nuclei.
+
+    Attributes
+    ----------
+    name : for people, and of its folder.
+    recipe : how to segment; None with `labels`.
+    labels : folder of label images that another program made, with the names of the images.
+    """
+
+    name: str
+    recipe: Recipe | None = None
+    size: Size = Size.ESTIMATED
+    labels: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An image to compare on.
+
+    Attributes
+    ----------
+    name : that no other case has, fit for a file.
+    row : its files; without labels there is no ground truth.
+    """
+
+    name: str
+    row: Row
+
+
+class Facts(Settings):
+    """What is known of a contestant.
+
+    Attributes
+    ----------
+    description : tool, version, weights and processor.
+    digest : of the weights; None without.
+    parameters : numbers that were learnt; None where that is unknown.
+    """
+
+    description: str
+    digest: str | None = None
+    parameters: int | None = None
+
+
+class Outcome(Settings):
+    """What a contestant made of an image.
+
+    Attributes
+    ----------
+    values : metrics by name, see metrics.scores; {} without ground truth.
+    ap : average precision at metrics.STRICT_IOU; empty without ground truth.
+    verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
+    seconds : from pixels in the file to labels, the tool being warm; None for labels from a folder.
+    problem : why it failed; it is then judged as if nothing had been found.
+    """
+
+    contestant: str
+    image: str
+    source: str
+    request: str
+    count: int
+    values: dict[str, float] = Field({})
+    ap: tuple[float, ...] = ()
+    verdicts: dict[str, int] = Field({})
+    diameter_px: float | None = None
+    seconds: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What all contestants made of all images.
+
+    Attributes
+    ----------
+    outcomes : of each contestant, by its name, one an image, in the order of the cases.
+    folder : holds the labels; see labels_of.
+    """
+
+    cases: tuple[Case, ...]
+    contestants: tuple[Contestant, ...]
+    facts: dict[str, Facts]
+    outcomes: dict[str, list[Outcome]]
+    folder: Path
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is ground truth."""
+        return all(case.row.labels is not None for case in self.cases)
+
+    def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
+        """Read what a contestant found; None if it failed."""
+        path = _kept(self.folder, contestant, case.name)
+        return read_labels(path) if path.exists() else None
+
+
+@dataclass(slots=True)
+class _Entry:
+    contestant: Contestant
+    facts: Facts
+    files: dict[str, Path] = field(default_factory=dict)
+    warm: bool = False
+
+
+def compare_steps(
+    cases: Sequence[Case], contestants: Sequence[Contestant], output: Path
+) -> Generator[Progress, None, Comparison]:
+    """Let every contestant segment every image, and compare with the labels where there are some.
+
+    On each image the contestants take turns, another one first each time, so that what else the computer
+    does slows all alike. Each runs once before it is timed. What was kept in `output` and answers the same
+    question is not done again; a run that failed is.
+
+    Parameters
+    ----------
+    cases : checked before, see index.check_rows_steps.
+    output : folder; the labels are kept in labels/CONTESTANT/CASE.tif.
+
+    Raises
+    ------
+    SettingsError : two contestants share a name or there is none, or only some of the images have labels.
+    ModelError, DeviceError, BaselineError, ReadError : a contestant cannot begin.
+    WriteError : the disk refuses.
+    """
+    _check(cases, contestants)
+    entries = []
+    for done, contestant in enumerate(contestants):
+        yield Progress(done, len(contestants), f"opening {contestant.name}")
+        entries.append(_enter(contestant))
+    outcomes: dict[str, dict[str, Outcome]] = {contestant.name: {} for contestant in contestants}
+    total = len(cases) * len(entries)
+    for turn, case in enumerate(cases):
+        for place in range(len(entries)):
+            entry = entries[(turn + place) % len(entries)]
+            done, name = turn * len(entries) + place, entry.contestant.name
+            outcome = _known(entry, case, output)
+            if outcome is None:
+                outcome = yield from retold(
+                    _outcome_steps(entry, case, output),
+                    lambda p, done=done, what=f"{case.name}, {name}": Progress(  # type: ignore[misc]
+                        done, total, f"{what}: {p.message}"
+                    ),
+                )
+            outcomes[name][case.name] = outcome
+            yield Progress(done + 1, total, f"{case.name}, {name}")
+    return Comparison(
+        tuple(cases),
+        tuple(contestants),
+        {entry.contestant.name: entry.facts for entry in entries},
+        {name: [of[case.name] for case in cases] for name, of in outcomes.items()},
+        output,
+    )
+
+
+def _check(cases: Sequence[Case], contestants: Sequence[Contestant]) -> None:
+    if not contestants:
+        raise SettingsError("name at least one segmenter to compare")
+    places = [_fit_for_a_folder(contestant.name).casefold() for contestant in contestants]
+    twice = [c.name for c, place in zip(contestants, places, strict=True) if places.count(place) > 1]
+    if twice:
+        raise SettingsError(
+            f"several are called {', '.join(sorted(set(twice)))}; give them other names, as in NAME=..."
+        )
+    marked = sum(case.row.labels is not None for case in cases)
+    if 0 < marked < len(cases):
+        raise SettingsError(
+            f"{marked} of {len(cases)} images have labels; compare on those, or on the others"
+        )
+    blind = [c.name for c in contestants if c.size is Size.ANNOTATED]
+    if blind and not marked:
+        raise SettingsError(
+            f"{blind[0]}: without labels there is no annotated diameter; give it in pixels, as in @24"
+        )
+
+
+def _enter(contestant: Contestant) -> _Entry:
+    """Open a contestant, so that it fails now if it does."""
+    if contestant.recipe is None:
+        assert contestant.labels is not None
+        if not contestant.labels.is_dir():
+            raise ReadError(f"{contestant.labels}: there is no such folder of label images")
+        files = {without_ending(stem): path for stem, path in by_stem(contestant.labels).items()}
+        return _Entry(contestant, Facts(description=f"label images in {contestant.labels.name}"), files)
+    opened = segmenters.load(contestant.recipe.segmenter, contestant.recipe)
+    return _Entry(
+        contestant,
+        Facts(description=opened.description, digest=opened.model_hash, parameters=opened.parameters),
+    )
+
+
+def _fit_for_a_folder(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "contestant"
+
+
+def _kept(output: Path, contestant: str, case: str, suffix: str = ".tif") -> Path:
+    return output / "labels" / _fit_for_a_folder(contestant) / f"{case}{suffix}"
+
+
+def _request(entry: _Entry, case: Case) -> str:
+    """Return a fingerprint of what is asked: other images, labels or settings give other answers."""
+    row, recipe = case.row, entry.contestant.recipe
+    files = [row.image, row.labels, entry.files.get(stem_of(row.image))]
+    stamps = [
+        (str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size)
+        for path in files
+        if path is not None and path.exists()
+    ]
+    asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
+    parts = [stamps, asked, entry.contestant.size, entry.facts.digest, row.seen, row.modality, __version__]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
+    """Return what was kept of an earlier run, if that was asked the same and did not fail."""
+    name = entry.contestant.name
+    told = _kept(output, name, case.name, ".json")
+    if not (told.exists() and _kept(output, name, case.name).exists()):
+        return None
+    try:
+        known = Outcome.model_validate_json(read_text(told))
+    except (ReadError, ValidationError):
+        return None
+    return known if known.request == _request(entry, case) and not known.problem else None
+
+
+def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progress, None, Outcome]:
+    name, row = entry.contestant.name, case.row
+    truth = None if row.labels is None else true_labels(row)
+    known = {"contestant": name, "image": case.name, "source": row.source, "request": _request(entry, case)}
+    path = _kept(output, name, case.name)
+    make_folder(path.parent)
+    path.unlink(missing_ok=True)
+    try:
+        labels, found = yield from _labels_steps(entry, case, truth)
+    except NucleusKDError as error:
+        shape = read(row.image).shape_yx if truth is None else truth.shape
+        labels, found = np.zeros(shape, np.int32), {"problem": str(error)}
+    else:
+        save_labels(labels, path, overwrite=True)
+    found["count"] = len(fastremap.unique(labels[labels > 0]))
+    if truth is not None:
+        pairs, wrong = metrics.overlap(truth, labels), mistakes(truth, labels)
+        found["values"] = metrics.scores(truth, labels)
+        found["ap"] = tuple(metrics.match(pairs, iou).ap for iou in metrics.STRICT_IOU)
+        found["verdicts"] = {verdict.name.lower(): wrong.count(verdict) for verdict in Verdict}
+    outcome = Outcome.model_validate(known | found)
+    write_text(_kept(output, name, case.name, ".json"), outcome.model_dump_json(indent=2) + "\n")
+    return outcome
+
+
+def _labels_steps(
+    entry: _Entry, case: Case, truth: LabelArray | None
+) -> Generator[Progress, None, tuple[LabelArray, dict[str, Any]]]:
+    """Return the labels of a case, and what is to be noted of the run."""
+    row = case.row
+    if entry.contestant.recipe is None:
+        stem = stem_of(row.image)
+        if stem not in entry.files:
+            raise ReadError(f"{entry.contestant.labels}: no label image has the name of {row.image.name}")
+        labels = read_labels(entry.files[stem])
+        shape = read(row.image).shape_yx
+        if labels.shape != shape:
+            raise ReadError(f"{entry.files[stem]}: is {labels.shape}, its image {shape}")
+        return labels, {}
+    recipe, image = entry.contestant.recipe, read(row.image)
+    channels = asked_channels(image, recipe.channels, row.modality)
+    told: dict[str, Any] = {"modality": row.modality, "channels": channels} | row.seen
+    diameter = recipe.diameter_px
+    if diameter is None and entry.contestant.size is Size.OWN:
+        diameter = segmenters.load(recipe.segmenter, recipe).default_diameter_px
+    elif diameter is None and entry.contestant.size is Size.ANNOTATED and truth is not None:
+        diameter = metrics.median_diameter(truth)
+    if diameter is not None:
+        told["diameter_px"] = diameter
+    asked = recipe.model_copy(update=told)
+    if not entry.warm:
+        yield from segment_steps(image, asked)
+        entry.warm = True
+    result = yield from segment_steps(image, asked)
+    return result.nuclei.labels, {"seconds": result.seconds, "diameter_px": result.diameter_px}

@@ -1,0 +1,163 @@
+"""What a comparison comes to: means with intervals, who is better beyond chance, who agrees with whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from napari_nucleus_kd import metrics
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES, OVERALL
+from napari_nucleus_kd.project import grid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.compare.run import Case, Comparison, Outcome
+    from napari_nucleus_kd.types import LabelArray, Region
+
+MEANS = ("pq", "dq", "sq", "aji", "aji_plus", "dice", "ap50", "ap75", "f1")
+_ENOUGH_TO_TEST = 6  # images: with fewer, no rank test can come below 0.05
+_MOST_PLACES = 12
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What one contestant reached on one source.
+
+    Attributes
+    ----------
+    means : by metric: mean over images with its 95% bootstrap interval; NaN ends with fewer than 3 images.
+    counts : nuclei by verdict, and "found" all of them; without ground truth only these.
+    seconds : median over the images; None for labels from a folder.
+    ahead : mean over images of this PQ less that of the first contestant; None of the first.
+    p : of a two-sided Wilcoxon signed-rank test of that; None with fewer than 6 images.
+    """
+
+    contestant: str
+    source: str
+    images: int
+    failed: int
+    means: dict[str, Interval]
+    counts: dict[str, int]
+    seconds: float | None
+    ahead: Interval | None = None
+    p: float | None = None
+
+
+def standings(comparison: Comparison) -> list[Standing]:
+    """Return what each contestant reached on each source, and of several sources on all images together."""
+    sources = sorted({case.row.source for case in comparison.cases})
+    groups = [*sources, OVERALL] if len(sources) > 1 else sources
+    names = list(comparison.outcomes)
+    out = []
+    for source in groups:
+        of = {
+            name: [o for o in found if source in (o.source, OVERALL)]
+            for name, found in comparison.outcomes.items()
+        }
+        out += [_standing(source, of[name], of[names[0]] if name != names[0] else None) for name in names]
+    return out
+
+
+def _standing(source: str, outcomes: Sequence[Outcome], first: Sequence[Outcome] | None) -> Standing:
+    means, ahead, p = {}, None, None
+    if outcomes[0].values:
+        means = {name: _mean([o.values[name] for o in outcomes]) for name in MEANS}
+        if first is not None:
+            less = [
+                mine.values["pq"] - theirs.values["pq"] for mine, theirs in zip(outcomes, first, strict=True)
+            ]
+            ahead = _mean(less)
+            p = _chance(less)
+    counts = {"found": sum(o.count for o in outcomes)}
+    for outcome in outcomes:
+        for verdict, number in outcome.verdicts.items():
+            counts[verdict] = counts.get(verdict, 0) + number
+    times = [o.seconds for o in outcomes if o.seconds is not None]
+    return Standing(
+        outcomes[0].contestant,
+        source,
+        len(outcomes),
+        sum(bool(o.problem) for o in outcomes),
+        means,
+        counts,
+        float(np.median(times)) if times else None,
+        ahead,
+        p,
+    )
+
+
+def _mean(values: Sequence[float]) -> Interval:
+    mean, low, high = metrics.bootstrap(values)
+    return (mean, low, high) if len(values) >= FEWEST_IMAGES else (mean, float("nan"), float("nan"))
+
+
+def _chance(differences: Sequence[float]) -> float | None:
+    """Return how likely such differences are by chance; None with too few of them to tell."""
+    if len(differences) < _ENOUGH_TO_TEST:
+        return None
+    if not np.any(differences):
+        return 1.0
+    return float(wilcoxon(differences).pvalue)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A tile of an image on which contestants disagree.
+
+    Attributes
+    ----------
+    agreement : mean F1 (IoU above 0.5) of the pairs of contestants there.
+    """
+
+    case: Case
+    region: Region
+    agreement: float
+
+
+def agreements(comparison: Comparison) -> tuple[dict[tuple[str, str], Interval], list[Place]]:
+    """Return how far contestants agree where nobody knows the truth, and where they do least.
+
+    Returns
+    -------
+    Mean over images of the F1 at IoU 0.5 of each pair of contestants, one judged by the other (it is the same
+    both ways), with its interval; and the tiles of 256 px of least agreement, the worst first, one an image
+    before any has a second. An image that one of a pair failed on does not count.
+    """
+    pairs: dict[tuple[str, str], list[float]] = {}
+    tiles: list[list[Place]] = []
+    for case in comparison.cases:
+        found = {name: comparison.labels_of(name, case) for name in comparison.outcomes}
+        there = {name: labels for name, labels in found.items() if labels is not None}
+        for one, other in combinations(there, 2):
+            pairs.setdefault((one, other), []).append(_f1(there[one], there[other]))
+        if len(there) > 1:
+            tiles.append(_places(case, list(there.values())))
+    ranked = [
+        (rank, place.agreement, number, place)
+        for number, places in enumerate(tiles)
+        for rank, place in enumerate(places)
+    ]
+    ranked.sort(key=lambda entry: entry[:3])
+    return {pair: _mean(values) for pair, values in pairs.items()}, [e[3] for e in ranked[:_MOST_PLACES]]
+
+
+def _f1(one: LabelArray, other: LabelArray) -> float:
+    return metrics.match(metrics.overlap(one, other)).f1
+
+
+def _places(case: Case, found: Sequence[LabelArray]) -> list[Place]:
+    """Return the tiles of an image on which not all agree, the worst first."""
+    places = []
+    for region in grid(found[0].shape):
+        parts = [labels[region.slices] for labels in found]
+        agreement = float(np.mean([_f1(one, other) for one, other in combinations(parts, 2)]))
+        if agreement < 1:
+            places.append(Place(case, region, agreement))
+    return sorted(places, key=lambda place: place.agreement)

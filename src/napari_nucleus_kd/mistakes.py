@@ -1,0 +1,149 @@
+"""Which nuclei were found, and what went wrong with the others: pure functions on two label images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import fastremap
+import numpy as np
+
+from napari_nucleus_kd.metrics import Overlap, overlap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.metrics import Labels
+
+_MOSTLY = 0.5  # share of a nucleus that lies inside another one, above which it belongs to that
+_FOUND_IOU = 0.5
+
+
+class Verdict(IntEnum):
+    """What became of a nucleus; the numbers are those of the pixels of an error picture.
+
+    A nucleus is *correct* with an IoU above 0.5, as PQ counts it. Of the others, a predicted nucleus that
+    holds more than half of each of several true ones is *merged*, and so are these; one of several predicted
+    nuclei that lie for more than half in one true nucleus is *split*, and so is that one; a true nucleus that
+    is left is *missed*, a predicted one *spurious*.
+    """
+
+    CORRECT = 1
+    MISSED = 2
+    SPURIOUS = 3
+    SPLIT = 4
+    MERGED = 5
+
+
+# Okabe and Ito's colours, safe for the colour-blind.
+COLOURS = {
+    Verdict.CORRECT: "#009e73",
+    Verdict.MISSED: "#0072b2",
+    Verdict.SPURIOUS: "#d55e00",
+    Verdict.SPLIT: "#f0e442",
+    Verdict.MERGED: "#cc79a7",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mistakes:
+    """What became of the nuclei of two label images.
+
+    Attributes
+    ----------
+    true_ids, pred_ids : (T,), (P,) labels, ascending.
+    true, pred : (T,), (P,) uint8, the Verdict of each.
+    iou : (T,) of the predicted nucleus that matches a correct one; 0 of the others.
+    """
+
+    true_ids: npt.NDArray[np.int64]
+    pred_ids: npt.NDArray[np.int64]
+    true: npt.NDArray[np.uint8]
+    pred: npt.NDArray[np.uint8]
+    iou: npt.NDArray[np.float64]
+
+    def count(self, verdict: Verdict) -> int:
+        """Return how many nuclei it holds for: predicted ones, of missed nuclei the true ones.
+
+        Of merged nuclei these are the outlines that hold several; of split ones, the pieces.
+        """
+        of = self.true if verdict is Verdict.MISSED else self.pred
+        return int((of == verdict).sum())
+
+
+def mistakes(true: Labels, pred: Labels) -> Mistakes:
+    """Tell which nuclei were found, and what went wrong with the others; see Verdict.
+
+    Parameters
+    ----------
+    true, pred : (Y, X) int arrays; 0 is background.
+
+    Raises
+    ------
+    LabelsError : not two 2-D integer arrays of one shape.
+
+    >>> whole, halves = np.zeros((2, 8, 20), np.int32)
+    >>> whole[2:6, 2:14] = 1
+    >>> halves[2:6, 2:8], halves[2:6, 8:14], halves[2:6, 17:] = 1, 2, 3
+    >>> found = mistakes(whole, halves)
+    >>> [Verdict(v).name for v in found.pred], Verdict(found.true[0]).name
+    (['SPLIT', 'SPLIT', 'SPURIOUS'], 'SPLIT')
+    """
+    pairs = overlap(true, pred)
+    ids = [fastremap.unique(labels) for labels in (true, pred)]
+    true_ids, pred_ids = (found[found != 0].astype(np.int64) for found in ids)
+    verdicts = _verdicts(pairs)
+    return Mistakes(true_ids, pred_ids, *verdicts)
+
+
+def _verdicts(
+    pairs: Overlap,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    rows, cols, shared, iou = pairs.shared.row, pairs.shared.col, pairs.shared.data, pairs.iou
+    true = np.full(len(pairs.true_area), Verdict.MISSED, np.uint8)
+    pred = np.full(len(pairs.pred_area), Verdict.SPURIOUS, np.uint8)
+    matched = np.zeros(len(true))
+    # The later overrules the earlier.
+    inside = shared > _MOSTLY * pairs.pred_area[cols]
+    pieces = np.bincount(rows[inside], minlength=len(true))
+    true[pieces > 1] = Verdict.SPLIT
+    pred[cols[inside & (pieces[rows] > 1)]] = Verdict.SPLIT
+    held = shared > _MOSTLY * pairs.true_area[rows]
+    holds = np.bincount(cols[held], minlength=len(pred))
+    pred[holds > 1] = Verdict.MERGED
+    true[rows[held & (holds[cols] > 1)]] = Verdict.MERGED
+    good = iou > _FOUND_IOU
+    true[rows[good]] = pred[cols[good]] = Verdict.CORRECT
+    matched[rows[good]] = iou[good]
+    return true, pred, matched
+
+
+def picture(true: Labels, pred: Labels, found: Mistakes | None = None) -> npt.NDArray[np.uint8]:
+    """Return the Verdict of each pixel, (Y, X) uint8, 0 for background.
+
+    Predicted nuclei show theirs; where there is none, true ones that are not correct show theirs.
+    """
+    found = found or mistakes(true, pred)
+    shown = _painted(pred, found.pred_ids, found.pred)
+    wrong = np.where(found.true == Verdict.CORRECT, 0, found.true).astype(np.uint8)
+    behind = _painted(true, found.true_ids, wrong)
+    return np.where(shown > 0, shown, behind)
+
+
+def _painted(
+    labels: Labels, ids: npt.NDArray[np.int64], values: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """Return a value for each pixel of the nuclei."""
+    places = np.searchsorted(ids, labels)
+    table = np.append(values, np.uint8(0))
+    painted: npt.NDArray[np.uint8] = np.where(labels == 0, 0, table[places]).astype(np.uint8)
+    return painted
+
+
+def agreement(labels: Labels, others: Labels) -> npt.NDArray[np.float64]:
+    """Return the IoU of each nucleus, ascending by label, with the one of others that fits best; (N,)."""
+    pairs = overlap(labels, others)
+    best = np.zeros(len(pairs.true_area))
+    np.maximum.at(best, pairs.shared.row, pairs.iou)
+    return best

@@ -1,0 +1,300 @@
+"""`nucleus-kd compare`: fair, resumable, and honest about what few images and no truth can tell."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd._cli_compare import contestant
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.compare import Case, Contestant, Size, agreements, compare_steps, standings
+from napari_nucleus_kd.compare import run as runs
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import BaselineError, ReadError, SettingsError
+from napari_nucleus_kd.evaluate import OVERALL
+from napari_nucleus_kd.index import Row
+from napari_nucleus_kd.metrics import scores
+from napari_nucleus_kd.types import Modality, finish
+
+CLASSICAL = Contestant("classical", Recipe(segmenter="classical"))
+
+
+@pytest.fixture
+def cases(draw, tmp_path):
+    """Return a function that writes images and their labels, and what some other program made of them."""
+
+    def make(count, *, labelled=True):
+        out = []
+        (tmp_path / "theirs").mkdir()
+        for i in range(count):
+            pixels, truth = draw(90 + 10 * i, 100, i)
+            image, labels = tmp_path / f"{i}.tif", tmp_path / f"{i}_labels.tif"
+            tifffile.imwrite(image, pixels)
+            tifffile.imwrite(labels, truth.astype(np.uint16))
+            theirs = np.where(truth % 3 == 1, 0, truth)  # a third of the nuclei is missed
+            tifffile.imwrite(tmp_path / f"theirs/{i}_mask.tif", theirs.astype(np.uint16))
+            source = "even" if i % 2 == 0 else "odd"
+            row = Row(image, labels if labelled else None, Modality.FLUORESCENCE, source)
+            out.append(Case(str(i), row))
+        return out
+
+    return make
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    return Contestant("theirs", labels=tmp_path / "theirs")
+
+
+def test_each_is_judged_on_its_own_labels_and_against_the_first(cases, theirs, tmp_path):
+    every = cases(8)
+    comparison = finish(compare_steps(every, [theirs, CLASSICAL], tmp_path / "out"))
+    assert comparison.judged and comparison.facts["classical"].parameters is None
+    for case, outcome in zip(every, comparison.outcomes["theirs"], strict=True):
+        truth = tifffile.imread(case.row.labels).astype(np.int32)
+        assert outcome.values == scores(truth, comparison.labels_of("theirs", case))
+        assert outcome.seconds is None and outcome.ap[0] == outcome.values["ap50"]
+        assert outcome.verdicts["missed"] == len(np.unique(truth[truth % 3 == 1]))
+        assert outcome.verdicts["correct"] == outcome.count and outcome.verdicts["spurious"] == 0
+    assert all(o.seconds > 0 and o.diameter_px for o in comparison.outcomes["classical"])
+    reached = standings(comparison)
+    assert [(s.source, s.contestant, s.images) for s in reached] == [
+        *(("even", name, 4) for name in ("theirs", "classical")),
+        *(("odd", name, 4) for name in ("theirs", "classical")),
+        *((OVERALL, name, 8) for name in ("theirs", "classical")),
+    ]
+    first, second = reached[-2:]
+    assert first.ahead is None and first.p is None
+    assert second.ahead[0] == pytest.approx(second.means["pq"][0] - first.means["pq"][0])
+    assert second.ahead[1] < second.ahead[0] < second.ahead[2]
+    assert 0 < second.p < 0.05, "better on all of 8 images"
+    assert reached[1].p is None, "four images cannot tell"
+    assert first.counts["found"] == sum(o.count for o in comparison.outcomes["theirs"])
+
+
+def test_they_take_turns_and_are_warm_before_they_are_timed(cases, tmp_path, monkeypatch):
+    ran = []
+
+    def note(image, recipe):
+        ran.append((image.name, recipe.diameter_px))
+        return (yield from real(image, recipe))
+
+    real = runs.segment_steps
+    monkeypatch.setattr(runs, "segment_steps", note)
+    others = [Contestant(str(d), Recipe(segmenter="classical", diameter_px=d)) for d in (11.0, 12.0, 13.0)]
+    finish(compare_steps(cases(3), others, tmp_path / "out"))
+    assert [d for name, d in ran if name == "0.tif"] == [11, 11, 12, 12, 13, 13], "once to warm up"
+    assert [d for name, d in ran if name == "1.tif"] == [12, 13, 11]
+    assert [d for name, d in ran if name == "2.tif"] == [13, 11, 12]
+
+
+def test_a_broken_comparison_goes_on_and_what_changed_is_done_again(cases, theirs, tmp_path, monkeypatch):
+    every = cases(2)
+    steps = compare_steps(every, [CLASSICAL, theirs], tmp_path / "out")
+    for progress in steps:
+        if progress.message == "0, theirs":
+            break
+    steps.close()
+    real, ran = runs.segment_steps, []
+
+    def note(image, recipe):
+        ran.append(image.name)
+        return (yield from real(image, recipe))
+
+    monkeypatch.setattr(runs, "segment_steps", note)
+
+    def again(*contestants):
+        ran.clear()
+        finish(compare_steps(every, contestants, tmp_path / "out"))
+        return set(ran)
+
+    assert again(CLASSICAL, theirs) == {"1.tif"}
+    assert again(CLASSICAL, theirs) == set()
+    tifffile.imwrite(every[0].row.labels, tifffile.imread(every[0].row.labels) * 2)
+    assert again(CLASSICAL, theirs) == {"0.tif"}, "other ground truth"
+    other = Contestant("classical", Recipe(segmenter="classical", diameter_px=15))
+    assert again(other) == {"0.tif", "1.tif"}, "other settings"
+    told = tmp_path / "out/labels/classical/1.json"
+    told.write_text("{broken")
+    assert again(other) == {"1.tif"}
+
+
+def test_who_fails_is_judged_as_if_nothing_had_been_found_and_tried_again(cases, theirs, tmp_path):
+    every = cases(3)
+    (theirs.labels / "1_mask.tif").unlink()
+    tifffile.imwrite(theirs.labels / "2_mask.tif", np.ones((3, 3), np.uint16))
+    found = finish(compare_steps(every, [theirs], tmp_path / "out")).outcomes["theirs"]
+    assert not found[0].problem
+    assert "no label image has the name of 1.tif" in found[1].problem and found[1].values["pq"] == 0
+    assert "is (3, 3), its image (110, 100)" in found[2].problem and found[2].verdicts["missed"] > 0
+    comparison = finish(compare_steps(every, [theirs], tmp_path / "out"))
+    assert sum(s.failed for s in standings(comparison)[:2]) == 2
+    assert comparison.labels_of("theirs", every[1]) is None
+    truth = tifffile.imread(every[1].row.labels)
+    tifffile.imwrite(theirs.labels / "1_mask.tif", truth)
+    found = finish(compare_steps(every, [theirs], tmp_path / "out")).outcomes["theirs"]
+    assert not found[1].problem and found[1].values["pq"] == 1
+
+
+def test_a_tool_that_dies_fails_on_that_image_only(fake_tool, cases, tmp_path):
+    good = Contestant("good", Recipe(segmenter="cellpose", weights=fake_tool()))
+    bad = Contestant("bad", Recipe(segmenter="cellpose", weights=fake_tool("crash")))
+    comparison = finish(compare_steps(cases(2), [good, bad], tmp_path / "out"))
+    assert not any(o.problem for o in comparison.outcomes["good"])
+    assert all(o.problem and o.values["pq"] == 0 for o in comparison.outcomes["bad"])
+    assert comparison.facts["good"].parameters is not None
+
+
+@pytest.mark.parametrize("size", list(Size))
+def test_the_diameter_is_the_one_that_was_asked_for(size, cases, tmp_path):
+    (case,) = cases(1)
+    each = Contestant("classical", Recipe(segmenter="classical"), size)
+    (outcome,) = finish(compare_steps([case], [each], tmp_path / "out")).outcomes["classical"]
+    truth = tifffile.imread(case.row.labels).astype(np.int32)
+    expected = {
+        Size.OWN: segmenters.load("classical", Recipe(segmenter="classical")).default_diameter_px,
+        Size.ANNOTATED: runs.metrics.median_diameter(truth),
+    }
+    if size in expected:
+        assert outcome.diameter_px == pytest.approx(expected[size])
+    else:
+        assert outcome.diameter_px not in expected.values()
+
+
+def test_without_truth_it_says_who_agrees_and_where_they_do_not(cases, theirs, tmp_path):
+    every = cases(4, labelled=False)
+    comparison = finish(compare_steps(every, [CLASSICAL, theirs], tmp_path / "out"))
+    assert not comparison.judged and not comparison.outcomes["theirs"][0].values
+    pairs, places = agreements(comparison)
+    mean, low, high = pairs["classical", "theirs"]
+    assert 0.5 < low < mean < high < 0.95
+    assert {place.case.name for place in places} == {"0", "1", "2", "3"}
+    assert [p.agreement for p in places] == sorted(p.agreement for p in places)
+    (standing, _, _, *_) = standings(comparison)
+    assert standing.means == {} and standing.counts["found"] > 0
+
+
+@pytest.mark.parametrize(
+    ("contestants", "rule"),
+    [
+        ([], "at least one segmenter"),
+        ([CLASSICAL, CLASSICAL], "several are called classical"),
+        ([Contestant("a b", CLASSICAL.recipe), Contestant("a_b", CLASSICAL.recipe)], "give them other names"),
+        ([Contestant("x", CLASSICAL.recipe, Size.ANNOTATED)], "no annotated diameter"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_work(contestants, rule, cases, tmp_path):
+    with pytest.raises(SettingsError, match=rule):
+        finish(compare_steps(cases(1, labelled=False), contestants, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_with_and_without_labels_are_not_mixed(cases, tmp_path):
+    one, other = cases(2)
+    mixed = [one, Case("x", Row(other.row.image, None, Modality.FLUORESCENCE, "odd"))]
+    with pytest.raises(SettingsError, match="1 of 2 images have labels"):
+        finish(compare_steps(mixed, [CLASSICAL], tmp_path / "out"))
+    with pytest.raises(ReadError, match="no such folder of label images"):
+        finish(compare_steps([one], [Contestant("gone", labels=tmp_path / "gone")], tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "segmenter", "which", "size", "diameter"),
+    [
+        ("student", "student", "student", "nucleus-student", Size.ESTIMATED, None),
+        ("student:my-model", "my-model", "student", "my-model", Size.ESTIMATED, None),
+        ("classical@own", "classical @own", "classical", "nucleus-student", Size.OWN, None),
+        ("cellpose:cyto3@17.5", "cellpose cyto3 @17.5", "cellpose", "cyto3", Size.ESTIMATED, 17.5),
+        ("CP=cellpose:/a@b/w@annotated", "CP", "cellpose", "/a@b/w", Size.ANNOTATED, None),
+        ("stardist:C:\\w\\a@b\\c", None, "stardist", "C:\\w\\a@b\\c", Size.ESTIMATED, None),
+    ],
+)
+def test_a_contestant_is_named_in_one_word(text, name, segmenter, which, size, diameter):
+    found = contestant(text, {"device": "cpu"})
+    assert found.name == name or name is None
+    assert (found.recipe.segmenter, found.size, found.recipe.diameter_px) == (segmenter, size, diameter)
+    assert which == (found.recipe.weights or found.recipe.model) and found.recipe.device == "cpu"
+
+
+def test_recipes_and_label_folders_are_contestants_too(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(Recipe(segmenter="classical", diameter_px=33, scaling_low=(1.0,)).model_dump_json())
+    found = contestant(str(file), {})
+    assert (found.name, found.recipe.segmenter, found.recipe.diameter_px) == ("mine", "classical", None)
+    assert contestant(f"QuPath=labels:{tmp_path}", {}) == Contestant("QuPath", labels=tmp_path)
+    for wrong, said in (("celpose:cyto3", "names no segmenter"), ("student@big", "a diameter in pixels")):
+        with pytest.raises(SettingsError, match=said):
+            contestant(wrong, {})
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["compare", *map(str, arguments)], env={"COLUMNS": "100"})
+
+
+def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, theirs, tmp_path):
+    cases(3)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in [*tmp_path.glob("?.tif"), *tmp_path.glob("?_labels.tif")]:
+        file.rename(folder / file.name)
+    (theirs.labels / "2_mask.tif").unlink()
+    out = tmp_path / "out"
+    done = run("--data", folder, "-s", "classical", "-s", f"<Theirs>=labels:{theirs.labels}", "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "<Theirs>" in done.output and "no label image has the name of 2.tif" in " ".join(
+        done.output.split()
+    )
+    with (out / "comparison.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["segmenter"], second["segmenter"]) == ("classical", "<Theirs>")
+    assert float(second["pq_ahead"]) == pytest.approx(float(second["pq"]) - float(first["pq"]), abs=1e-4)
+    assert (second["failed"], second["p"], first["pq_ahead"]) == ("1", "", "")
+    with (out / "images.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["image"], r["segmenter"]) for r in rows] == [
+        (image, name) for name in ("classical", "<Theirs>") for image in "012"
+    ]
+    assert np.mean([float(r["pq"]) for r in rows[:3]]) == pytest.approx(float(first["pq"]), abs=1e-4)
+    told = json.loads((out / "comparison.json").read_text())
+    assert told["segmenters"]["classical"]["recipe"]["segmenter"] == "classical"
+    assert told["standings"][0]["means"]["pq"][0] == pytest.approx(float(first["pq"]), abs=1e-4)
+    page = (out / "report.html").read_text()
+    assert "&lt;Theirs&gt;" in page and "<Theirs>" not in page, "names cannot break the page"
+    assert page.count("data:image/png;base64,") >= 3 and page.count("<svg") == 3
+    assert 'src="http' not in page and 'href="http' not in page.replace('xlink:href="#', "")
+
+
+def test_the_command_without_labels(cases, tmp_path):
+    every = cases(2, labelled=False)
+    files = [case.row.image for case in every]
+    out = tmp_path / "out"
+    done = run(*files, "-s", "classical", "-s", "wide=classical@40", "-o", out)
+    assert done.exit_code == 0, done.output
+    assert "Agreement" in done.output
+    assert "Who agrees with whom" in (out / "report.html").read_text()
+    assert json.loads((out / "comparison.json").read_text())["agreement_f1"][0]["pair"] == [
+        "classical",
+        "wide",
+    ]
+    for arguments in ([], [*files, "--data", tmp_path]):
+        refused = run(*arguments, "-o", tmp_path / "no")
+        assert refused.exit_code == 2 and "give either --data" in refused.output
+        assert not Path(tmp_path / "no").exists()
+
+
+def test_a_tool_that_is_not_there_is_told_before_the_work(cases, tmp_path, monkeypatch):
+    def nothing(name):
+        raise BaselineError(f"{name} is not installed; nucleus-kd baselines install {name}")
+
+    monkeypatch.setattr("napari_nucleus_kd.baselines.worker.find", nothing)
+    weights = tmp_path / "w"
+    weights.write_text("x")
+    each = Contestant("cp", Recipe(segmenter="cellpose", weights=str(weights)))
+    with pytest.raises(BaselineError, match="baselines install cellpose"):
+        finish(compare_steps(cases(1), [CLASSICAL, each], tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
