@@ -23,9 +23,11 @@ from napari_nucleus_kd.errors import (
 from napari_nucleus_kd.evaluate import evaluate_steps, summary
 from napari_nucleus_kd.index import read_index, read_labels
 from napari_nucleus_kd.io import read
-from napari_nucleus_kd.networks.student import Student, StudentConfig, build_student
+from napari_nucleus_kd.networks.student import STUDENTS, Student, StudentConfig, build_student
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train import loop, losses
 from napari_nucleus_kd.train.begin import first_network
+from napari_nucleus_kd.train.card import origin
 from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
@@ -178,6 +180,21 @@ def test_the_statistics_of_batch_norm_can_stay(index, tmp_path, finish, frozen):
     assert same and all(same) == any(same) == frozen
 
 
+def test_a_smaller_student_starts_from_the_encoder_of_the_shipped_one(index):
+    model = load_model("nucleus-student")
+    shipped = model.network().state_dict()
+    settings = TINY.model_copy(update={"student": STUDENTS["nano"], "encoder_of": "nucleus-student"})
+    network = first_network(settings)
+    encoder = {f"encoder.{name}": tensor for name, tensor in network.encoder.state_dict().items()}
+    assert encoder and all(torch.equal(tensor, shipped[name]) for name, tensor in encoder.items())
+    assert all(p.requires_grad for p in network.parameters())
+    assert origin(settings) == "the encoder of the model nucleus-student"
+    assert settings.learned_from(index)["encoder_of"] == json.dumps(model.hash)
+    for other in (TINY.student, STUDENTS["large"]):
+        with pytest.raises(ModelError, match="nucleus-student has another encoder"):
+            first_network(settings.model_copy(update={"student": other}))
+
+
 def test_a_run_shorter_than_the_warm_up_learns(index, tmp_path, finish):
     settings = TINY.model_copy(update={"steps": 10, "check_every": 1, "warmup_steps": 200})
     finish(train_steps(settings, index, tmp_path / "run"))
@@ -266,7 +283,14 @@ def test_settings_that_cannot_be_are_named(index, tmp_path, update, said, finish
         ({"crops": {"size_range": [40, 16]}}, "in order, not 40 to 16"),
         ({"student": {"maps": ["foreground", "distance"]}}, "needs all of them, in order: foreground"),
         ({"precision": "16-mixed"}, "bf16-mixed"),
-        ({"pretrained": True, "start": "nucleus-student", "student": "compact"}, "leave one of the two out"),
+        (
+            {"pretrained": True, "start": "nucleus-student", "student": "compact"},
+            "pretrained and start: the weights come from one of these; .*or name a student to begin anew",
+        ),
+        (
+            {"pretrained": True, "encoder_of": "nucleus-student", "student": "nano"},
+            "pretrained and encoder_of",
+        ),
         ({"crops": {"source_weights": {"s0": -1.0}}}, "greater than or equal to 0"),
         ({"device": "abacus"}, "cuda"),
     ],

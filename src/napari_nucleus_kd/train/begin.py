@@ -24,8 +24,8 @@ def first_network(settings: TrainSettings) -> Student:
     Raises
     ------
     SettingsError : the settings make no network.
-    ModelError : the model to start from is another network, or its weights, or those of the encoder, cannot
-        be read.
+    ModelError : the model to start from is another network, or that whose encoder to start from has another
+        one, or its weights, or those of the encoder, cannot be read.
     """
     try:
         network = Student(settings.student)
@@ -40,11 +40,26 @@ def first_network(settings: TrainSettings) -> Student:
             )
         network.load_state_dict(model.network().state_dict())
         network.requires_grad_(True)
+    elif settings.encoder_of is not None:
+        _take_encoder(network, settings.encoder_of)
     elif settings.pretrained and not isinstance(network.encoder, PlainEncoder):
         network.encoder.load_pretrained(settings.encoder_weights)
     if settings.frozen_encoder:
         pretrained_part(network).requires_grad_(False)
     return network
+
+
+def _take_encoder(network: Student, name: str) -> None:
+    """Copy the encoder of a model; of a deeper one, the levels that the network has."""
+    theirs = load_model(name).network().state_dict()
+    wanted = {f"encoder.{key}": tensor for key, tensor in network.encoder.state_dict().items()}
+    unlike = [key for key, tensor in wanted.items() if key not in theirs or theirs[key].shape != tensor.shape]
+    if unlike:
+        raise ModelError(
+            f"encoder_of: {name} has another encoder than 'student' of the settings; {len(unlike)} of "
+            f"{len(wanted)} tensors differ, the first is {unlike[0]}"
+        )
+    network.encoder.load_state_dict({key.removeprefix("encoder."): theirs[key] for key in wanted})
 
 
 def pretrained_part(network: Student) -> nn.Module:

@@ -126,6 +126,8 @@ def origin(settings: TrainSettings) -> str:
     """Say what the weights are before the first step."""
     if settings.start is not None:
         return f"the model {settings.start}"
+    if settings.encoder_of is not None:
+        return f"the encoder of the model {settings.encoder_of}"
     if not settings.pretrained:
         return "random weights"
     frozen = ", which stayed as they were" if settings.frozen_encoder else ""

@@ -66,7 +66,7 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
             continue
         try:
             values = [json.loads(some[name]) for some in (before, now)]
-            if name in ("start", "encoder_weights"):  # fingerprints of files
+            if name in ("start", "encoder_of", "encoder_weights"):  # fingerprints of files
                 raise ValueError
         except (KeyError, ValueError):  # a hash, or a setting that older runs did not have
             told.append(name)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "channels student pretrained frozen_encoder frozen_norms start crops enlarge_to_px loss label_smoothing "
-    "distill accumulate devices schedule patience learning_rate warmup_steps weight_decay clip_norm average "
-    "seed check_every check_batches precision"
+    "channels student pretrained encoder_of frozen_encoder frozen_norms start crops enlarge_to_px loss "
+    "label_smoothing distill accumulate devices schedule patience learning_rate warmup_steps "
+    "weight_decay clip_norm average seed check_every check_batches precision"
 ).split()
 
 
@@ -149,6 +149,10 @@ class TrainSettings(Settings):
     encoder_weights: Path | None = Field(
         None, description="File of these; None: the installed package, or the Hugging Face hub"
     )
+    encoder_of: str | None = Field(
+        None,
+        description="Model from whose encoder to start, by name or folder; of one kind, as deep or deeper",
+    )
     frozen_encoder: bool = Field(False, description="Train the decoder only")
     frozen_norms: bool = Field(
         False, description="Keep the statistics of batch norm: so few images do not stand for all kinds"
@@ -200,14 +204,16 @@ class TrainSettings(Settings):
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no such weights; take efficientnet_lite0")
-        if self.pretrained and self.start is not None:
+        origins = {"pretrained": self.pretrained, "encoder_of": self.encoder_of, "start": self.start}
+        named = [name for name, value in origins.items() if value]
+        if len(named) > 1:
             raise ValueError(
-                f"pretrained: the weights come from the model {self.start}; leave one of the two out, or "
-                "name a student to begin anew"
+                f"{' and '.join(named)}: the weights come from one of these; leave the others out"
+                + (", or name a student to begin anew" if self.start else "")
             )
         if self.student.maps != MAP_NAMES:
             raise ValueError(f"student.maps: training needs all of them, in order: {', '.join(MAP_NAMES)}")
-        if self.frozen_encoder and not (self.pretrained or self.start):
+        if self.frozen_encoder and not named:
             raise ValueError("frozen_encoder: a random encoder would stay random; set pretrained or start")
         low, high = self.crops.size_range
         if not 1 < low <= high:
@@ -221,6 +227,8 @@ class TrainSettings(Settings):
         settings = self.model_dump(mode="json", include=set(_SHAPING))
         if self.start is not None:
             settings["start"] = load_model(self.start).hash
+        if self.encoder_of is not None:
+            settings["encoder_of"] = load_model(self.encoder_of).hash
         if self.encoder_weights is not None:
             settings["encoder_weights"] = _hash(self.encoder_weights, "encoder_weights: ")
         models = () if self.distill is None else self.distill.models
