@@ -217,9 +217,12 @@ def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Ite
         rows = [row for row in reached if row.source == source]
         name = "All images" if source == OVERALL else source
         yield f"<h2>{html.escape(name)}: {count(rows[0].images, 'image')}</h2>"
-        heads = ["segmenter", *(HEADS[m] for m in means)]
-        heads += ["PQ ahead of the first", "p"] if judged else []
-        heads += ["found", *verdicts, "s an image (median)", "parameters", "failed"]
+        heads = [
+            "segmenter",
+            *(["PQ", "PQ ahead of the first", "p"] if judged else []),
+            "s an image (median)",
+        ]
+        heads += [*(HEADS[name] for name in means[1:]), "found", *verdicts, "parameters", "failed"]
         body = [_cells(comparison, row, means, verdicts) for row in rows]
         yield _html_table(heads, body)
     if judged:
@@ -236,12 +239,12 @@ def _cells(
 ) -> list[tuple[str, str]]:
     """Return the cells of a line: by what they are sorted, and what they show."""
     cells = [(row.contestant, html.escape(row.contestant))]
-    cells += [_cell(row.means[name]) for name in means]
     if means:
-        cells.append(("", "") if row.ahead is None else _cell(row.ahead, sign="+"))
+        cells += [_cell(row.means["pq"]), ("", "") if row.ahead is None else _cell(row.ahead, sign="+")]
         cells.append((_plain(row.p), "" if row.p is None else f"{row.p:.2g}"))
-    cells += [(str(n), f"{n:,}") for n in (row.counts.get(name, 0) for name in ("found", *verdicts))]
     cells.append((_plain(row.seconds), "" if row.seconds is None else f"{row.seconds:.2f}"))
+    cells += [_cell(row.means[name]) for name in means[1:]]
+    cells += [(str(n), f"{n:,}") for n in (row.counts.get(name, 0) for name in ("found", *verdicts))]
     parameters = comparison.facts[row.contestant].parameters
     cells.append(("", "") if parameters is None else (str(parameters), f"{parameters / 1e6:.2f} M"))
     return [*cells, (str(row.failed), str(row.failed))]
@@ -249,7 +252,7 @@ def _cells(
 
 def _cell(interval: Interval, sign: str = "") -> tuple[str, str]:
     mean, low, high = interval
-    spread = f" <small>({low:{sign}.3f} to {high:{sign}.3f})</small>" if math.isfinite(low) else ""
+    spread = f"<br><small>({low:{sign}.3f} to {high:{sign}.3f})</small>" if math.isfinite(low) else ""
     return _plain(mean), f"{mean:{sign}.3f}{spread}"
 
 
@@ -446,13 +449,13 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Comparison of segmenters</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 80em; padding: 0 1em; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 100em; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .25em .6em; text-align: right; border-bottom: 1px solid #ddd }
+th, td { padding: .25em .6em; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd }
 th { cursor: pointer; border-bottom: 2px solid #888 } th:first-child, td:first-child { text-align: left }
 small { color: #666 } .wide { overflow-x: auto }
 figure { display: inline-block; margin: 0 .5em .5em 0; vertical-align: top } figcaption { font-size: 13px }
-.row { display: flex; overflow-x: auto } .row img { width: 352px; image-rendering: pixelated }
+.row { display: flex; flex-wrap: wrap } .row img { width: 20em; image-rendering: pixelated }
 .key { display: inline-block; width: .9em; height: .9em; margin: 0 .3em 0 .8em; border: 1px solid #888 }
 </style></head><body>
 {{body}}
