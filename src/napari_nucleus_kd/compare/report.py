@@ -449,7 +449,7 @@ _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Comparison of segmenters</title>
 <meta name="viewport" content="width=device-width">
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 100em; padding: 0 1em; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 100em; padding: 0 1em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
 th, td { padding: .25em .6em; text-align: right; vertical-align: top; border-bottom: 1px solid #ddd }
 th { cursor: pointer; border-bottom: 2px solid #888 } th:first-child, td:first-child { text-align: left }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QSignalBlocker, Qt
@@ -21,8 +22,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
-from napari_nucleus_kd.widgets import _words
+from napari_nucleus_kd.widgets import _tool, _words
 from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
@@ -167,7 +169,9 @@ class ModelControl(QWidget):
     def __init__(self, owner: StepWidget) -> None:
         super().__init__()
         self._session, self._workspace = owner.session, owner.workspace
-        self.setToolTip("What finds the nuclei: a trained network, or the classical method without one")
+        self.setToolTip(
+            "What finds the nuclei: a trained network, the classical method without one, or another tool"
+        )
         self.box = narrow_combo(self.toolTip())
         self.card = QPushButton("Card")
         self.card.setToolTip("What the model was trained on, how good it is, and where it fails")
@@ -209,10 +213,12 @@ class ModelControl(QWidget):
         missing = recipe.segmenter == _STUDENT and self.current() is None
         if missing:
             self.box.addItem(f"{recipe.model} (not here)", (_STUDENT, recipe.model, None))
-        if recipe.segmenter not in (_STUDENT, _CLASSICAL):  # set by a script: another tool
+        if recipe.segmenter not in (_STUDENT, _CLASSICAL):
             self.box.addItem(_words.segmenter(recipe), (recipe.segmenter, recipe.model, recipe.weights))
         wanted = self.current()
         index = self.box.count() - 1
+        for tool in TOOLS.values():
+            self.box.addItem(f"{tool.title} …", (tool.name, recipe.model, None))
         if recipe.segmenter == _CLASSICAL:
             index = len(self._session.models)
         elif wanted is not None:
@@ -222,8 +228,20 @@ class ModelControl(QWidget):
 
     def _on_chosen(self, index: int) -> None:
         segmenter, model, weights = self.box.itemData(index)
+        if segmenter in TOOLS and weights is None:
+            self._refresh()  # until the person has said with which weights
+            self.dialog = _tool.ask(self, segmenter, self._weights(segmenter), partial(self._take, segmenter))
+            return
         # Thresholds were tuned for the former model.
         self._workspace.set_recipe(segmenter=segmenter, model=model, weights=weights, decode=None)
+
+    def _weights(self, tool: str) -> str | None:
+        """Return the weights that a tool has now, to change them."""
+        recipe = self._workspace.recipe
+        return recipe.weights if recipe.segmenter == tool else None
+
+    def _take(self, tool: str, weights: str) -> None:
+        self._workspace.set_recipe(segmenter=tool, weights=weights, decode=None)
 
 
 CLASSICAL_CARD = """
