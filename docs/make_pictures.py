@@ -152,6 +152,7 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.open_real_ihc()
     studio.run()
     studio.shoot("ihc")
+    make_comparison_picture(studio)
     make_correction_pictures(studio)
     make_ten_minute_pictures(studio)
     broken = Path(tempfile.mkdtemp()) / "broken.tif"
@@ -161,6 +162,25 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.workbench.verticalScrollBar().setValue(0)
     studio.shoot("open_problem", dock_only=True)
     studio.viewer.close()
+
+
+def make_comparison_picture(studio: Studio) -> None:
+    """Compare the model with the classical method on the H&E sample, by its exact labels."""
+    studio.open("he")
+    source = studio.session.source
+    assert source is not None
+    under = source.layers[0]
+    studio.viewer.add_labels(
+        sample_labels("he"), name="he truth", scale=under.scale, units=under.units, visible=False
+    )
+    show_fold(studio.workbench, 4)
+    compare = studio.workbench.compare
+    compare.truth.setCurrentIndex(compare.truth.findData("Layer: he truth"))
+    compare.task.button.click()
+    studio.settle()
+    compare.table.selectRow(1)
+    camera_of(studio.viewer).zoom *= 1.6
+    studio.shoot("compare")
 
 
 def make_correction_pictures(studio: Studio) -> None:

@@ -44,6 +44,7 @@ def test_the_widgets_stand_in_the_menus(manifest):
         "Segment",
         "Correct",
         "Retrain",
+        "Compare",
     ]
 
 

@@ -27,7 +27,7 @@ def shown(make_napari_viewer, qtbot):
     qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
 
 
-@pytest.mark.parametrize("name", ["Open", "Segment", "Correct", "Retrain", "Workbench"])
+@pytest.mark.parametrize("name", ["Open", "Segment", "Correct", "Retrain", "Compare", "Workbench"])
 def test_each_dock_opens_quickly_and_fits(shown, qtbot, name):
     QApplication.processEvents()
     start = time.process_time()  # the wall clock also counts what else the machine does
@@ -35,7 +35,9 @@ def test_each_dock_opens_quickly_and_fits(shown, qtbot, name):
     assert time.process_time() - start < 1.0
     assert widget.minimumSizeHint().width() <= WIDTH
     assert dock.widget() is not None
-    button = {"Open": "Open", "Correct": "Merge", "Retrain": "Retrain"}.get(name, "Segment")
+    button = {"Open": "Open", "Correct": "Merge", "Retrain": "Retrain", "Compare": "Compare"}.get(
+        name, "Segment"
+    )
     assert [b.text() for b in widget.findChildren(QPushButton) if button in b.text()]
 
 
@@ -103,12 +105,12 @@ def test_closing_the_viewer_while_it_runs_is_harmless(make_napari_viewer, qtbot,
 def test_closed_docks_leave_no_widgets(shown, qtbot):
     QApplication.processEvents()
     before, gone = set(QApplication.topLevelWidgets()), []
-    for name in ("Open", "Segment", "Correct", "Retrain", "Workbench"):
+    for name in ("Open", "Segment", "Correct", "Retrain", "Compare", "Workbench"):
         dock, widget = shown.window.add_plugin_dock_widget(PLUGIN, name)
         widget.destroyed.connect(lambda *_: gone.append(1))
         shown.window.remove_dock_widget(dock)
         widget.deleteLater()
-    qtbot.waitUntil(lambda: len(gone) == 5)
+    qtbot.waitUntil(lambda: len(gone) == 6)
     left = {w for w in QApplication.topLevelWidgets() if type(w).__module__.startswith("napari_nucleus_kd")}
     assert not left - before
     assert session_of(shown)._views == 0

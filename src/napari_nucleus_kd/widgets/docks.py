@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._parts import Fold
+from napari_nucleus_kd.widgets.compare import CompareWidget
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
@@ -61,14 +62,23 @@ class RetrainDock(_Scrolled):
         super().__init__(self.step)
 
 
+class CompareDock(_Scrolled):
+    """Compare segmenters on the image in hand."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = CompareWidget(napari_viewer)
+        super().__init__(self.step)
+
+
 class WorkbenchDock(_Scrolled):
-    """Open, Segment, Correct and Retrain, one under the other, each under a heading that folds it."""
+    """All steps, one under the other, each under a heading that folds it."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.open = OpenWidget(napari_viewer)
         self.segment = SegmentWidget(napari_viewer)
         self.correct = CorrectWidget(napari_viewer)
         self.retrain = RetrainWidget(napari_viewer)
+        self.compare = CompareWidget(napari_viewer)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 0, 4, 0)
@@ -79,6 +89,7 @@ class WorkbenchDock(_Scrolled):
             ("Segment", self.segment, True),
             ("Correct", self.correct, False),
             ("Retrain", self.retrain, False),
+            ("Compare", self.compare, False),
         )
         self.folds = [
             Fold(f"{number}  {title}", step, is_open=is_open)

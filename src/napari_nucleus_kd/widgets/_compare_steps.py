@@ -1,0 +1,177 @@
+"""What runs in a thread for the Compare widget: a part of the image, compared as a folder of images is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.compare import Comparison, Standing
+    from napari_nucleus_kd.compare.standings import Interval
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.types import Image, LabelArray, Modality, Progress, Region
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """A nucleus that was not found as it is.
+
+    Attributes
+    ----------
+    verdict : number of its mistakes.Verdict.
+    at : (y, x) of its middle, in pixels of the part.
+    """
+
+    verdict: int
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What came of a comparison of one part of an image.
+
+    Attributes
+    ----------
+    region : of the image.
+    pictures : the Verdict of each pixel, (Y, X) uint8, by contestant; {} without ground truth.
+    wrong : by contestant, from top to bottom.
+    pairs : agreement of each pair; {} with ground truth.
+    places : where they agree least: middle (y, x) in pixels of the part.
+    """
+
+    comparison: Comparison
+    region: Region
+    standings: list[Standing]
+    pictures: dict[str, npt.NDArray[np.uint8]]
+    wrong: dict[str, list[Wrong]]
+    pairs: dict[tuple[str, str], Interval]
+    places: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be compared.
+
+    Attributes
+    ----------
+    channels, modality : how the image is seen.
+    recipes : of the segmenters, by name.
+    layers : labels that are there, (Y, X) of the region, by name.
+    truth : name of the ground truth and its labels, of the region.
+    """
+
+    image: Image
+    region: Region
+    channels: tuple[int | str, ...] | None
+    modality: Modality | None
+    recipes: Mapping[str, Recipe]
+    layers: Mapping[str, LabelArray]
+    truth: tuple[str, LabelArray] | None
+
+
+def compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
+    """Write the part and the labels that are there into a folder, and compare.
+
+    The part is seen through the scaling of the whole image, as when it is segmented.
+    """
+    from napari_nucleus_kd.channels import fit_input
+    from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, standings
+    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.io import save_labels
+    from napari_nucleus_kd.io.atomic import make_folder
+    from napari_nucleus_kd.io.images import write_image
+    from napari_nucleus_kd.mistakes import mistakes, picture
+    from napari_nucleus_kd.modality import suggest_modality
+    from napari_nucleus_kd.types import Progress
+
+    yield Progress(0, 0, "taking the part of the image")
+    image, region = question.image, question.region
+    modality = question.modality or suggest_modality(image)[0]
+    seen = fit_input(image, question.channels, modality)
+    stem = re.sub(r"\W+", "_", image.name)[:40].strip("_") or "image"
+    data = folder / "data"
+    make_folder(data)
+    write_image(
+        data / f"{stem}.tif",
+        np.asarray(seen.select(image.pixels)[:, *region.slices]),
+        rgb=image.rgb,
+        pixel_size_um=image.pixel_size_um,
+        channels=() if image.rgb else [image.channels[i].name for i in seen.channels],
+    )
+    truth = None
+    if question.truth is not None:
+        name, labels = question.truth
+        truth = save_labels(labels, data / f"{_file(name)}_labels.tif", overwrite=True)
+    contestants = [Contestant(name, recipe) for name, recipe in question.recipes.items()]
+    for name, labels in question.layers.items():
+        place = folder / "layers" / _file(name)
+        make_folder(place)
+        save_labels(labels, place / f"{stem}.tif", overwrite=True)
+        contestants.append(Contestant(name, labels=place))
+    part = region.shape_yx != image.shape_yx
+    row = Row(
+        data / f"{stem}.tif",
+        truth,
+        modality,
+        image.name,
+        low=seen.low if part else None,
+        high=seen.high if part else None,
+    )
+    case = Case(stem, row)
+    comparison = yield from compare_steps([case], contestants, folder)
+    pictures: dict[str, npt.NDArray[np.uint8]] = {}
+    wrong: dict[str, list[Wrong]] = {}
+    if question.truth is not None:
+        true = question.truth[1]
+        for name in comparison.outcomes:
+            found = comparison.labels_of(name, case)
+            labels = np.zeros_like(true) if found is None else found
+            marks = mistakes(true, labels)
+            pictures[name] = picture(true, labels, marks)
+            wrong[name] = sorted(
+                [
+                    *_wrong(labels, marks.pred_ids, marks.pred),
+                    # Split and merged nuclei are gone to by what was drawn of them.
+                    *_wrong(true, marks.true_ids, np.where(marks.true == 2, marks.true, 1)),
+                ],
+                key=lambda w: w.at,
+            )
+    pairs, places = ({}, []) if comparison.judged else agreements(comparison)
+    middles = [
+        (p.region.y0 + p.region.shape_yx[0] / 2, p.region.x0 + p.region.shape_yx[1] / 2) for p in places
+    ]
+    return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles)
+
+
+def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:
+    """Write the report of a comparison, with all that was found, into a folder."""
+    import shutil
+
+    from napari_nucleus_kd.compare import report_steps as steps
+    from napari_nucleus_kd.errors import WriteError
+
+    try:
+        shutil.copytree(compared.comparison.folder / "labels", folder / "labels", dirs_exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be written: {error}; choose another folder") from error
+    return (yield from steps(compared.comparison, folder))
+
+
+def _wrong(labels: LabelArray, ids: npt.NDArray[Any], verdicts: npt.NDArray[Any]) -> Sequence[Wrong]:
+    from scipy.ndimage import center_of_mass
+
+    bad = np.flatnonzero(verdicts != 1)
+    middles = center_of_mass(labels > 0, labels, ids[bad]) if len(bad) else []
+    return [Wrong(int(verdicts[i]), (float(y), float(x))) for i, (y, x) in zip(bad, middles, strict=True)]
+
+
+def _file(name: str) -> str:
+    return re.sub(r"\W+", "_", name)[:60].strip("_") or "labels"

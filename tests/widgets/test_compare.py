@@ -1,0 +1,172 @@
+"""The Compare widget: what can be compared, the table, the layer of errors, and the way to each of them."""
+
+import numpy as np
+import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+
+from napari_nucleus_kd.mistakes import Verdict, picture
+from napari_nucleus_kd.widgets._layers import camera_of
+from napari_nucleus_kd.widgets.compare import ERRORS_KEY, CompareWidget
+
+
+@pytest.fixture
+def truth(draw):
+    return draw(182, 208)[1]
+
+
+@pytest.fixture
+def widget(viewer, session, qtbot, nuclei, truth, settle):
+    viewer.add_image(nuclei, name="nuclei", scale=(0.5, 0.5))
+    viewer.add_labels(truth, name="truth", scale=(0.5, 0.5))
+    worse = np.where(truth % 4 == 1, 0, truth)
+    worse[:12, :12] = 900
+    viewer.add_labels(worse, name="mine", scale=(0.5, 0.5))
+    made = CompareWidget(viewer)
+    qtbot.addWidget(made)
+    settle(session)
+    for name in made.ticked():
+        made.tick(name, False)
+    return made
+
+
+def choose_truth(widget, name):
+    widget.truth.setCurrentIndex(widget.truth.findData(name))
+
+
+def compare(widget, session, settle):
+    widget.task.button.click()
+    settle(session)
+    assert session.workspace.problem is None, session.workspace.problem
+
+
+def cells(widget):
+    heads = [widget.table.horizontalHeaderItem(i).text() for i in range(widget.table.columnCount())]
+    return {
+        widget.table.item(line, 0).text(): {
+            head: widget.table.item(line, i).data(Qt.ItemDataRole.DisplayRole) for i, head in enumerate(heads)
+        }
+        for line in range(widget.table.rowCount())
+    }
+
+
+def errors(viewer):
+    return [layer for layer in viewer.layers if ERRORS_KEY in layer.metadata]
+
+
+def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, settle, truth):
+    widget.tick("Classical (no network)")
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    found = cells(widget)
+    assert set(found) == {"Classical (no network)", "Layer: mine"}
+    mine = found["Layer: mine"]
+    assert mine["Missed"] == (np.unique(truth) % 4 == 1).sum() and mine["s"] is None
+    assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
+    assert found["Classical (no network)"]["s"] >= 0
+    (layer,) = errors(viewer)
+    assert layer.name == "Errors of Classical (no network)" and not layer.editable
+    widget.table.selectRow([widget.table.item(i, 0).text() for i in range(2)].index("Layer: mine"))
+    (layer,) = errors(viewer)
+    assert layer.name == "Errors of Layer: mine"
+    np.testing.assert_array_equal(layer.data, picture(truth, viewer.layers["mine"].data.astype(np.int32)))
+    assert tuple(layer.scale) == (0.5, 0.5)
+    assert "Layer: Errors" not in " ".join(widget.choices()), "errors are no nuclei"
+
+
+def test_the_arrows_go_from_error_to_error(widget, session, viewer, settle, truth):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    widget.kind.setCurrentIndex(widget.kind.findData("missed"))
+    missed = [n for n in np.unique(truth) if n % 4 == 1]
+    seen = set()
+    for _ in missed:
+        widget.after.click()
+        y, x = (round(c / 0.5) for c in camera_of(viewer).center[-2:])
+        seen.add(int(truth[y, x]))
+    assert seen == set(missed)
+    widget.after.click()
+    first = tuple(camera_of(viewer).center)
+    widget.before.click()
+    widget.after.click()
+    assert tuple(camera_of(viewer).center) == first
+    widget.kind.setCurrentIndex(widget.kind.findData("merged"))
+    before = tuple(camera_of(viewer).center)
+    widget.after.click()
+    assert tuple(camera_of(viewer).center) == before, "there is none"
+
+
+def test_without_truth_it_says_who_agrees_and_leads_there(widget, session, viewer, settle):
+    widget.tick("Layer: truth")
+    widget.tick("Layer: mine")
+    compare(widget, session, settle)
+    assert "Layer: truth and Layer: mine: F1 0." in widget.words.text()
+    assert not errors(viewer)
+    assert list(cells(widget)["Layer: mine"]) == ["", "Nuclei", "s"]
+    before = tuple(camera_of(viewer).center)
+    widget.after.click()
+    assert tuple(camera_of(viewer).center) != before
+
+
+def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(tmp_path))
+    widget.save.click()
+    settle(session)
+    assert {"report.html", "comparison.csv", "labels"} <= {p.name for p in tmp_path.iterdir()}
+    assert str(tmp_path / "report.html") in widget.words.text()
+    assert list((tmp_path / "labels").rglob("*.tif"))
+
+
+@pytest.mark.parametrize(
+    ("names", "judge", "said"),
+    [
+        ([], None, "Tick at least two"),
+        (["Layer: mine"], None, "Tick at least two"),
+        (["Layer: truth"], "Layer: truth", "Tick at least two"),
+        (["Layer: small", "Layer: mine"], None, "“small” does not cover all of the region"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(widget, session, viewer, names, judge, said):
+    viewer.add_labels(np.ones((9, 9), np.int32), name="small", scale=(0.5, 0.5), translate=(5, 5))
+    for name in names:
+        widget.tick(name)
+    choose_truth(widget, judge)
+    widget.task.button.click()
+    assert said in widget.problem.text.text() and session.workspace.activity is None
+
+
+def test_layers_that_lie_otherwise_are_not_offered(widget, viewer, truth):
+    viewer.add_labels(truth, name="coarse", scale=(1, 1))
+    viewer.add_labels(truth, name="between", scale=(0.5, 0.5), translate=(0.2, 0))
+    viewer.add_labels(np.stack([truth] * 2), name="stack", scale=(1, 0.5, 0.5))
+    offered = set(widget.choices())
+    assert {"Layer: truth", "Layer: mine"} <= offered
+    assert not {"Layer: coarse", "Layer: between", "Layer: stack"} & offered
+    viewer.layers.remove("mine")
+    assert "Layer: mine" not in [widget.contestants.item(i).text() for i in range(widget.contestants.count())]
+
+
+def test_a_tool_is_added_and_runs(widget, session, settle, fake_tool):
+    widget._add_tool("cellpose", fake_tool())
+    assert widget.ticked() == ["Cellpose 3 none.weights"]
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    assert cells(widget)["Cellpose 3 none.weights"]["Nuclei"] > 0
+    widget._add_tool("cellpose", fake_tool("crash"))
+    compare(widget, session, settle)
+    assert "failed: " in widget.words.text(), "and the others have their numbers"
+    assert len(cells(widget)) == 2
+
+
+def test_values_of_verdicts_have_their_colours(widget, session, viewer, settle):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    (layer,) = errors(viewer)
+    colours = {v: tuple(np.round(layer.get_color(v.value), 2)) for v in Verdict}
+    assert len(set(colours.values())) == len(Verdict)
