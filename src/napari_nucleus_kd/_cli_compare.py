@@ -12,15 +12,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd._cli_inputs import find_jobs, name_jobs
+from napari_nucleus_kd._cli_inputs import find_jobs
 from napari_nucleus_kd._cli_recipe import build_recipe, read_recipe
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.compare import (
-    Case,
     Comparison,
     Contestant,
     Size,
     agreements,
+    cases_of,
     compare_steps,
     report_steps,
     standings,
@@ -70,9 +70,7 @@ def compare_all(
         show(check_rows_steps([], judged=rows, channels=settings["channels"]), console)
     else:
         rows = [_row(job.source, job.problem) for job in find_jobs(images)]
-    names = [job.name for job in name_jobs([row.image for row in rows])]
-    cases = [Case(name, row) for name, row in zip(names, rows, strict=True)]
-    comparison = show(compare_steps(cases, contestants, output), console)
+    comparison = show(compare_steps(cases_of(rows), contestants, output), console)
     for table in _tables(comparison):
         console.print(table)
     failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]

@@ -30,6 +30,7 @@ _BLOCK_PX, _LEAST_BLOCK_PX = 1024, 256  # edge of the blocks of a picture, and w
 _WHOLE = 1.4  # pictures up to so many blocks across are run whole: blocks see their surroundings again
 _EXAMPLE_PX = 64  # enough to trace a network; its shapes stay dynamic
 _OPEN: dict[tuple[str, str, str, int], Engine] = {}
+_MOST_OPEN = 4  # a few models are compared
 _LOCK = threading.Lock()
 
 
@@ -163,7 +164,7 @@ def open_engine(model: Model, device: str = "auto") -> Engine:
     key = (model.hash, model.spec.model_dump_json(), device, torch.get_num_threads())
     with _LOCK:
         if key not in _OPEN:
-            while len(_OPEN) > 1:  # two models in hand are enough
+            while len(_OPEN) >= _MOST_OPEN:
                 _OPEN.pop(next(iter(_OPEN)))
             _OPEN[key] = _open(model, device)
         return _OPEN[key]

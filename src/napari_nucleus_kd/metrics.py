@@ -23,11 +23,17 @@ if TYPE_CHECKING:
 STRICT_IOU = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))
 
 
+def diameters(labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the diameter of each nucleus in pixels (of a circle of its area), ascending by label; (N,)."""
+    area = np.bincount(labels.ravel())[1:]
+    found: npt.NDArray[np.float64] = 2 * np.sqrt(area[area > 0] / np.pi)
+    return found
+
+
 def median_diameter(labels: Labels) -> float | None:
     """Return the median diameter of the nuclei in pixels (of circles of their areas); None without any."""
-    area = np.bincount(labels.ravel())[1:]
-    area = area[area > 0]
-    return float(np.median(2 * np.sqrt(area / np.pi))) if area.size else None
+    found = diameters(labels)
+    return float(np.median(found)) if found.size else None
 
 
 @dataclass(frozen=True, slots=True)

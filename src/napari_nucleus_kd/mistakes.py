@@ -26,7 +26,7 @@ class Verdict(IntEnum):
     A nucleus is *correct* with an IoU above 0.5, as PQ counts it. Of the others, a predicted nucleus that
     holds more than half of each of several true ones is *merged*, and so are these; one of several predicted
     nuclei that lie for more than half in one true nucleus is *split*, and so is that one; a true nucleus that
-    is left is *missed*, a predicted one *spurious*.
+    is left, also one inside the correct outline of another, is *missed*, a predicted one *spurious*.
     """
 
     CORRECT = 1
@@ -109,11 +109,11 @@ def _verdicts(
     pieces = np.bincount(rows[inside], minlength=len(true))
     true[pieces > 1] = Verdict.SPLIT
     pred[cols[inside & (pieces[rows] > 1)]] = Verdict.SPLIT
-    held = shared > _MOSTLY * pairs.true_area[rows]
-    holds = np.bincount(cols[held], minlength=len(pred))
-    pred[holds > 1] = Verdict.MERGED
-    true[rows[held & (holds[cols] > 1)]] = Verdict.MERGED
-    good = iou > _FOUND_IOU
+    held, good = shared > _MOSTLY * pairs.true_area[rows], iou > _FOUND_IOU
+    merged = np.bincount(cols[held], minlength=len(pred)) > 1
+    merged[cols[good]] = False
+    pred[merged] = Verdict.MERGED
+    true[rows[held & merged[cols]]] = Verdict.MERGED
     true[rows[good]] = pred[cols[good]] = Verdict.CORRECT
     matched[rows[good]] = iou[good]
     return true, pred, matched
@@ -139,11 +139,3 @@ def _painted(
     table = np.append(values, np.uint8(0))
     painted: npt.NDArray[np.uint8] = np.where(labels == 0, 0, table[places]).astype(np.uint8)
     return painted
-
-
-def agreement(labels: Labels, others: Labels) -> npt.NDArray[np.float64]:
-    """Return the IoU of each nucleus, ascending by label, with the one of others that fits best; (N,)."""
-    pairs = overlap(labels, others)
-    best = np.zeros(len(pairs.true_area))
-    np.maximum.at(best, pairs.shared.row, pairs.iou)
-    return best

@@ -17,6 +17,7 @@ from napari_nucleus_kd.baselines import TOOLS, Worker, weights_digest
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError, SettingsError
+from napari_nucleus_kd.segmenters import baseline
 
 PICTURE = np.zeros((3, 40, 50), np.float32)
 
@@ -43,7 +44,8 @@ def test_other_weights_than_the_recipes_are_refused(fake_tool, draw):
         pipeline.segment(pixels, result.recipe.model_copy(update={"weights": fake_tool("other")}))
 
 
-def test_one_process_serves_all_images_and_ends_when_nobody_holds_it(fake_tool):
+def test_one_process_serves_all_images_and_ends_when_nobody_holds_it(fake_tool, monkeypatch):
+    monkeypatch.setattr(baseline, "_MOST_OPEN", 1)
     weights = fake_tool()
     recipe = Recipe(segmenter="cellpose", weights=weights)
     one, other = (segmenters.load("cellpose", recipe)._worker for _ in range(2))

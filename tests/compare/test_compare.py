@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from typer.testing import CliRunner
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd._cli_compare import contestant
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.compare import Case, Contestant, Size, agreements, compare_steps, standings
+from napari_nucleus_kd.compare import (
+    Case,
+    Contestant,
+    Size,
+    agreements,
+    cases_of,
+    compare_steps,
+    report_steps,
+    standings,
+)
 from napari_nucleus_kd.compare import run as runs
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, ReadError, SettingsError
@@ -91,6 +101,58 @@ def test_they_take_turns_and_are_warm_before_they_are_timed(cases, tmp_path, mon
     assert [d for name, d in ran if name == "0.tif"] == [11, 11, 12, 12, 13, 13], "once to warm up"
     assert [d for name, d in ran if name == "1.tif"] == [12, 13, 11]
     assert [d for name, d in ran if name == "2.tif"] == [13, 11, 12]
+
+
+def test_another_name_or_source_is_taken_with_what_is_kept(cases, tmp_path):
+    (case,) = cases(1)
+    finish(compare_steps([case], [Contestant("my model", CLASSICAL.recipe)], tmp_path / "out"))
+    renamed = Case(case.name, replace(case.row, source="other"))
+    comparison = finish(
+        compare_steps([renamed], [Contestant("my_model", CLASSICAL.recipe)], tmp_path / "out")
+    )
+    assert [(s.contestant, s.source) for s in standings(comparison)] == [("my_model", "other")]
+
+
+def test_who_fails_on_an_image_without_nuclei_is_not_right(cases, theirs, tmp_path):
+    (case,) = cases(1)
+    tifffile.imwrite(case.row.labels, np.zeros((90, 100), np.uint16))
+    (theirs.labels / "0_mask.tif").unlink()
+    tifffile.imwrite(theirs.labels / "other.tif", np.zeros((90, 100), np.uint16))
+    (outcome,) = finish(compare_steps([case], [theirs], tmp_path / "out")).outcomes["theirs"]
+    assert outcome.problem and outcome.values["pq"] == 0 == sum(outcome.ap)
+
+
+def test_odd_labels_that_a_segmenter_made_are_read_back(cases, tmp_path, monkeypatch):
+    (case,) = cases(1)
+    odd = np.ones((90, 100), np.int32)  # one outline over everything: refused from a person
+    real = runs.segment_steps
+
+    def all_of_it(image, recipe):
+        result = yield from real(image, recipe)
+        return replace(result, nuclei=replace(result.nuclei, labels=odd))
+
+    monkeypatch.setattr(runs, "segment_steps", all_of_it)
+    comparison = finish(compare_steps([case], [CLASSICAL], tmp_path / "out"))
+    np.testing.assert_array_equal(comparison.labels_of("classical", case), odd)
+    finish(report_steps(comparison, tmp_path / "out"))
+
+
+def test_label_images_are_told_apart_by_their_whole_names(cases, theirs, tmp_path):
+    case, other = cases(2)
+    (theirs.labels / "0_mask.tif").rename(theirs.labels / "0.tif")
+    tifffile.imwrite(theirs.labels / "0_labels.tif", np.zeros((90, 100), np.uint16))
+    tifffile.imwrite(theirs.labels / "1_labels.tif", np.zeros((100, 100), np.uint16))
+    found = finish(compare_steps([case, other], [theirs], tmp_path / "out")).outcomes["theirs"]
+    assert found[0].count > 0 and "are labels of one image; keep one" in found[1].problem
+    twin = tmp_path / "b" / "0.tif"
+    twin.parent.mkdir()
+    twin.write_bytes(case.row.image.read_bytes())
+    both = cases_of([case.row, replace(case.row, image=twin)])
+    assert len({c.name for c in both}) == 2 and all(c.name.startswith("0-") for c in both)
+    with pytest.raises(SettingsError, match="several images are called 0"):
+        finish(compare_steps(both, [theirs], tmp_path / "out"))
+    with pytest.raises(SettingsError, match="two images are called 0"):
+        finish(compare_steps([case, Case("0", other.row)], [CLASSICAL], tmp_path / "out"))
 
 
 def test_a_broken_comparison_goes_on_and_what_changed_is_done_again(cases, theirs, tmp_path, monkeypatch):
@@ -182,7 +244,7 @@ def test_without_truth_it_says_who_agrees_and_where_they_do_not(cases, theirs, t
 @pytest.mark.parametrize(
     ("contestants", "rule"),
     [
-        ([], "at least one segmenter"),
+        ([], "at least one segmenter and one image"),
         ([CLASSICAL, CLASSICAL], "several are called classical"),
         ([Contestant("a b", CLASSICAL.recipe), Contestant("a_b", CLASSICAL.recipe)], "give them other names"),
         ([Contestant("x", CLASSICAL.recipe, Size.ANNOTATED)], "no annotated diameter"),

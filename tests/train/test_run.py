@@ -188,7 +188,7 @@ def test_a_smaller_student_starts_from_the_encoder_of_the_shipped_one(index):
     encoder = {f"encoder.{name}": tensor for name, tensor in network.encoder.state_dict().items()}
     assert encoder and all(torch.equal(tensor, shipped[name]) for name, tensor in encoder.items())
     assert all(p.requires_grad for p in network.parameters())
-    assert origin(settings) == "the encoder of the model nucleus-student"
+    assert origin(settings) == "the weights of the encoder of nucleus-student"
     assert settings.learned_from(index)["encoder_of"] == json.dumps(model.hash)
     for other in (TINY.student, STUDENTS["large"]):
         with pytest.raises(ModelError, match="nucleus-student has another encoder"):

@@ -5,7 +5,7 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
-from napari_nucleus_kd.mistakes import Verdict, picture
+from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets.compare import ERRORS_KEY, CompareWidget
 
@@ -168,5 +168,77 @@ def test_values_of_verdicts_have_their_colours(widget, session, viewer, settle):
     choose_truth(widget, "Layer: truth")
     compare(widget, session, settle)
     (layer,) = errors(viewer)
-    colours = {v: tuple(np.round(layer.get_color(v.value), 2)) for v in Verdict}
-    assert len(set(colours.values())) == len(Verdict)
+    for verdict in Verdict:
+        wanted = [n / 255 for n in bytes.fromhex(COLOURS[verdict][1:])]
+        np.testing.assert_allclose(layer.get_color(verdict.value)[:3], wanted, atol=0.01)
+
+
+def test_a_second_comparison_shows_its_own_errors(widget, session, viewer, settle, truth):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    (before,) = errors(viewer)
+    viewer.layers["mine"].data = np.where(truth % 2 == 1, 0, truth)
+    compare(widget, session, settle)
+    (after,) = errors(viewer)
+    assert (
+        after is not before and (after.data == Verdict.MISSED).sum() > (before.data == Verdict.MISSED).sum()
+    )
+    choose_truth(widget, None)
+    widget.tick("Layer: truth")
+    compare(widget, session, settle)
+    assert not errors(viewer)
+
+
+def test_layers_of_like_names_and_an_image_named_like_labels(widget, session, viewer, settle, truth):
+    viewer.layers["nuclei"].name = "x_gt"
+    for name, kept in (("a.1", truth), ("a-1", np.where(truth > 3, 0, truth))):
+        viewer.add_labels(kept, name=name, scale=(0.5, 0.5))
+        widget.tick(f"Layer: {name}")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    found = cells(widget)
+    assert found["Layer: a.1"]["PQ"] == 1 and found["Layer: a-1"]["Nuclei"] == 3
+
+
+def test_a_ground_truth_that_moved_is_told(widget, session, viewer):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    viewer.layers["truth"].translate = (0.2, 0)
+    widget.task.button.click()
+    assert "lies on the image no more" in widget.problem.text.text() and session.workspace.activity is None
+
+
+def test_a_part_of_a_multichannel_image_is_seen_as_the_whole_is(viewer, session, qtbot, settle, nuclei_file):
+    session.open(nuclei_file)
+    settle(session)
+    widget = CompareWidget(viewer)
+    qtbot.addWidget(widget)
+    session.workspace.set_recipe(channels=(0,))
+    for name in widget.ticked():
+        widget.tick(name, name == "Classical (no network)")
+    whole = np.zeros(session.workspace.image.shape_yx, np.int32)
+    whole[2:9, 2:9] = 1
+    under = session.source.layers[0]
+    viewer.add_labels(whole, name="truth", scale=under.scale, units=under.units)
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    (outcomes,) = widget.compared.comparison.outcomes.values()
+    assert outcomes[0].count > 5 and not outcomes[0].problem
+    from napari_nucleus_kd.pipeline import segment
+
+    alone = segment(session.workspace.image, segmenter="classical", channels=(0,)).nuclei.labels
+    (case,) = widget.compared.comparison.cases
+    shown = widget.compared.comparison.labels_of("Classical (no network)", case)
+    np.testing.assert_array_equal(shown > 0, alone > 0)
+
+
+def test_closed_while_it_compares_nothing_is_shown(widget, session, viewer, qtbot, settle):
+    """The first widget keeps the session at work."""
+    other = CompareWidget(viewer)
+    other.tick("Classical (no network)")
+    choose_truth(other, "Layer: truth")
+    other.task.button.click()
+    other.deleteLater()
+    settle(session)
+    assert session.workspace.problem is None and not errors(viewer)

@@ -56,7 +56,7 @@ def ok(dialog):
 
 
 def wait(dialog, qtbot):
-    qtbot.waitUntil(lambda: not dialog._job.running)
+    qtbot.waitUntil(lambda: not any(job.running for job in dialog._jobs))
 
 
 def test_a_tool_that_is_not_there_is_installed_given_weights_and_used(
@@ -119,7 +119,7 @@ def test_closed_while_it_looks_nothing_comes_after(widget, session, qtbot, monke
     go = threading.Event()
     monkeypatch.setattr(baselines, "find", lambda name: go.wait(10) and FOUND)
     dialog = choose(widget, "StarDist …")
-    job = dialog._job
+    (job,) = dialog._jobs
     dialog.close()
     go.set()
     qtbot.waitUntil(lambda: not job.running)

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from napari_nucleus_kd.baselines.environments import (
     MADE,
     Found,
+    Tool,
     clean_environment,
     folder,
     forget,
@@ -52,9 +55,24 @@ def install_steps(
     environment = folder() / f"{name}.new"  # what is there stays until this one is complete
     interpreter = python or sys.executable
     _require_ours(place)
+    folder().mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder() / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BaselineError(f"{tool.title} is being installed already; wait for that to end") from error
+    try:
+        return (yield from _install_steps(tool, interpreter, environment, more))
+    finally:
+        lock.release()
+
+
+def _install_steps(
+    tool: Tool, interpreter: str, environment: Path, more: Sequence[str]
+) -> Generator[Progress, None, Found]:
+    place, name = folder() / tool.name, tool.name
     yield Progress(0, 3, f"making an environment for {place}")
     _remove(environment)
-    folder().mkdir(parents=True, exist_ok=True)
     uv = shutil.which("uv")
     make = [uv, "venv", "--python", interpreter] if uv else [interpreter, "-m", "venv"]
     yield from _run([*make, str(environment)], 0)

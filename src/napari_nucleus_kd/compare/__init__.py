@@ -1,7 +1,16 @@
 """Several ways to find nuclei on the same images: who is right where, how fast, and how sure that is."""
 
 from napari_nucleus_kd.compare.report import report_steps
-from napari_nucleus_kd.compare.run import Case, Comparison, Contestant, Facts, Outcome, Size, compare_steps
+from napari_nucleus_kd.compare.run import (
+    Case,
+    Comparison,
+    Contestant,
+    Facts,
+    Outcome,
+    Size,
+    cases_of,
+    compare_steps,
+)
 from napari_nucleus_kd.compare.standings import Standing, agreements, standings
 
 __all__ = [
@@ -13,6 +22,7 @@ __all__ = [
     "Size",
     "Standing",
     "agreements",
+    "cases_of",
     "compare_steps",
     "report_steps",
     "standings",

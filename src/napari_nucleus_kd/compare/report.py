@@ -7,15 +7,17 @@ import html
 import io
 import json
 import math
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_nucleus_kd import __version__, metrics
-from napari_nucleus_kd.channels import asked_channels, fit_input
+from napari_nucleus_kd.channels import asked_channels, fit_input, given_input
 from napari_nucleus_kd.compare.run import Size
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
+from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import OVERALL
 from napari_nucleus_kd.index import true_labels
 from napari_nucleus_kd.io import read
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
+    from napari_nucleus_kd.channels import InputMap
     from napari_nucleus_kd.compare.run import Case, Comparison
     from napari_nucleus_kd.compare.standings import Interval, Place, Standing
-    from napari_nucleus_kd.types import LabelArray
+    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.types import Image, LabelArray
 
-FILES = ("comparison.csv", "images.csv", "comparison.json", "report.html")
 HEADS = {
     "pq": "PQ",
     "dq": "DQ",
@@ -176,17 +179,19 @@ def _head(comparison: Comparison) -> str:
     }
     lines = [
         f"<h1>Comparison on {count(number, 'image')}</h1>",
-        "<p>All segmenters got the same channels of the same files. Intensities are scaled between the "
-        "percentiles that each was trained with; thresholds, and the way from the network's maps to nuclei, "
-        "are each one's own. An image on which one failed counts as an image in which it found nothing. "
-        "Seconds are from the file to the labels, each tool being warm, and all taking turns. "
+        "<p>All segmenters got the same files and, unless a recipe names others, the same channels. "
+        "Intensities are scaled between the percentiles that each was trained with; thresholds, and the way "
+        "from the network's maps to nuclei, are each one's own. An image on which one failed counts as "
+        "one in which it found nothing, or, without nuclei, as wrong. Seconds are those of "
+        "segmenting, each tool being open and warm, and all taking turns. "
         f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
         "<ul>",
     ]
     for each in comparison.contestants:
         how = "" if each.recipe is None else f"; {sizes[each.size]}"
-        if each.recipe is not None and each.recipe.diameter_px:
-            how = f"; is told a diameter of {each.recipe.diameter_px:g} px"
+        if each.recipe is not None and (each.recipe.diameter_px or each.recipe.diameter_um):
+            px, um = each.recipe.diameter_px, each.recipe.diameter_um
+            how = f"; is told a diameter of {f'{px:g} px' if px else f'{um:g} µm'}"
         facts = comparison.facts[each.name]
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
@@ -229,7 +234,8 @@ def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Ite
         yield (
             "<p>Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at "
             "least 3 images). p: two-sided Wilcoxon signed-rank test of the PQ of each image against the "
-            "first segmenter's (at least 6 images). Numbers of nuclei: <i>missed</i> are annotated ones; the "
+            "first segmenter's (at least 6 images), not corrected for comparing several. Numbers of nuclei: "
+            "<i>missed</i> are annotated ones; the "
             "others are outlines that were found. Click a head to sort.</p>"
         )
 
@@ -303,7 +309,9 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
     axes = figure.add_subplot(xlabel="diameter, px (of a circle of the same area)", ylabel="nuclei")
     sizes = {name: _diameters(comparison, name) for name in comparison.outcomes}
     if comparison.judged:
-        sizes = {"annotated": _join(_of(true_labels(case.row)) for case in comparison.cases)} | sizes
+        sizes = {
+            "annotated": _join(metrics.diameters(true_labels(case.row)) for case in comparison.cases)
+        } | sizes
     every = np.concatenate(list(sizes.values()))
     bins = np.linspace(0, np.percentile(every, 99.5) if every.size else 1, 40).tolist()
     for name, diameters in sizes.items():
@@ -315,13 +323,7 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
 
 def _diameters(comparison: Comparison, name: str) -> npt.NDArray[np.float64]:
     found = (comparison.labels_of(name, case) for case in comparison.cases)
-    return _join(_of(labels) for labels in found if labels is not None)
-
-
-def _of(labels: LabelArray) -> npt.NDArray[np.float64]:
-    area = np.bincount(labels.ravel())[1:]
-    diameters: npt.NDArray[np.float64] = 2 * np.sqrt(area[area > 0] / np.pi)
-    return diameters
+    return _join(metrics.diameters(labels) for labels in found if labels is not None)
 
 
 def _join(parts: Iterator[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
@@ -363,8 +365,11 @@ def _shown(comparison: Comparison, places: Sequence[Place]) -> Iterator[tuple[st
             def gap(i: int) -> float:
                 return max(other[i].values["pq"] for other in others) - first[i].values["pq"]
 
-            picked.setdefault(max(group, key=gap), "where the first is furthest behind another")
-            picked.setdefault(min(group, key=gap), "where the first is furthest ahead of all others")
+            behind, ahead = max(group, key=gap), min(group, key=gap)
+            if gap(behind) > 0:
+                picked.setdefault(behind, "where the first is furthest behind another")
+            if gap(ahead) < 0:
+                picked.setdefault(ahead, "where the first is furthest ahead of all others")
         for i, why in list(picked.items())[:_CASES]:
             case = comparison.cases[i]
             yield f"{source}: {case.name}, {why}", case, _most_errors(comparison, case)
@@ -391,9 +396,7 @@ def _pictures(comparison: Comparison, title: str, case: Case, region: Region) ->
         min(width, region.x1 + _MARGIN_PX // 2),
     )
     row = case.row
-    channels = next((c.recipe.channels for c in comparison.contestants if c.recipe is not None), None)
-    seen = fit_input(image, asked_channels(image, channels, row.modality), row.modality)
-    part = seen.apply(image.pixels[:, *around.slices])
+    part = _seen(comparison, image, row).apply(image.pixels[:, *around.slices])
     plain = (part * 255).round().astype(np.uint8).transpose(1, 2, 0)
     truth = true_labels(row) if comparison.judged else None
     shown = [("image", plain)]
@@ -410,6 +413,17 @@ def _pictures(comparison: Comparison, title: str, case: Case, region: Region) ->
         for text, pixels in shown
     )
     return f'<h3>{html.escape(title)}</h3><div class="row">{cells}</div>'
+
+
+def _seen(comparison: Comparison, image: Image, row: Row) -> InputMap:
+    """Return how the image of a row is shown: as the index says, or as the first that can sees it."""
+    if row.low is not None and row.high is not None:
+        return given_input(image, tuple(range(len(row.low))), row.modality, row.low, row.high)
+    wishes = [each.recipe.channels for each in comparison.contestants if each.recipe is not None]
+    for channels in (*wishes, None):
+        with suppress(SettingsError):
+            return fit_input(image, asked_channels(image, channels, row.modality), row.modality)
+    return fit_input(image, (0,), row.modality)
 
 
 def _outlined(

@@ -137,7 +137,10 @@ class Comparison:
     def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
         """Read what a contestant found; None if it failed."""
         path = _kept(self.folder, contestant, case.name)
-        return read_labels(path) if path.exists() else None
+        if not path.exists():
+            return None
+        labels: LabelArray = np.asarray(read(path).pixels[0]).astype(np.int32)  # as they were, even if odd
+        return labels
 
 
 @dataclass(slots=True)
@@ -198,9 +201,35 @@ def compare_steps(
     )
 
 
+def cases_of(rows: Sequence[Row]) -> list[Case]:
+    """Return cases named like their images, with a fingerprint of the path where two are called alike."""
+    stems = [stem_of(row.image) for row in rows]
+    known = [stem.casefold() for stem in stems]
+    return [
+        Case(
+            stem
+            if known.count(stem.casefold()) == 1
+            else f"{stem}-{hashlib.sha256(str(row.image.resolve()).encode()).hexdigest()[:8]}",
+            row,
+        )
+        for stem, row in zip(stems, rows, strict=True)
+    ]
+
+
 def _check(cases: Sequence[Case], contestants: Sequence[Contestant]) -> None:
-    if not contestants:
-        raise SettingsError("name at least one segmenter to compare")
+    if not contestants or not cases:
+        raise SettingsError("name at least one segmenter and one image to compare")
+    names = [case.name.casefold() for case in cases]
+    alike = sorted({case.name for case in cases if names.count(case.name.casefold()) > 1})
+    if alike:
+        raise SettingsError(f"two images are called {alike[0]}; give each case a name of its own")
+    stems = [stem_of(case.row.image) for case in cases]
+    blurred = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if blurred and any(contestant.recipe is None for contestant in contestants):
+        raise SettingsError(
+            f"several images are called {blurred[0]}, so which label image is whose cannot be told; "
+            "compare folder by folder"
+        )
     places = [_fit_for_a_folder(contestant.name).casefold() for contestant in contestants]
     twice = [c.name for c, place in zip(contestants, places, strict=True) if places.count(place) > 1]
     if twice:
@@ -225,8 +254,8 @@ def _enter(contestant: Contestant) -> _Entry:
         assert contestant.labels is not None
         if not contestant.labels.is_dir():
             raise ReadError(f"{contestant.labels}: there is no such folder of label images")
-        files = {without_ending(stem): path for stem, path in by_stem(contestant.labels).items()}
-        return _Entry(contestant, Facts(description=f"label images in {contestant.labels.name}"), files)
+        facts = Facts(description=f"label images in {contestant.labels.name}")
+        return _Entry(contestant, facts, by_stem(contestant.labels))
     opened = segmenters.load(contestant.recipe.segmenter, contestant.recipe)
     return _Entry(
         contestant,
@@ -234,25 +263,42 @@ def _enter(contestant: Contestant) -> _Entry:
     )
 
 
+def _of_image(entry: _Entry, image: Path) -> Path | None:
+    """Return the label image of an image in a folder: of its name, else of its name with an ending.
+
+    Raises
+    ------
+    ReadError : several have it.
+    """
+    stem = stem_of(image)
+    if stem in entry.files:
+        return entry.files[stem]
+    found = [path for name, path in entry.files.items() if without_ending(name) == stem]
+    if len(found) > 1:
+        raise ReadError(f"{', '.join(path.name for path in found)} are labels of one image; keep one")
+    return found[0] if found else None
+
+
 def _fit_for_a_folder(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "contestant"
 
 
-def _kept(output: Path, contestant: str, case: str, suffix: str = ".tif") -> Path:
+def _kept(output: Path, contestant: str, case: str, suffix: str = "_labels.tif") -> Path:
     return output / "labels" / _fit_for_a_folder(contestant) / f"{case}{suffix}"
 
 
 def _request(entry: _Entry, case: Case) -> str:
     """Return a fingerprint of what is asked: other images, labels or settings give other answers."""
     row, recipe = case.row, entry.contestant.recipe
-    files = [row.image, row.labels, entry.files.get(stem_of(row.image))]
+    files = [row.image, row.labels, *entry.files.values()]
     stamps = [
         (str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size)
         for path in files
         if path is not None and path.exists()
     ]
     asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
-    parts = [stamps, asked, entry.contestant.size, entry.facts.digest, row.seen, row.modality, __version__]
+    what = entry.contestant.size, entry.facts.digest, entry.facts.description, row.seen, row.modality
+    parts = [stamps, asked, *what, __version__]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -266,15 +312,18 @@ def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
         known = Outcome.model_validate_json(read_text(told))
     except (ReadError, ValidationError):
         return None
-    return known if known.request == _request(entry, case) and not known.problem else None
+    if known.request != _request(entry, case) or known.problem:
+        return None
+    return known.model_copy(update={"contestant": name, "image": case.name, "source": case.row.source})
 
 
 def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progress, None, Outcome]:
     name, row = entry.contestant.name, case.row
     truth = None if row.labels is None else true_labels(row)
     known = {"contestant": name, "image": case.name, "source": row.source, "request": _request(entry, case)}
-    path = _kept(output, name, case.name)
+    path, told = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
     make_folder(path.parent)
+    told.unlink(missing_ok=True)  # first: without it the labels are nobody's answer
     path.unlink(missing_ok=True)
     try:
         labels, found = yield from _labels_steps(entry, case, truth)
@@ -289,8 +338,12 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
         found["values"] = metrics.scores(truth, labels)
         found["ap"] = tuple(metrics.match(pairs, iou).ap for iou in metrics.STRICT_IOU)
         found["verdicts"] = {verdict.name.lower(): wrong.count(verdict) for verdict in Verdict}
+        if "problem" in found:  # of an image without nuclei this would be right
+            counted = ("true_count", "pred_count")
+            found["values"] = {n: v if n in counted else 0.0 for n, v in found["values"].items()}
+            found["ap"] = (0.0,) * len(metrics.STRICT_IOU)
     outcome = Outcome.model_validate(known | found)
-    write_text(_kept(output, name, case.name, ".json"), outcome.model_dump_json(indent=2) + "\n")
+    write_text(told, outcome.model_dump_json(indent=2) + "\n")
     return outcome
 
 
@@ -300,13 +353,13 @@ def _labels_steps(
     """Return the labels of a case, and what is to be noted of the run."""
     row = case.row
     if entry.contestant.recipe is None:
-        stem = stem_of(row.image)
-        if stem not in entry.files:
+        file = _of_image(entry, row.image)
+        if file is None:
             raise ReadError(f"{entry.contestant.labels}: no label image has the name of {row.image.name}")
-        labels = read_labels(entry.files[stem])
+        labels = read_labels(file)
         shape = read(row.image).shape_yx
         if labels.shape != shape:
-            raise ReadError(f"{entry.files[stem]}: is {labels.shape}, its image {shape}")
+            raise ReadError(f"{file}: is {labels.shape}, its image {shape}")
         return labels, {}
     recipe, image = entry.contestant.recipe, read(row.image)
     channels = asked_channels(image, recipe.channels, row.modality)
@@ -322,5 +375,6 @@ def _labels_steps(
     if not entry.warm:
         yield from segment_steps(image, asked)
         entry.warm = True
+    segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
     result = yield from segment_steps(image, asked)
     return result.nuclei.labels, {"seconds": result.seconds, "diameter_px": result.diameter_px}

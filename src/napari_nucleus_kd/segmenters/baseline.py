@@ -46,7 +46,7 @@ def load(recipe: Recipe) -> BaselineSegmenter:
     return BaselineSegmenter(recipe.segmenter, worker, digest)
 
 
-_MOST_OPEN = 3
+_MOST_OPEN = 4
 # The newest processes, for starting one takes seconds; by tool, weights and device: the state of the files
 # it was started with, and its fingerprint.
 _OPEN: dict[tuple[str, str, str], tuple[object, Worker, str]] = {}

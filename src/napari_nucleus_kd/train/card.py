@@ -126,11 +126,11 @@ def origin(settings: TrainSettings) -> str:
     """Say what the weights are before the first step."""
     if settings.start is not None:
         return f"the model {settings.start}"
+    frozen = ", which stayed as they were" if settings.frozen_encoder else ""
     if settings.encoder_of is not None:
-        return f"the encoder of the model {settings.encoder_of}"
+        return f"the weights of the encoder of {settings.encoder_of}{frozen}"
     if not settings.pretrained:
         return "random weights"
-    frozen = ", which stayed as they were" if settings.frozen_encoder else ""
     return f"its pretrained weights{frozen}"
 
 

@@ -86,6 +86,11 @@ def _other_view(x: torch.Tensor) -> torch.Tensor:
     return (x * gain + offset + 0.03 * torch.randn_like(x)).clamp(0, 1)
 
 
+def precision_of(fabric: Fabric) -> str:
+    """Return the precision that is really used, as Lightning Fabric calls it."""
+    return str(fabric.strategy.precision.precision)
+
+
 class Learner:
     """Network, optimiser and average of one run, and where they are kept.
 
@@ -315,6 +320,5 @@ class Learner:
         """Return the best averaged network, and how it came about."""
         network = cast("Student", self.average.module).cpu().float()
         network.load_state_dict(self.best, strict=not self.frozen)
-        fabric = self.fabric
-        processor = f"{fabric.device.type} ({fabric.strategy.precision.precision})"
+        processor = f"{self.fabric.device.type} ({precision_of(self.fabric)})"
         return Trained(network.eval(), self.step, self.best_step, processor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from napari_nucleus_kd.engine import number_type
 from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.train.data import Batches, load_steps
-from napari_nucleus_kd.train.learner import Learner
+from napari_nucleus_kd.train.learner import Learner, precision_of
 from napari_nucleus_kd.train.teacher import diameter_estimate
 from napari_nucleus_kd.types import Progress
 
@@ -71,6 +72,7 @@ def train_steps(
     tune, train = yield from _batches_steps(settings, index)
     make_folder(output)
     fabric = _fabric(settings)
+    made_from["precision"] = json.dumps(precision_of(fabric))  # what "auto" came to
     run = Learner(fabric, settings, made_from, output)
     done = settings.model_copy(update={"steps": max(settings.steps, run.step)})
     write_text(output / "recipe.json", done.model_dump_json(indent=2))

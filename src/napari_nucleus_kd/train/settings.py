@@ -214,7 +214,9 @@ class TrainSettings(Settings):
         if self.student.maps != MAP_NAMES:
             raise ValueError(f"student.maps: training needs all of them, in order: {', '.join(MAP_NAMES)}")
         if self.frozen_encoder and not named:
-            raise ValueError("frozen_encoder: a random encoder would stay random; set pretrained or start")
+            raise ValueError(
+                "frozen_encoder: a random encoder would stay random; set pretrained, encoder_of or start"
+            )
         low, high = self.crops.size_range
         if not 1 < low <= high:
             raise ValueError(f"crops.size_range: must be above 1 px and in order, not {low:g} to {high:g}")

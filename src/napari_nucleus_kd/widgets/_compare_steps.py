@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nucleus_kd.mistakes import Verdict
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -18,6 +23,9 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.compare.standings import Interval
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import Image, LabelArray, Modality, Progress, Region
+
+
+CORRECT, MISSED = Verdict.CORRECT, Verdict.MISSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,9 @@ class Wrong:
     at: tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Compared:
-    """What came of a comparison of one part of an image.
+    """What came of a comparison of one part of an image; its folder goes with it.
 
     Attributes
     ----------
@@ -77,11 +85,23 @@ class Question:
     truth: tuple[str, LabelArray] | None
 
 
-def compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
-    """Write the part and the labels that are there into a folder, and compare.
+def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
+    """Write the part and the labels that are there into a folder of its own, and compare.
 
-    The part is seen through the scaling of the whole image, as when it is segmented.
+    The part is seen through the scaling of the whole image that each segmenter would measure.
     """
+    folder = Path(tempfile.mkdtemp(prefix="nucleus-kd-compare-"))
+    try:
+        compared = yield from _compared_steps(question, folder)
+    except BaseException:  # also a cancelled one
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(compared, shutil.rmtree, folder, ignore_errors=True)
+    return compared
+
+
+def _compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
+    from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.channels import fit_input
     from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, standings
     from napari_nucleus_kd.index import Row
@@ -109,23 +129,23 @@ def compared_steps(question: Question, folder: Path) -> Generator[Progress, None
     truth = None
     if question.truth is not None:
         name, labels = question.truth
-        truth = save_labels(labels, data / f"{_file(name)}_labels.tif", overwrite=True)
-    contestants = [Contestant(name, recipe) for name, recipe in question.recipes.items()]
-    for name, labels in question.layers.items():
-        place = folder / "layers" / _file(name)
+        called = re.sub(r"[^\w -]+", "_", name)[:60]
+        make_folder(folder / "truth")
+        truth = save_labels(labels, folder / "truth" / f"{called}.tif")
+    contestants = []
+    for name, recipe in question.recipes.items():
+        percentiles = segmenters.load(recipe.segmenter, recipe).percentiles
+        scaled = fit_input(image, question.channels, modality, percentiles)
+        seen_so = {"channels": None, "scaling_low": scaled.low, "scaling_high": scaled.high}
+        if not image.rgb:  # only these are in the file
+            seen_so["channels"] = tuple(range(len(scaled.channels)))
+        contestants.append(Contestant(name, recipe.model_copy(update=seen_so)))
+    for number, (name, labels) in enumerate(question.layers.items()):
+        place = folder / "layers" / str(number)
         make_folder(place)
-        save_labels(labels, place / f"{stem}.tif", overwrite=True)
+        save_labels(labels, place / f"{stem}.tif")
         contestants.append(Contestant(name, labels=place))
-    part = region.shape_yx != image.shape_yx
-    row = Row(
-        data / f"{stem}.tif",
-        truth,
-        modality,
-        image.name,
-        low=seen.low if part else None,
-        high=seen.high if part else None,
-    )
-    case = Case(stem, row)
+    case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name))
     comparison = yield from compare_steps([case], contestants, folder)
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
     wrong: dict[str, list[Wrong]] = {}
@@ -140,7 +160,7 @@ def compared_steps(question: Question, folder: Path) -> Generator[Progress, None
                 [
                     *_wrong(labels, marks.pred_ids, marks.pred),
                     # Split and merged nuclei are gone to by what was drawn of them.
-                    *_wrong(true, marks.true_ids, np.where(marks.true == 2, marks.true, 1)),
+                    *_wrong(true, marks.true_ids, np.where(marks.true == MISSED, MISSED, CORRECT)),
                 ],
                 key=lambda w: w.at,
             )
@@ -153,8 +173,6 @@ def compared_steps(question: Question, folder: Path) -> Generator[Progress, None
 
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:
     """Write the report of a comparison, with all that was found, into a folder."""
-    import shutil
-
     from napari_nucleus_kd.compare import report_steps as steps
     from napari_nucleus_kd.errors import WriteError
 
@@ -168,10 +186,6 @@ def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, 
 def _wrong(labels: LabelArray, ids: npt.NDArray[Any], verdicts: npt.NDArray[Any]) -> Sequence[Wrong]:
     from scipy.ndimage import center_of_mass
 
-    bad = np.flatnonzero(verdicts != 1)
+    bad = np.flatnonzero(verdicts != CORRECT)
     middles = center_of_mass(labels > 0, labels, ids[bad]) if len(bad) else []
     return [Wrong(int(verdicts[i]), (float(y), float(x))) for i, (y, x) in zip(bad, middles, strict=True)]
-
-
-def _file(name: str) -> str:
-    return re.sub(r"\W+", "_", name)[:60].strip("_") or "labels"

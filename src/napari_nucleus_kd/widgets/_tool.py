@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from napari_nucleus_kd.types import Progress
+    from napari_nucleus_kd.widgets._worker import Job
 
 # Names of models that the tools download themselves.
 KNOWN = {
@@ -57,6 +59,7 @@ class ToolDialog(QDialog):
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._tool, self._is_there = baselines.TOOLS[name], False
+        self._jobs: list[Job] = []
         self.setWindowTitle(self._tool.title)
         self.setFixedWidth(_WIDTH_PX)
         self.where = WordsLabel()
@@ -93,7 +96,8 @@ class ToolDialog(QDialog):
         layout.addWidget(self.note)
         layout.addWidget(self.answer)
         self.weights.currentTextChanged.connect(self._update)
-        self.finished.connect(self._stop)
+        self.destroyed.connect(partial(_cancel, self._jobs))  # by its parent, without a close
+        self.finished.connect(partial(_cancel, self._jobs))
         self.look()
 
     def look(self) -> None:
@@ -130,17 +134,16 @@ class ToolDialog(QDialog):
         self._is_there = False
         self.ways.hide()
         self.bar.show()
-        self._job = run_in_thread(
-            steps,
-            done=self._on_found,
-            failed=self._on_missing,
-            progress=self._on_progress,
-            ended=self._update,
+        self._jobs.append(
+            run_in_thread(
+                steps,
+                done=self._on_found,
+                failed=self._on_missing,
+                progress=self._on_progress,
+                ended=self._update,
+            )
         )
         self._update()
-
-    def _stop(self, _: int) -> None:
-        self._job.cancel()
 
     def _on_progress(self, progress: Progress) -> None:
         self.where.setText(progress.message)
@@ -156,10 +159,15 @@ class ToolDialog(QDialog):
         self.ways.show()
 
     def _update(self, *_: object) -> None:
-        self.bar.setVisible(self._job.running)
+        self.bar.setVisible(any(job.running for job in self._jobs))
         ready = self._is_there and bool(self.weights.currentText().strip())
         self.answer.button(QDialogButtonBox.StandardButton.Ok).setEnabled(ready)
         self.adjustSize()
+
+
+def _cancel(jobs: list[Job], *_: object) -> None:
+    for job in jobs:
+        job.cancel()
 
 
 def ask(parent: QWidget, name: str, weights: str | None, taken: Callable[[str], object]) -> ToolDialog:

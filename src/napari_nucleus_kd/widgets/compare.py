@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -33,6 +33,7 @@ from napari_nucleus_kd.widgets._layers import FROM_KEY, VERIFIED_KEY
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, button, row
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
 from napari_nucleus_kd.widgets._show import placed
+from napari_nucleus_kd.widgets._target import LOCKED_KEY
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
@@ -76,7 +77,6 @@ class CompareWidget(StepWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
-        self._folder: TemporaryDirectory[str] | None = None
         self._plane: Plane | None = None
         self._tools: dict[str, Recipe] = {}
         self._jumps = -1
@@ -105,6 +105,7 @@ class CompareWidget(StepWidget):
         self.table.setMinimumHeight(_TABLE_PX)
         self.table.itemSelectionChanged.connect(self._on_row)
         self.kind = narrow_combo("Which errors the arrows go to")
+        self.kind.currentIndexChanged.connect(self._on_kind)
         self.before = button("◂", "Go to the error before", partial(self.jump, -1))
         self.after = button("▸", "Go to the next error", partial(self.jump, 1))
         self.legend = WordsLabel(text_format=Qt.TextFormat.RichText)
@@ -230,10 +231,11 @@ class CompareWidget(StepWidget):
 
     def start(self) -> None:
         """Compare what is ticked."""
+        names, truth = self.ticked(), self.truth.currentData()
         source, image = self.session.source, self.session.refresh()
         if source is None or image is None or self.workspace.activity is not None:
             return
-        choices, names, truth = self.choices(), self.ticked(), self.truth.currentData()
+        choices = self.choices()
         region = self.session.runs.region() or Region(0, 0, *image.shape_yx)
         names = [name for name in names if name in choices and name != truth]
         problem = self.session.runs.refusal()
@@ -244,10 +246,12 @@ class CompareWidget(StepWidget):
             )
         if not problem and (not names or (truth is None and len(names) < 2)):
             problem = "Tick at least two to compare, or choose a ground truth to judge one by."
+        if not problem and truth is not None and truth not in choices:
+            problem = "The ground truth lies on the image no more, pixel on pixel: choose another one."
         layers: dict[str, LabelArray] = {}
         for name in dict.fromkeys([*names, *([] if truth is None else [truth])]):
-            choice = choices[name]
-            if problem or isinstance(choice, Recipe):
+            choice = choices.get(name)
+            if problem or choice is None or isinstance(choice, Recipe):
                 continue
             part = _part(choice, source, region)
             if part is None:
@@ -267,17 +271,15 @@ class CompareWidget(StepWidget):
             {name: layers[name] for name in names if name in layers},
             None if truth is None else (truth, layers[truth]),
         )
-        self._plane = _layers.shown_plane(source, self.session.viewer)
-        folder = TemporaryDirectory(prefix="nucleus-kd-compare-", ignore_cleanup_errors=True)
-        self.session.run_main(
-            STEP,
-            "Comparing",
-            _compare_steps.compared_steps(question, Path(folder.name)),
-            partial(self._show, folder),
-        )
+        plane = _layers.shown_plane(source, self.session.viewer)
+        steps = _compare_steps.compared_steps(question)
+        self.session.run_main(STEP, "Comparing", steps, partial(self._show, plane))
 
-    def _show(self, folder: TemporaryDirectory[str], compared: Compared) -> None:
-        self._folder, self.compared, self._jumps = folder, compared, -1
+    def _show(self, plane: Plane, compared: Compared) -> None:
+        if not isalive(self):  # closed while it ran
+            return
+        self._plane, self.compared, self._jumps = plane, compared, -1
+        self._forget_errors()
         self._fill_table(compared)
         judged = compared.comparison.judged
         with QSignalBlocker(self.kind):
@@ -293,7 +295,13 @@ class CompareWidget(StepWidget):
         self.legend.setText(" ".join(squares) if judged else "")
         self._show_results(True)
         self.words.setVisible(bool(said))
+        self.table.clearSelection()
         self.table.selectRow(0)
+
+    def _forget_errors(self) -> None:
+        layers = self.session.viewer.layers
+        for layer in [layer for layer in layers if ERRORS_KEY in layer.metadata]:
+            layers.remove(layer)
 
     def _fill_table(self, compared: Compared) -> None:
         lines = [_cells(standing) for standing in compared.standings]
@@ -332,21 +340,26 @@ class CompareWidget(StepWidget):
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
 
-        viewer = self.session.viewer
-        for layer in [layer for layer in viewer.layers if ERRORS_KEY in layer.metadata]:
-            viewer.layers.remove(layer)
+        self._forget_errors()
         colours: dict[int | None, Any] = {v.value: COLOURS[v] for v in Verdict}
         colours[Verdict.CORRECT.value] = COLOURS[Verdict.CORRECT] + f"{round(255 * _FAINT):02x}"
         layer = Labels(
             np.expand_dims(compared.pictures[name], plane.hidden),
             name=f"Errors of {name}",
             colormap=DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"}),
-            metadata={ERRORS_KEY: True, FROM_KEY: plane.source.key},
+            metadata={
+                ERRORS_KEY: True,
+                FROM_KEY: plane.source.key,
+                LOCKED_KEY: "it shows what a comparison says of other labels",
+            },
             opacity=0.6,
             **placed(plane, compared.region),
         )
         layer.editable = False
-        viewer.add_layer(layer)
+        self.session.viewer.add_layer(layer)
+        self._jumps = -1
+
+    def _on_kind(self, _: int) -> None:
         self._jumps = -1
 
     def jump(self, step: int) -> None:
@@ -384,6 +397,8 @@ class CompareWidget(StepWidget):
             )
 
     def _say_written(self, page: Path) -> None:
+        if not isalive(self):
+            return
         self.words.setText(f"The report is in {page}")
         self.words.show()
 
