@@ -233,6 +233,20 @@ def test_a_part_of_a_multichannel_image_is_seen_as_the_whole_is(viewer, session,
     np.testing.assert_array_equal(shown > 0, alone > 0)
 
 
+def test_one_channel_of_a_colour_picture(viewer, session, qtbot, settle, nuclei, truth):
+    viewer.add_image(np.stack([nuclei * 0, nuclei, nuclei * 0], -1), name="colour")
+    viewer.add_labels(truth, name="truth")
+    widget = CompareWidget(viewer)
+    qtbot.addWidget(widget)
+    settle(session)
+    session.workspace.set_recipe(channels=(1,), modality="fluorescence")
+    for name in widget.ticked():
+        widget.tick(name, name == "Classical (no network)")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    assert cells(widget)["Classical (no network)"]["PQ"] > 0.7
+
+
 def test_closed_while_it_compares_nothing_is_shown(widget, session, viewer, qtbot, settle):
     """The first widget keeps the session at work."""
     other = CompareWidget(viewer)

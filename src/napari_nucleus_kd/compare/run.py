@@ -96,7 +96,7 @@ class Outcome(Settings):
     values : metrics by name, see metrics.scores; {} without ground truth.
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
-    seconds : from pixels in the file to labels, the tool being warm; None for labels from a folder.
+    seconds : of segmenting, the tool being open and warm; None for labels from a folder.
     problem : why it failed; it is then judged as if nothing had been found.
     """
 
@@ -163,11 +163,12 @@ def compare_steps(
     Parameters
     ----------
     cases : checked before, see index.check_rows_steps.
-    output : folder; the labels are kept in labels/CONTESTANT/CASE.tif.
+    output : folder; the labels are kept in labels/CONTESTANT/CASE_labels.tif.
 
     Raises
     ------
-    SettingsError : two contestants share a name or there is none, or only some of the images have labels.
+    SettingsError : two contestants or cases share a name or there are none, or only some of the images have
+        labels.
     ModelError, DeviceError, BaselineError, ReadError : a contestant cannot begin.
     WriteError : the disk refuses.
     """

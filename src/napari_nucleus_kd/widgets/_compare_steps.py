@@ -116,15 +116,16 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     image, region = question.image, question.region
     modality = question.modality or suggest_modality(image)[0]
     seen = fit_input(image, question.channels, modality)
+    rgb = image.rgb and len(seen.channels) == len(image.channels)
     stem = re.sub(r"\W+", "_", image.name)[:40].strip("_") or "image"
     data = folder / "data"
     make_folder(data)
     write_image(
         data / f"{stem}.tif",
         np.asarray(seen.select(image.pixels)[:, *region.slices]),
-        rgb=image.rgb,
+        rgb=rgb,
         pixel_size_um=image.pixel_size_um,
-        channels=() if image.rgb else [image.channels[i].name for i in seen.channels],
+        channels=() if rgb else [image.channels[i].name for i in seen.channels],
     )
     truth = None
     if question.truth is not None:
@@ -137,7 +138,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         percentiles = segmenters.load(recipe.segmenter, recipe).percentiles
         scaled = fit_input(image, question.channels, modality, percentiles)
         seen_so = {"channels": None, "scaling_low": scaled.low, "scaling_high": scaled.high}
-        if not image.rgb:  # only these are in the file
+        if not rgb:  # only these are in the file
             seen_so["channels"] = tuple(range(len(scaled.channels)))
         contestants.append(Contestant(name, recipe.model_copy(update=seen_so)))
     for number, (name, labels) in enumerate(question.layers.items()):
