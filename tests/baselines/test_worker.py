@@ -124,7 +124,15 @@ def test_a_tool_that_hangs_can_be_stopped_from_another_thread(fake_tool):
     assert time.monotonic() - began < 30
 
 
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(fake_tool):
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C interrupt, also where these tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(fake_tool, ctrl_c):
     tool = worker(fake_tool("hang"))
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
