@@ -24,6 +24,7 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import make_folder, write_csv, write_text
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.train.card import HEADS
 from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.words import count
 
@@ -40,17 +41,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.types import Image, LabelArray
 
-HEADS = {
-    "pq": "PQ",
-    "dq": "DQ",
-    "sq": "SQ",
-    "aji": "AJI",
-    "aji_plus": "AJI+",
-    "dice": "Dice",
-    "ap50": "AP@0.5",
-    "ap75": "AP@0.75",
-    "f1": "mean F1",
-}
+_HEADS = {**HEADS, "f1": "mean F1"}
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARGIN_PX = 96  # around the place of a picture
 _PICTURE_PX = 352  # about the edge of a part of an image that is shown
@@ -227,7 +218,7 @@ def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Ite
             *(["PQ", "PQ ahead of the first", "p"] if judged else []),
             "s an image (median)",
         ]
-        heads += [*(HEADS[name] for name in means[1:]), "found", *verdicts, "parameters", "failed"]
+        heads += [*(_HEADS[name] for name in means[1:]), "found", *verdicts, "parameters", "failed"]
         body = [_cells(comparison, row, means, verdicts) for row in rows]
         yield _html_table(heads, body)
     if judged:

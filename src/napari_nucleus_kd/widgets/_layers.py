@@ -13,6 +13,7 @@ from napari_nucleus_kd.types import Channel, Image, Region
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import numpy.typing as npt
     from napari.components import ViewerModel
     from napari.layers import Image as ImageLayer
     from napari.layers import Layer
@@ -127,6 +128,12 @@ def shown_plane(source: Source, viewer: ViewerModel) -> Plane:
 def camera_of(viewer: ViewerModel) -> Any:
     """Return the viewer's camera; napari 0.9 moved it into the scene."""
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+
+
+def center_on(viewer: ViewerModel, layer: Layer, world: npt.ArrayLike) -> None:
+    """Move the view to a place in a layer's world, one number an axis of the layer."""
+    offset, at = viewer.dims.ndim - layer.ndim, np.asarray(world)
+    camera_of(viewer).center = (0.0, *(float(at[axis - offset]) for axis in viewer.dims.displayed))
 
 
 def full_resolution(layer: Layer) -> Any:

@@ -10,7 +10,7 @@ from psygnal import Signal
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of, center_on
 from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets._verifying import key_of
@@ -143,11 +143,9 @@ class Suggesting:
         target, part = shown[index]
         viewer = self._session.viewer
         world = target.world(((part.y0 + part.y1 - 1) / 2, (part.x0 + part.x1 - 1) / 2))
-        offset = viewer.dims.ndim - target.layer.ndim
-        camera = camera_of(viewer)
         size = max(n * target.layer.scale[a] for n, a in zip(part.shape_yx, target.axes, strict=True))
-        camera.zoom = _FILLED * self._session.corrections.canvas_px / size
-        camera.center = (0.0, *(float(world[axis - offset]) for axis in viewer.dims.displayed))
+        camera_of(viewer).zoom = _FILLED * self._session.corrections.canvas_px / size
+        center_on(viewer, target.layer, world)
         self.gone_to = self.tiles[index]
         self.changed.emit()
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd import edit
-from napari_nucleus_kd.widgets._layers import camera_of
+from napari_nucleus_kd.widgets._layers import camera_of, center_on
 from napari_nucleus_kd.widgets._places import Places, place_steps
 
 if TYPE_CHECKING:
@@ -101,7 +101,6 @@ class Visits:
         region = edit.extent(target.labels, place)
         middle = ((region.y0 + region.y1 - 1) / 2, (region.x0 + region.x1 - 1) / 2)
         offset = viewer.dims.ndim - target.layer.ndim
-        shown = [axis - offset for axis in viewer.dims.displayed]
         world = target.world(middle)
         camera = camera_of(viewer)
         size = max(n * target.layer.scale[a] for n, a in zip(region.shape_yx, target.axes, strict=True))
@@ -110,6 +109,6 @@ class Visits:
             camera.zoom = wanted
         elif not alone and size * camera.zoom < _LEAST_SEEN_PX:
             camera.zoom = _WELL_SEEN_PX / size
-        camera.center = (0.0, *(float(world[axis]) for axis in shown))
+        center_on(viewer, target.layer, world)
         inside = target.world((float(place[0]), float(place[1])))
         self._at = tuple(viewer.cursor.position), (*([0.0] * offset), *inside.tolist())

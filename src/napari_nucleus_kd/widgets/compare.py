@@ -378,10 +378,7 @@ class CompareWidget(StepWidget):
         layer, axes = self._plane.source.layers[0], self._plane.axes
         at = np.array(self._plane.point, float)
         at[list(axes)] = y + self.compared.region.y0, x + self.compared.region.x0
-        world, viewer = layer.data_to_world(at), self.session.viewer
-        offset = viewer.dims.ndim - layer.ndim
-        camera = _layers.camera_of(viewer)
-        camera.center = (0.0, *(float(world[axis - offset]) for axis in viewer.dims.displayed))
+        _layers.center_on(self.session.viewer, layer, layer.data_to_world(at))
 
     # The report
 
