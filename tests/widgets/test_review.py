@@ -5,8 +5,8 @@ import pytest
 
 from napari_nucleus_kd.pipeline import segment, to_image
 from napari_nucleus_kd.review import Doubt
-from napari_nucleus_kd.types import finish
-from napari_nucleus_kd.widgets import _review
+from napari_nucleus_kd.types import finish, retold
+from napari_nucleus_kd.widgets import _doubting, _review
 from napari_nucleus_kd.widgets._doubting import measure_steps, mirror_steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of
 from napari_nucleus_kd.widgets._queue import Queue
@@ -84,7 +84,10 @@ def test_another_order_keeps_the_current_one_and_what_is_done(queue):
     assert queue.left + queue.done == 5
 
 
-def test_a_nucleus_that_the_mirror_picture_does_not_show_is_doubted(draw):
+@pytest.mark.parametrize(("part_px", "parts"), [(4096, 1), (80, 6)])
+def test_a_nucleus_that_the_mirror_picture_does_not_show_is_doubted(draw, monkeypatch, part_px, parts):
+    monkeypatch.setattr(_doubting, "_PART_PX", part_px)
+    monkeypatch.setattr(_doubting, "_HALO_PX", 20)
     pixels, _ = draw(200, 240)
     found = segment(pixels, segmenter="classical")
     labels = found.nuclei.labels[30:180, 20:210].copy()
@@ -95,7 +98,10 @@ def test_a_nucleus_that_the_mirror_picture_does_not_show_is_doubted(draw):
     without = pixels.copy()
     without[30:180, 20:210][labels == usual.number] = 20  # now nobody sees a nucleus here
     recipe = found.recipe.model_copy(update={"scaling_low": None, "scaling_high": None})
-    order = finish(mirror_steps(measured, to_image(without), recipe, (30, 20)))
+    told = []
+    steps = retold(mirror_steps(measured, to_image(without), recipe, (30, 20)), lambda p: told.append(p) or p)
+    order = finish(steps)
+    assert {p.total for p in told} == {parts} and max(p.done for p in told) == parts - 1
     asked = {doubt.number: doubt for doubt in order}
     assert asked[usual.number].doubt > 0.9 and "mirror" in asked[usual.number].reason
     alone = {doubt.number: doubt.doubt for doubt in measured.order}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import fastremap
 import numpy as np
 
-from napari_nucleus_kd.types import Progress, Region
+from napari_nucleus_kd.tiling import plan_tiles
+from napari_nucleus_kd.types import Progress, Region, retold
 from napari_nucleus_kd.widgets._places import place_steps
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Scores = Mapping[int, float]
 
-MIRROR_EDGE_PX = 4096  # larger labels are not compared with those of the mirror picture: it takes too long
+_PART_PX, _HALO_PX = 4096, 128  # of the mirror picture at once, so that a slide's is not in memory as a whole
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,6 +89,8 @@ def mirror_steps(
 ) -> Generator[Progress, None, list[Doubt]]:
     """Ask the recipe's model about the mirror picture, and put the nuclei in the order of doubt anew.
 
+    A large picture is asked about part by part; progress counts the parts.
+
     Parameters
     ----------
     recipe : best the resolved one of the labels.
@@ -100,11 +103,18 @@ def mirror_steps(
     from napari_nucleus_kd.pipeline import segment_steps
     from napari_nucleus_kd.review import agreement, doubts
 
-    height, width = measured.labels.shape
-    across = image.shape_yx[1]
     mirrored = replace(image, levels=(image.pixels[:, :, ::-1],), source=None)
-    left = across - corner[1] - width
-    part = Region(corner[0], left, corner[0] + height, left + width)
-    result = yield from segment_steps(mirrored, recipe.model_copy(update={"region": part}))
-    agreed = agreement(measured.labels, result.nuclei.labels[:, ::-1])
+    across, (y, x) = image.shape_yx[1], corner
+    numbers = measured.table["label"]
+    agreed = np.zeros(len(numbers))
+    parts = [tile.window for tile in plan_tiles(measured.labels.shape, _PART_PX, _HALO_PX)]
+    for done, part in enumerate(parts):
+        there = Region(part.y0 + y, across - part.x1 - x, part.y1 + y, across - part.x0 - x)
+        steps = segment_steps(mirrored, recipe.model_copy(update={"region": there}))
+        whole = Progress(done, len(parts), "Asking the mirror picture")
+        result = yield from retold(steps, lambda _, whole=whole: whole)  # type: ignore[misc]
+        labels = measured.labels[part.slices]
+        inside = np.isin(numbers, fastremap.unique(labels))
+        # One at the side of a part lies in the next one, too, and counts as it is seen there best.
+        agreed[inside] = np.maximum(agreed[inside], agreement(labels, result.nuclei.labels[:, ::-1]))
     return _without(doubts(measured.table, agreed), measured.checked)

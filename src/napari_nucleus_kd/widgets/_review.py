@@ -11,7 +11,7 @@ from qtpy.QtCore import QTimer
 from napari_nucleus_kd import edit
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets._bindings import pressed
-from napari_nucleus_kd.widgets._doubting import MIRROR_EDGE_PX, measure_steps, mirror_steps
+from napari_nucleus_kd.widgets._doubting import measure_steps, mirror_steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
 from napari_nucleus_kd.widgets._places import place_now
 from napari_nucleus_kd.widgets._queue import Queue
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_nucleus_kd.review import Doubt
-    from napari_nucleus_kd.types import Region
+    from napari_nucleus_kd.types import Progress, Region
     from napari_nucleus_kd.widgets._bindings import Bindings
     from napari_nucleus_kd.widgets._changes import Change
     from napari_nucleus_kd.widgets._corrections import Corrections
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._places import Place
     from napari_nucleus_kd.widgets._target import Target
     from napari_nucleus_kd.widgets._worker import Job
+
+_ASKING = "The mirror picture is being asked"
 
 
 class Review:
@@ -147,21 +149,28 @@ class Review:
 
     def _ask_mirror(self, target: Target, measured: Measured) -> None:
         session = self._corrections.session
-        if max(measured.labels.shape) > MIRROR_EDGE_PX:
-            self.note = f"Above {MIRROR_EDGE_PX} px the mirror picture is not asked: it would take long."
-            return
         try:
             under = image_under(target, session)
         except EditError:
             self.note = "There is no image under these nuclei: only size, shape and score were looked at."
             return
         recipe = target.layer.metadata.get(RECIPE_KEY) or session.runs.settled_recipe()
-        self.note = "The mirror picture is being asked; the order may change."
+        self.note = f"{_ASKING}; the order may change."
         steps = mirror_steps(measured, under.image, recipe, under.corner)
         queue = self.queue
         self._job = session.run_beside(
-            steps, self._reorder, ended=lambda: self._mirror_ended(queue), step="correct"
+            steps,
+            self._reorder,
+            ended=lambda: self._mirror_ended(queue),
+            step="correct",
+            progress=partial(self._mirror_goes_on, queue),
         )
+
+    def _mirror_goes_on(self, queue: Queue | None, progress: Progress) -> None:
+        note = f"{_ASKING}, part {progress.done + 1} of {progress.total}; the order may change."
+        if queue is self.queue and progress.total > 1 and note != self.note:
+            self.note = note
+            self._corrections.changed.emit()
 
     def _reorder(self, order: list[Doubt]) -> None:
         if self.queue is not None:
@@ -172,7 +181,7 @@ class Review:
         if queue is not self.queue:
             return  # another review was begun meanwhile
         self._job = None
-        if self.note.startswith("The mirror picture is being"):
+        if self.note.startswith(_ASKING):
             self.note = ""  # it failed or was cancelled
         self._corrections.changed.emit()
 
@@ -216,6 +225,17 @@ class Review:
             return
         self.taken_back.emit(target, places)
         self._go_on()
+
+    def note_undone_mark(self) -> None:
+        """Go back to the nucleus that was accepted last if what marked it as checked was undone."""
+        target, queue = self._target(), self.queue
+        if target is None or queue is None:
+            return
+        seen = self._corrections.session.keeping.verifying.seen_in(target)
+        places = queue.accepted_last
+        if seen is not None and places and not any(seen[place] for place in places):
+            queue.take_back()
+            self._go_on()
 
     def note_changes(self, changes: tuple[Change, ...]) -> None:
         """Take in that pixels of the layer in hand changed, or are about to."""
