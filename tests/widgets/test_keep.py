@@ -252,6 +252,27 @@ def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file
     np.testing.assert_array_equal(mask, before)
 
 
+def test_undo_after_accepting_asks_for_the_nucleus_again(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    first = review.queue.current.number
+    review.accept()
+    person.settle()
+    second = review.queue.current.number
+    review.accept()
+    for number, left in ((second, 4), (first, 5)):
+        person.widget.undo.click()
+        assert (review.queue.current.number, review.queue.left) == (number, left)
+    assert not person.keeping.kept.mask.pixels.any()
+    person.widget.undo.click()
+    assert review.queue.left == 5, "nothing is left to undo"
+    review.accept()
+    assert person.keeping.kept.mask.pixels.any() and review.queue.left == 4
+
+
 def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()

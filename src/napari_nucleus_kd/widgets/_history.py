@@ -74,6 +74,8 @@ class History:
             layer.visible = True  # a hidden layer tells nobody, and a person would not see it
             layer.undo()
             self._say(layer, "taken back")
+            if layer is not self._corrections.layer:
+                self._corrections.review.note_undone_mark()
 
     def redo(self) -> None:
         """Make again the step of these that was taken back last."""

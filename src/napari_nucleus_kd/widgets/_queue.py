@@ -96,18 +96,20 @@ class Queue:
             self._order.remove(self.current)
             self._order.append(self.current)
 
+    @property
+    def accepted_last(self) -> tuple[Place, ...] | None:
+        """The pixels that what was accepted last came with; None if nothing was."""
+        return next((places for _, places in reversed(self._done.values()) if places), None)
+
     def take_back(self) -> tuple[Place, ...] | None:
-        """Put what was accepted last in front again; return the pixels it came with, None if nothing was."""
-        asked = [number for number, (_, places) in self._done.items() if places]
-        if not asked:
-            return None
-        places = self._done[asked[-1]][1]
-        numbers = list(self._done)
-        for number in reversed(numbers[numbers.index(asked[-1]) :]):
-            doubt, _ = self._done.pop(number)
+        """Put what was accepted last in front again; return accepted_last."""
+        last = self.accepted_last
+        back = None
+        while last is not None and back is not last:
+            _, (doubt, back) = self._done.popitem()  # what was corrected with it comes after it
             self._order.remove(doubt)
             self._order.insert(0, doubt)
-        return places
+        return last
 
     def lose(self, number: int) -> None:
         """Note that a nucleus is gone."""
