@@ -166,7 +166,7 @@ def save_steps(
     yield Progress(0, 0, "Saving")
     image.save(labels, verified)
     now = datetime.now()
-    counted = count(labels[:, :], np.asarray(verified[:, :]))
+    counted = count(labels, verified)
     if image.saves > _MANY_SAVES:
         yield from image.compact_steps()
     return now, counted
@@ -186,18 +186,11 @@ def count_steps(project: Project, numbers: list[str]) -> Generator[Progress, Non
     return found
 
 
-def count(labels: npt.NDArray[Any], verified: npt.NDArray[Any]) -> Counted:
-    """Count the nuclei all of whose pixels are verified, and the share of the pixels that is.
-
-    >>> count(np.array([[1, 1, 2, 0]]), np.array([[1, 1, 0, 1]]))
-    Counted(nuclei=1, share=0.75)
-    """
+def count(labels: Any, verified: Any) -> Counted:
+    """Count the nuclei all of whose pixels are verified, and the share of the pixels that is."""
     from napari_nucleus_kd.project import count_verified
 
-    checked = verified != 0
-    if not checked.any():
-        return Counted()
-    return Counted(count_verified(labels.astype(np.int32, copy=False), checked), float(checked.mean()))
+    return Counted(*count_verified(labels, verified))
 
 
 def merged_steps(
