@@ -293,7 +293,9 @@ def test_nuclei_that_are_verified_completely_are_counted(labels, offset):
     whole = {n for n in np.unique(labels[verified]).tolist() if n and verified[labels == n].all()}
     numbers = np.where(labels > 0, labels + offset, 0).astype(np.int32)
     assert count_verified(numbers, verified) == (len(whole), verified.mean()) and len(whole) > 10
-    assert count_verified(numbers, np.zeros(SHAPE, bool)) == count_verified(numbers[:0], verified[:0]) == (0, 0)
+    assert (
+        count_verified(numbers, np.zeros(SHAPE, bool)) == count_verified(numbers[:0], verified[:0]) == (0, 0)
+    )
 
 
 def test_numbers_may_be_of_any_size(tmp_path, labels):

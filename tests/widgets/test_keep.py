@@ -15,7 +15,7 @@ from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
-from napari_nucleus_kd.widgets._layers import FROM_KEY
+from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -516,6 +516,57 @@ def test_an_image_in_no_file_is_written_first(desk, nuclei, tmp_path):
     again = desk().open(path)
     np.testing.assert_array_equal(again.keeping.kept.target.layer.data, LABELS)
     np.testing.assert_array_equal(np.asarray(again.viewer.layers[0].data), nuclei)
+
+
+def test_a_part_of_a_slide_is_kept_as_an_image_of_its_own(desk, nuclei_file, nuclei, monkeypatch, tmp_path):
+    person = desk().open(nuclei_file)
+    monkeypatch.setattr(_keeping, "_too_large", lambda image: "it is" * (image.shape_yx == LABELS.shape))
+    recipe = person.segment().metadata[RECIPE_KEY].model_copy(update={"region": Region(20, 10, 120, 150)})
+    scale, key = np.array(person.viewer.layers[0].scale[-2:]), person.session.source.key
+    layer = person.add_nuclei(
+        LABELS[20:120, 10:150], translate=scale * (20, 10), metadata={FROM_KEY: key, RECIPE_KEY: recipe}
+    )
+    person.box((10, 10), (60, 60))
+    assert not person.keeping.verifying.masks, "no layer as large as a slide"
+    assert "“Keep this part in a file…”" in person.widget.problem.text.text()
+    layer.data_setitem((np.array([0]), np.array([0])), 900)
+    person.settle()
+    assert "“Keep this part" in person.panel.problem.text.text() and person.keeping.unsaved()
+    asked = []
+    chosen = tmp_path / "elsewhere" / "part.ome.tif"
+    chosen.parent.mkdir()
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *words: asked.append(words[2]) or (str(chosen), "")
+    )
+    assert person.panel.keep.text() == "Keep this part in a file…"
+    person.panel.keep.click()
+    person.settle()
+    assert asked == [str(nuclei_file.parent / "two channels_y20_x10.ome.tif")]
+    assert person.session.workspace.image.source == chosen and not layer.visible
+    kept = person.keeping.kept
+    np.testing.assert_array_equal(kept.target.layer.data, layer.data)
+    np.testing.assert_array_equal(
+        np.asarray(person.session.workspace.image.pixels),
+        np.asarray(tifffile.imread(nuclei_file))[..., 20:120, 10:150],
+    )
+    assert kept.image.record.recipe.region is None and kept.image.record.recipe.scaling_low is not None
+    person.viewer.layers.selection.active = kept.target.layer
+    person.box((10, 10), (60, 60))
+    person.saved()
+    assert kept_in(project_folder(chosen))[1][10:61, 10:61].all()
+    assert person.keeping.unsaved() == []
+
+
+def test_a_part_does_not_replace_the_slide_that_it_is_of(desk, nuclei_file, monkeypatch):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    before = nuclei_file.read_bytes()
+    person.keeping.keep_part(nuclei_file)
+    assert "is the image itself" in person.panel.problem.text.text()
+    monkeypatch.setattr(_keeping, "_too_large", lambda _: "it needs 9 GB")
+    person.keeping.keep_part(nuclei_file.with_name("part.ome.tif"))
+    assert "a smaller region" in person.panel.problem.text.text()
+    assert nuclei_file.read_bytes() == before and len(list(nuclei_file.parent.glob("*.tif"))) == 1
 
 
 def test_closing_a_kept_layer_saves_and_frees_the_project(desk, nuclei_file):

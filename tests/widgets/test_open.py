@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.widgets import _steps
-from napari_nucleus_kd.widgets._layers import z_plane
+from napari_nucleus_kd.widgets._layers import camera_of, z_plane
 from napari_nucleus_kd.widgets.open import OpenWidget, channels_text
 from napari_nucleus_kd.workspace import load_preferences
 
@@ -298,6 +298,18 @@ def test_a_new_image_is_shown_alone(session, viewer, settle, nuclei, nuclei_file
     session.open(nuclei_file)
     settle(session)
     assert [layer.visible for layer in viewer.layers] == [False, True, True]
+
+
+def test_the_view_shows_a_new_image_whole_though_a_larger_one_is_there(session, viewer, settle, nuclei_file):
+    session.open(nuclei_file)
+    settle(session)
+    viewer.reset_view()
+    alone = camera_of(viewer).center, camera_of(viewer).zoom
+    viewer.layers.clear()
+    viewer.add_image(np.zeros((5000, 9000), np.uint8), name="slide")
+    session.open(nuclei_file)
+    settle(session)
+    np.testing.assert_allclose((*camera_of(viewer).center, camera_of(viewer).zoom), (*alone[0], alone[1]))
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_problem(

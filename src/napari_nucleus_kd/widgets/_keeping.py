@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from psygnal import Signal
 
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
@@ -24,10 +26,12 @@ from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.layers import Labels
 
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project import Project, ProjectImage
     from napari_nucleus_kd.types import Image
     from napari_nucleus_kd.widgets._kept_steps import Counted
@@ -101,6 +105,19 @@ class Keeping:
         """Whether the image in hand lies in no file beside which a project could be."""
         image = self._session.workspace.image
         return image is not None and file_of(image) is None
+
+    def needs_part(self) -> bool:
+        """Whether the image in hand is too large to be kept as a whole."""
+        image = self._session.workspace.image
+        return image is not None and bool(_too_large(image))
+
+    def require_room(self, image: Image) -> None:
+        """Raise EditError if an image is too large to be kept as a whole; says what to do."""
+        if reason := _too_large(image):
+            raise EditError(
+                f"{reason}; press “Keep this part in a file…”, which makes these nuclei and the pixels under "
+                "them an image of their own"
+            )
 
     @property
     def key_in_hand(self) -> Key | None:
@@ -220,28 +237,76 @@ class Keeping:
         if path is None or self.doing or key in self._kept:
             return
         self.verifying.require_open(key)
-        needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
-        if needed > _SHARE * free:
-            raise EditError(
-                f"{image.name} needs {_words.memory(needed)} of memory to be kept as a whole, and "
-                f"{_words.memory(free)} are free; save a part of it as an image of its own, and correct that"
-            )
+        self.require_room(image)
         mask = self.verifying.mask_for(target, under)
-        recipe, suggestion = target.layer.metadata.get(RECIPE_KEY), self._session.workspace.suggestion
+        labels = _kept_steps.Whole(target.labels, under.corner, image.shape_yx)
+        place = Place(path, None if save_as else z_of(image), is_new=save_as is not None)
+        recipe = target.layer.metadata.get(RECIPE_KEY)
+        made = partial(self._made, key, target, mask, under.corner, note)
+        self._make(image, place, labels, recipe, made)
+
+    def _make(
+        self,
+        image: Image,
+        place: Place,
+        labels: Any,
+        recipe: Recipe | None,
+        made: Callable[[tuple[Project, ProjectImage]], None],
+    ) -> None:
+        """Make a project of labels (Y, X) of an image in a thread."""
+        suggestion = self._session.workspace.suggestion
         modality = None if recipe is None else recipe.modality
         if modality is None and suggestion is not None:
             modality = suggestion[0]
-        labels = _kept_steps.Whole(target.labels, under.corner, image.shape_yx)
-        place = Place(path, None if save_as else z_of(image), is_new=save_as is not None)
-        self.doing = f"Making a project for {path.name}…"
+        self.doing = f"Making a project for {place.path.name}…"
         self._session.workspace.problem = None
-        self._session.run_beside(
-            keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open),
-            partial(self._made, key, target, mask, under.corner, note),
-            ended=self.rested,
-            step=STEP,
-        )
+        steps = keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open)
+        self._session.run_beside(steps, made, ended=self.rested, step=STEP)
         self.changed.emit()
+
+    def part_in_hand(self) -> tuple[Target, Under, Region]:
+        """Return the labels in hand, the image under them, and the part of it that they cover.
+
+        Raises
+        ------
+        EditError : there are no labels, or no image under them.
+        """
+        target = target_of(self._session.viewer)
+        under = image_under(target, self._session)
+        (y, x), (height, width) = under.corner, target.labels.shape
+        return target, under, Region(y, x, y + height, x + width).grown(0, under.image.shape_yx)
+
+    def keep_part(self, path: Path) -> None:
+        """Write the part of the image that the labels in hand cover to a file, and keep it with them there.
+
+        Parameters
+        ----------
+        path : OME-TIFF to write; it is opened when that is done.
+        """
+        if self.doing:
+            return
+        try:
+            target, under, part = self.part_in_hand()
+            if under.image.source is not None and path.resolve() == under.image.source.resolve():
+                raise EditError(f"{path.name} is the image itself; choose another name for the part")
+            pixels = under.image.pixels[:, *part.slices]
+            image = replace(under.image, levels=(pixels,), source=None, notes=())
+            if reason := _too_large(image):
+                raise EditError(f"{reason}; segment a smaller region of it, and keep that")
+        except EditError as error:
+            self.complain(str(error))
+            return
+        (y, x) = under.corner
+        labels = _kept_steps.Whole(target.labels, (y - part.y0, x - part.x0), part.shape_yx)
+        recipe: Recipe | None = target.layer.metadata.get(RECIPE_KEY)
+        recipe = None if recipe is None else recipe.model_copy(update={"region": None})
+        self.corrected.layers.discard(target.layer)  # what is corrected from now on is not in the part
+        self._make(image, Place(path, is_new=True), labels, recipe, partial(self._part_made, path))
+
+    def _part_made(self, path: Path, made: tuple[Project, ProjectImage]) -> None:
+        self.projects.open.leave(made[0])
+        if self._session.viewer_if_there is not None:
+            self._session.open(path)
 
     def _made(
         self,
@@ -308,3 +373,14 @@ class Keeping:
         """Say in the widget why something cannot be done."""
         self._session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
         self.changed.emit()
+
+
+def _too_large(image: Image) -> str:
+    """Say why an image cannot be kept as a whole; "" if it can."""
+    needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
+    if needed <= _SHARE * free:
+        return ""
+    return (
+        f"“{image.name}” needs {_words.memory(needed)} of memory to be kept as a whole, more than half of "
+        f"the {_words.memory(free)} that are free"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,6 +135,14 @@ def center_on(viewer: ViewerModel, layer: Layer, world: npt.ArrayLike) -> None:
     """Move the view to a place in a layer's world, one number an axis of the layer."""
     offset, at = viewer.dims.ndim - layer.ndim, np.asarray(world)
     camera_of(viewer).center = (0.0, *(float(at[axis - offset]) for axis in viewer.dims.displayed))
+
+
+def show_whole(viewer: ViewerModel, source: Source) -> None:
+    """Move the view so that it shows all of an image."""
+    if "layers" in signature(viewer.reset_view).parameters:
+        viewer.reset_view(layers=source.layers)
+    else:  # former versions of napari show all layers, hidden ones too
+        viewer.reset_view()
 
 
 def full_resolution(layer: Layer) -> Any:

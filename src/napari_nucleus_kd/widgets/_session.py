@@ -386,7 +386,7 @@ class Session:
             for layer in (*other.layers, *_layers.made_from(other, self.viewer.layers)):
                 layer.visible = False
         if others:
-            self.viewer.reset_view()
+            _layers.show_whole(self.viewer, source)
 
     def _on_removed(self, event: Any) -> None:
         if self.source is None and self.workspace.image is not None:

@@ -157,7 +157,7 @@ class Verifying:
 
         Raises
         ------
-        EditError : other labels of this image were checked: nobody has seen these.
+        EditError : other labels of this image were checked: nobody has seen these. Or it is too large.
         """
         key, viewer = key_of(under), self._session.viewer
         known = self.masks.get(key)
@@ -169,6 +169,7 @@ class Verifying:
                 )
             known.of = target.layer
             return known
+        self._keeping.require_room(under.image)
         source = next(s for s in self._session.sources() if s.key == under.key[0])
         plane = shown_plane(source, viewer)
         mask = np.zeros(under.image.shape_yx, np.uint8)

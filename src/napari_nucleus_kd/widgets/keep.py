@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._closing import Guard
 from napari_nucleus_kd.widgets._parts import (
@@ -135,7 +136,8 @@ class KeepPanel(QWidget):
         idle = not keeping.doing
         labels = self._session.corrections.layer is not None
         self.keep.setVisible(kept is None and idle and not keeping.can_open_again)
-        self.keep.setText("Keep in a file…" if keeping.needs_file() else "Keep")
+        part, file = keeping.needs_part(), keeping.needs_file()
+        self.keep.setText("Keep this part in a file…" if part else "Keep in a file…" if file else "Keep")
         self.keep.setEnabled(labels)
         self.take_in.setVisible(idle and kept is not None and not kept.refusal and keeping.is_other_layer)
         self.again.setVisible(keeping.can_open_again or (kept is not None and not kept.project.writable))
@@ -148,6 +150,12 @@ class KeepPanel(QWidget):
             return keeping.note
         if kept is None:
             where = " The image is in no file yet; press “Keep in a file…”." if keeping.needs_file() else ""
+            if keeping.needs_part():
+                where = (
+                    " The image is too large to be kept as a whole; “Keep this part in a file…” makes these "
+                    "nuclei and the pixels under them an image of their own, which can be checked and learnt "
+                    "from."
+                )
             return keeping.note or f"These corrections are in memory only.{where}"
         if kept.refusal:
             return f"{keeping.note}\nOnly to look at: {kept.refusal}.".strip()
@@ -158,21 +166,37 @@ class KeepPanel(QWidget):
         return "\n".join(part for part in (keeping.note, other + saved) if part)
 
     def _on_keep(self) -> None:
-        if not self._keeping.needs_file():
-            self._keeping.keep()
-            return
-        image = self._session.workspace.image
+        keeping, image = self._keeping, self._session.workspace.image
         name = "image" if image is None else Path(image.name).name.partition(".")[0]
-        title = "The image is in no file yet: where should it go?"
-        chosen, _ = QFileDialog.getSaveFileName(self, title, f"{name}.ome.tif", "OME-TIFF (*.ome.tif)")
-        if not chosen:
-            return
-        path = Path(chosen)
-        if not path.name.lower().endswith((".ome.tif", ".ome.tiff")):
-            path = path.with_name(f"{path.name}.ome.tif")
-            if path.exists() and not self._may_replace(path):  # the dialog asked about another name
+        if keeping.needs_part():
+            try:
+                *_, part = keeping.part_in_hand()
+            except EditError as error:
+                keeping.complain(str(error))
                 return
-        self._keeping.keep(save_as=path)
+            folder = Path() if image is None or image.source is None else image.source.parent
+            start = str(folder / f"{name}_y{part.y0}_x{part.x0}.ome.tif")
+            path = self._ask_file("Where should this part of the image go?", start)
+            if path is not None:
+                keeping.keep_part(path)
+        elif keeping.needs_file():
+            path = self._ask_file("The image is in no file yet: where should it go?", f"{name}.ome.tif")
+            if path is not None:
+                keeping.keep(save_as=path)
+        else:
+            keeping.keep()
+
+    def _ask_file(self, title: str, start: str) -> Path | None:
+        """Ask where an OME-TIFF is to be written; None if nowhere."""
+        chosen, _ = QFileDialog.getSaveFileName(self, title, start, "OME-TIFF (*.ome.tif)")
+        if not chosen:
+            return None
+        path = Path(chosen)
+        if path.name.lower().endswith((".ome.tif", ".ome.tiff")):
+            return path
+        path = path.with_name(f"{path.name}.ome.tif")
+        # The dialog asked about another name.
+        return path if not path.exists() or self._may_replace(path) else None
 
     def _may_replace(self, path: Path) -> bool:
         found = QMessageBox.question(self, "Replace it?", f"{path.name} is there already. Replace it?")
