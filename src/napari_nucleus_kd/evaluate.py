@@ -14,7 +14,7 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import asked_channels, given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
-from napari_nucleus_kd.index import check_rows_steps, true_labels
+from napari_nucleus_kd.index import check_rows_steps, true_and_found, true_labels
 from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.index import Row
-    from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.types import Image, LabelArray
 
 SHOWN = ("pq", "dq", "sq", "ap50", "ap75", "aji", "aji_plus", "dice")
@@ -102,7 +101,7 @@ def score_steps(
         if true_diameter and diameter:
             told["diameter_px"] = diameter
         result = yield from segment_steps(image, recipe.model_copy(update=told))
-        values = metrics.scores(labels, result.nuclei.labels)
+        values = metrics.scores(*true_and_found(row, result.nuclei.labels))
         found.append(Score(row.name, row.source, values, result.diameter_px, diameter, result.seconds))
         yield Progress(i, len(rows), row.name, {"pq": values["pq"]})
     return found
@@ -236,21 +235,21 @@ def _cases(scores: Sequence[Score]) -> dict[str, int]:
 
 
 def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progress, None, None]:
-    image, labels = read(row.image), true_labels(row)
+    image = read(row.image)
     told = _told_of(row, image, recipe) | {"diameter_px": score.diameter_px}
     result = yield from segment_steps(image, recipe.model_copy(update=told))
+    labels = true_and_found(row, result.nuclei.labels)
     with beside(path) as partial:
-        _with_legend(_compared(image, labels, result)).save(partial, format="PNG")
+        _with_legend(_compared(as_seen(image, result.recipe), *labels)).save(partial, format="PNG")
 
 
-def _compared(image: Image, labels: LabelArray, result: Result) -> npt.NDArray[np.uint8]:
+def _compared(seen: npt.NDArray[np.uint8], true: LabelArray, found: LabelArray) -> npt.NDArray[np.uint8]:
     """Return the picture and, beside it, the picture with both outlines, (Y, 2 X, 3)."""
     from skimage.segmentation import find_boundaries
 
-    seen = as_seen(image, result.recipe)
     marked = seen.copy()
-    true, predicted = (find_boundaries(each, mode="inner") for each in (labels, result.nuclei.labels))
-    marked[true], marked[predicted], marked[true & predicted] = _TRUE, _PREDICTED, _BOTH
+    drawn, predicted = (find_boundaries(each, mode="inner") for each in (true, found))
+    marked[drawn], marked[predicted], marked[drawn & predicted] = _TRUE, _PREDICTED, _BOTH
     return np.hstack([seen, marked])
 
 

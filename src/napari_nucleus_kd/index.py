@@ -24,6 +24,7 @@ from napari_nucleus_kd.faults import (
     shown,
 )
 from napari_nucleus_kd.io import read
+from napari_nucleus_kd.metrics import known_part
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
@@ -182,22 +183,36 @@ def _rows(index: Path) -> list[dict[str, str]]:
 
 
 def true_labels(row: Row) -> LabelArray:
-    """Read the labels of a row to judge by, (Y, X) int32.
+    """Read the labels of a row to judge by, (Y, X) int32; of an annotation of a part, what lies wholly there.
 
     Raises
     ------
-    ReadError : it has none, or only of a part, or they cannot be read.
-    LabelsError : see read_labels.
+    ReadError : it has none, or they cannot be read. LabelsError : see read_labels.
     """
-    return read_labels(_complete_labels(row))
+    return true_and_found(row, read_labels(_labels_of(row)))[0]
 
 
-def _complete_labels(row: Row) -> Path:
-    if row.labels is None or row.valid is not None:
-        what = "no labels" if row.labels is None else "labels of a part only"
+def true_and_found(row: Row, found: LabelArray) -> tuple[LabelArray, LabelArray]:
+    """Return the true nuclei of a row, and of those found the ones that can be judged by them.
+
+    Where the annotation is of a part these are not all, see metrics.known_part.
+
+    Raises
+    ------
+    ReadError, LabelsError : see true_labels.
+    """
+    labels = read_labels(_labels_of(row))
+    if row.valid is None:
+        return labels, found
+    true, judged = known_part(labels, found, _valid_of(row, labels.shape))
+    return true.astype(np.int32, copy=False), judged.astype(np.int32, copy=False)
+
+
+def _labels_of(row: Row) -> Path:
+    if row.labels is None:
         raise ReadError(
-            f"{shown(row.image)}: has {what}, so nothing can be judged by it; leave it out of the images to "
-            "judge by (it may be in the split train or tune)"
+            f"{shown(row.image)}: has no labels, so nothing can be judged by it; leave it out of the images "
+            "to judge by (it may be in the split train or tune)"
         )
     return row.labels
 
@@ -262,14 +277,17 @@ def read_annotation(
             f"{shown(row.image)}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of "
             "this very image, neither scaled nor cropped"
         )
-    if row.valid is None:
-        return labels, None
+    return labels, None if row.valid is None else _valid_of(row, shape_yx)
+
+
+def _valid_of(row: Row, shape_yx: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    assert row.valid is not None
     valid = read_valid(row.valid)
     if valid.shape != shape_yx:
         raise ReadError(
             f"{shown(row.valid)}: is {valid.shape} pixels, its image is {shape_yx}; make it as large"
         )
-    return labels, valid
+    return valid
 
 
 def check_rows_steps(
@@ -279,7 +297,7 @@ def check_rows_steps(
 
     Parameters
     ----------
-    judged : rows to judge by; their annotation must be complete.
+    judged : rows to judge by; they must have labels.
     channels : nuclear channels of images that have several; None takes those named like a nuclear stain.
 
     Yields
@@ -354,7 +372,7 @@ def _content(image: Path) -> str:
 def _look_at(row: Row, channels: Sequence[int | str] | None, *, to_judge: bool) -> tuple[int, int]:
     """Return how many nuclei an image has and in how many pieces; (-1, -1) if nobody annotated it."""
     if to_judge:
-        _complete_labels(row)
+        _labels_of(row)
     with named(row.image):
         image = read(row.image)
     if row.low is None:

@@ -86,6 +86,29 @@ def overlap(true: Labels, pred: Labels) -> Overlap:
     return Overlap(*areas, counts[t_keep][:, p_keep].tocoo())
 
 
+def known_part(true: Labels, pred: Labels, valid: npt.NDArray[np.bool_]) -> tuple[Labels, Labels]:
+    """Return what can be judged of two label images where only a part is annotated completely.
+
+    That are the true nuclei that lie in the part as a whole, and the predicted ones that lie for at least
+    half of their pixels in the part and outside the true ones that it cuts.
+
+    Parameters
+    ----------
+    true, pred : (Y, X) int arrays; 0 is background.
+    valid : (Y, X), where the annotation is complete.
+
+    >>> true, pred = np.array([[1, 1, 0, 2, 2, 0, 3]]), np.array([[1, 1, 0, 2, 0, 4, 4]])
+    >>> known_part(true, pred, np.array([[True] * 4 + [False] * 3]))
+    (array([[1, 1, 0, 0, 0, 0, 0]]), array([[1, 1, 0, 0, 0, 0, 0]]))
+    """
+    cut = fastremap.unique(true[~valid & (true != 0)])
+    unknown = ~valid | np.isin(true, cut)
+    numbers, area = fastremap.unique(pred, return_counts=True)
+    partly, hidden = fastremap.unique(pred[unknown], return_counts=True)
+    mostly = partly[2 * hidden > area[np.searchsorted(numbers, partly)]]
+    return np.where(unknown, 0, true), np.where(np.isin(pred, mostly), 0, pred)
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Matches of one image at one IoU threshold; sums of these over images are again Counts.

@@ -12,6 +12,7 @@ import tifffile
 import torch
 from skimage.io import imread, imsave
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import (
     LabelsError,
     ModelError,
@@ -20,8 +21,8 @@ from napari_nucleus_kd.errors import (
     UnknownSegmenterError,
     WriteError,
 )
-from napari_nucleus_kd.evaluate import evaluate_steps, summary
-from napari_nucleus_kd.index import read_index, read_labels
+from napari_nucleus_kd.evaluate import evaluate_steps, score_steps, summary
+from napari_nucleus_kd.index import Row, read_index, read_labels, true_and_found, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.networks.student import STUDENTS, Student, StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
@@ -32,6 +33,7 @@ from napari_nucleus_kd.train.data import Batches, load_steps
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, DistillSettings, TrainSettings
+from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.types import finish as take_all
 
 TINY = TrainSettings(
@@ -522,12 +524,25 @@ def test_faults_of_all_splits_show_before_training(index, tmp_path):
         list(run_steps(TINY, index, tmp_path / "run"))
 
 
-def test_nothing_is_judged_by_images_that_are_annotated_in_part(index, tmp_path):
-    imsave(index.with_name("valid.png"), np.ones((96, 112), np.uint8), check_contrast=False)
-    lines = index.read_text().splitlines()
-    index.write_text("\n".join([lines[0] + ",valid", *(line + ",valid.png" for line in lines[1:])]) + "\n")
-    with pytest.raises(ReadError, match=r"4\.png: has labels of a part only"):
-        list(run_steps(TINY, index, tmp_path / "run"))
+def test_images_annotated_in_part_are_judged_by_what_lies_there(tmp_path):
+    valid, places = np.zeros(LABELS.shape, np.uint8), [tmp_path / f"{name}.tif" for name in ("i", "l", "v")]
+    valid[:, :60] = 1  # cuts nucleus 4
+    for place, pixels in zip(places, ((LABELS > 0) * np.uint8(200), LABELS, valid), strict=True):
+        tifffile.imwrite(place, pixels)
+    image, labels, part = places
+    row = Row(image, labels, Modality.FLUORESCENCE, "mine", part)
+    assert set(np.unique(true_labels(row))) == {0, 1, 2, 3}
+    found = LABELS.astype(np.int32)
+    found[60:90, 70:100] = 9  # nobody looked there
+    true, judged = true_and_found(row, found)
+    np.testing.assert_array_equal(true, judged)
+    found[60:90, 40:62] = 10
+    assert set(np.unique(true_and_found(row, found)[1])) == {0, 1, 2, 3, 10}, "here somebody did"
+    (score,) = take_all(score_steps([row], Recipe(segmenter="classical", diameter_px=14)))
+    assert score.values["true_count"] == score.values["pred_count"] == 3
+    tifffile.imwrite(part, valid[:50])
+    with pytest.raises(ReadError, match=r"v\.tif: is \(50, 112\) pixels"):
+        true_labels(row)
 
 
 def test_large_label_numbers_stay_apart(tmp_path):

@@ -6,8 +6,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
+from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets._layers import camera_of
-from napari_nucleus_kd.widgets.compare import ERRORS_KEY, CompareWidget
+from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget
 
 
 @pytest.fixture
@@ -73,6 +74,40 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     np.testing.assert_array_equal(layer.data, picture(truth, viewer.layers["mine"].data.astype(np.int32)))
     assert tuple(layer.scale) == (0.5, 0.5)
     assert "Layer: Errors" not in " ".join(widget.choices()), "errors are no nuclei"
+
+
+def test_what_is_checked_is_the_truth_and_the_rest_is_left_out(
+    viewer, session, qtbot, settle, nuclei_file, truth
+):
+    session.open(nuclei_file)
+    settle(session)
+    scale = viewer.layers[0].scale
+    layer = viewer.add_labels(truth, name="nuclei", scale=scale, units=viewer.layers[0].units)
+    worse = np.where(truth == truth[100:, :].max(), 0, truth)
+    viewer.add_labels(worse, name="mine", scale=scale, units=viewer.layers[0].units)
+    viewer.layers.selection.active = layer
+    widget = CompareWidget(viewer)
+    qtbot.addWidget(widget)
+    settle(session)
+    assert widget.truth.findData(CHECKED) < 0
+    session.keeping.keep()
+    settle(session)
+    qtbot.waitUntil(lambda: widget.truth.findData(CHECKED) > 0)
+    for name in widget.ticked():
+        widget.tick(name, False)
+    widget.tick("Layer: mine")
+    choose_truth(widget, CHECKED)
+    widget.task.button.click()
+    assert "No nucleus is checked" in session.workspace.problem.text
+    mask = session.keeping.kept.mask
+    mask.set(Region(0, 0, 80, 208), True)
+    compare(widget, session, settle)
+    (line,) = cells(widget).values()
+    assert line["PQ"] == 1 and line["Missed"] == 0, "what is missed was not checked"
+    mask.set(Region(0, 0, 182, 208), True)
+    compare(widget, session, settle)
+    (line,) = cells(widget).values()
+    assert line["PQ"] < 1 and line["Missed"] == 1
 
 
 def test_the_arrows_go_from_error_to_error(widget, session, viewer, settle, truth):

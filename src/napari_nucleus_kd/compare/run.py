@@ -17,7 +17,7 @@ from napari_nucleus_kd import __version__, metrics, segmenters
 from napari_nucleus_kd.channels import asked_channels
 from napari_nucleus_kd.config import Recipe, Settings
 from napari_nucleus_kd.errors import NucleusKDError, ReadError, SettingsError
-from napari_nucleus_kd.index import read_labels, true_labels
+from napari_nucleus_kd.index import read_labels, true_and_found, true_labels
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.io.checked import read_text
@@ -135,12 +135,12 @@ class Comparison:
         return all(case.row.labels is not None for case in self.cases)
 
     def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
-        """Read what a contestant found; None if it failed."""
+        """Read what a contestant found, of an annotation of a part what can be judged; None if it failed."""
         path = _kept(self.folder, contestant, case.name)
         if not path.exists():
             return None
         labels: LabelArray = np.asarray(read(path).pixels[0]).astype(np.int32)  # as they were, even if odd
-        return labels
+        return labels if case.row.valid is None else true_and_found(case.row, labels)[1]
 
 
 @dataclass(slots=True)
@@ -291,7 +291,7 @@ def _kept(output: Path, contestant: str, case: str, suffix: str = "_labels.tif")
 def _request(entry: _Entry, case: Case) -> str:
     """Return a fingerprint of what is asked: other images, labels or settings give other answers."""
     row, recipe = case.row, entry.contestant.recipe
-    files = [row.image, row.labels, *entry.files.values()]
+    files = [row.image, row.labels, row.valid, *entry.files.values()]
     stamps = [
         (str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size)
         for path in files
@@ -333,6 +333,8 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
         labels, found = np.zeros(shape, np.int32), {"problem": str(error)}
     else:
         save_labels(labels, path, overwrite=True)
+    if truth is not None:
+        truth, labels = true_and_found(row, labels)
     found["count"] = len(fastremap.unique(labels[labels > 0]))
     if truth is not None:
         pairs, wrong = metrics.overlap(truth, labels), mistakes(truth, labels)

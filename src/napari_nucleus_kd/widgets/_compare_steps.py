@@ -74,6 +74,7 @@ class Question:
     recipes : of the segmenters, by name.
     layers : labels that are there, (Y, X) of the region, by name.
     truth : name of the ground truth and its labels, of the region.
+    valid : (Y, X), not 0 where the ground truth is complete, of the region; None: everywhere.
     """
 
     image: Image
@@ -83,6 +84,7 @@ class Question:
     recipes: Mapping[str, Recipe]
     layers: Mapping[str, LabelArray]
     truth: tuple[str, LabelArray] | None
+    valid: npt.NDArray[np.uint8] | None = None
 
 
 def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
@@ -104,7 +106,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.channels import fit_input
     from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, standings
-    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.index import Row, true_labels
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder
     from napari_nucleus_kd.io.images import write_image
@@ -133,6 +135,9 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         called = re.sub(r"[^\w -]+", "_", name)[:60]
         make_folder(folder / "truth")
         truth = save_labels(labels, folder / "truth" / f"{called}.tif")
+    valid = None
+    if question.valid is not None:
+        valid = save_labels(question.valid.astype(np.int32), folder / "truth" / "complete here.tif")
     contestants = []
     for name, recipe in question.recipes.items():
         percentiles = segmenters.load(recipe.segmenter, recipe).percentiles
@@ -146,12 +151,12 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         make_folder(place)
         save_labels(labels, place / f"{stem}.tif")
         contestants.append(Contestant(name, labels=place))
-    case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name))
+    case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name, valid))
     comparison = yield from compare_steps([case], contestants, folder)
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
     wrong: dict[str, list[Wrong]] = {}
     if question.truth is not None:
-        true = question.truth[1]
+        true = true_labels(case.row)
         for name in comparison.outcomes:
             found = comparison.labels_of(name, case)
             labels = np.zeros_like(true) if found is None else found

@@ -27,7 +27,7 @@ from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.mistakes import COLOURS, Verdict
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets import _compare_steps, _layers, _tool, _words
+from napari_nucleus_kd.widgets import _compare_steps, _kept_steps, _layers, _tool, _words
 from napari_nucleus_kd.widgets._controls import RegionControl, narrow_combo
 from napari_nucleus_kd.widgets._layers import FROM_KEY, VERIFIED_KEY
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, button, row
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane, Source
 
 STEP = "compare"
+CHECKED = "What is checked"  # as ground truth
 ERRORS_KEY = "nucleus_kd_errors"  # True, on layers that show what became of nuclei
 _LIST_ROWS, _TABLE_PX, _NAME_PX = 6, 170, 110
 _FAINT = 0.4  # of what is correct: the eye is to fall on the errors
@@ -80,6 +81,7 @@ class CompareWidget(StepWidget):
         self._plane: Plane | None = None
         self._tools: dict[str, Recipe] = {}
         self._jumps = -1
+        self._is_kept = False
         self.compared: Compared | None = None
         self.plan = WordsLabel()
         self.contestants = QListWidget()
@@ -90,7 +92,8 @@ class CompareWidget(StepWidget):
             menu.addAction(f"{tool.title} …", partial(self.ask_tool, tool.name))
         self.add.setMenu(menu)
         self.truth = narrow_combo(
-            "Labels that are right, to judge by; without, it shows who agrees with whom"
+            "Labels that are right, to judge by: a layer, or those nuclei that you have checked in Correct,\n"
+            "the rest of the image then being left out. Without, it shows who agrees with whom"
         )
         self.region = RegionControl(self)
         self.task = TaskBar(
@@ -145,6 +148,7 @@ class CompareWidget(StepWidget):
             self.session.sources_changed,
         ):
             self.follow(signal, self._refresh)
+        self.follow(self.session.keeping.changed, self._on_keeping)
         self._refresh()
 
     # What can be compared
@@ -219,13 +223,19 @@ class CompareWidget(StepWidget):
         self.contestants.setFixedHeight(height + 2 * self.contestants.frameWidth() + 4)
         layers = [name for name, choice in choices.items() if not isinstance(choice, Recipe)]
         with QSignalBlocker(self.truth):
-            _fill(self.truth, [("None: who agrees with whom", None), *((name, name) for name in layers)])
+            self._is_kept = self.session.keeping.kept is not None
+            names = [(name, name) for name in (*([CHECKED] if self._is_kept else []), *layers)]
+            _fill(self.truth, [("None: who agrees with whom", None), *names])
             self.truth.setCurrentIndex(max(0, self.truth.findData(truth)))
         image = self.workspace.image
         self.task.set_available(image is not None)
         self.plan.setText(
             "No image: open one first." if image is None else f"On {image.name}: tick what to compare."
         )
+
+    def _on_keeping(self) -> None:
+        if (self.session.keeping.kept is not None) != self._is_kept:
+            self._refresh()
 
     # Comparing
 
@@ -246,9 +256,15 @@ class CompareWidget(StepWidget):
             )
         if not problem and (not names or (truth is None and len(names) < 2)):
             problem = "Tick at least two to compare, or choose a ground truth to judge one by."
-        if not problem and truth is not None and truth not in choices:
+        kept = self.session.keeping.kept if truth == CHECKED else None
+        if not problem and truth is not None and truth not in choices and kept is None:
             problem = "The ground truth lies on the image no more, pixel on pixel: choose another one."
         layers: dict[str, LabelArray] = {}
+        valid = None
+        if not problem and kept is not None:
+            layers[CHECKED], valid = kept.labels[region.slices].astype(np.int32), kept.verified[region.slices]
+            if not _kept_steps.count(layers[CHECKED], valid).nuclei:
+                problem = "No nucleus is checked as a whole in this region: mark boxes (C) in Correct first."
         for name in dict.fromkeys([*names, *([] if truth is None else [truth])]):
             choice = choices.get(name)
             if problem or choice is None or isinstance(choice, Recipe):
@@ -270,6 +286,7 @@ class CompareWidget(StepWidget):
             {name: choice for name in names if isinstance(choice := choices[name], Recipe)},
             {name: layers[name] for name in names if name in layers},
             None if truth is None else (truth, layers[truth]),
+            valid,
         )
         plane = _layers.shown_plane(source, self.session.viewer)
         steps = _compare_steps.compared_steps(question)
