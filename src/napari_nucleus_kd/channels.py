@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Array, FloatArray, Image
 
 NETWORK_CHANNELS = 3
+_DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
 _SAMPLE_PX = 2048 * 2048  # images up to this many pixels are measured whole
 _GRID, _BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
 _MARKERS = re.compile(
@@ -164,6 +165,26 @@ def given_input(
             f"got {low} and {high}"
         )
     return InputMap(chosen, keeps_color, low, high)
+
+
+def haematoxylin(picture: FloatArray) -> FloatArray:
+    """Return how much haematoxylin lies in each pixel of a colour picture: nuclei are bright, all else dark.
+
+    Colour deconvolution with the stain vectors of Ruifrok and Johnston, as scikit-image has them.
+
+    Parameters
+    ----------
+    picture : (3, Y, X) red, green and blue in [0, 1]. Not changed.
+
+    Returns
+    -------
+    (Y, X) in [0, 1]; 1 is a dark nucleus.
+    """
+    from skimage.color import hed_from_rgb, separate_stains
+
+    stain = separate_stains(np.moveaxis(picture, 0, -1), hed_from_rgb)[..., 0]
+    scaled: FloatArray = np.clip(stain / _DARK_NUCLEUS, 0, 1).astype(np.float32)
+    return scaled
 
 
 def normalize_image(

@@ -31,6 +31,7 @@ class FakeTool:
             "diameter_px": 18.0,
             "grid": 1,
             "foreground": 0.5,
+            "colour": self.fault == "sees colours",
             "maps": ["foreground", "flow_y", "flow_x"],
         }
         return {"version": "3.1"} if self.fault == "says too little" else told

@@ -37,6 +37,19 @@ def test_an_image_is_segmented_by_the_tool(fake_tool, draw):
     np.testing.assert_array_equal(again.nuclei.labels, result.nuclei.labels)
 
 
+def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
+    truth = draw(150, 190)[1]
+    stain = np.where(truth > 0, 2.0, 0.0)[..., None] * np.array([0.65, 0.70, 0.29])  # haematoxylin
+    picture = (240 * np.exp(-stain)).astype(np.uint8)
+    asked = {"segmenter": "cellpose", "modality": "H&E", "diameter_px": 17.0}
+    grey = pipeline.segment(picture, Recipe(weights=fake_tool(), **asked))
+    assert grey.nuclei.count == pytest.approx(truth.max(), rel=0.15)
+    assert any("haematoxylin" in note for note in grey.notes)
+    colour = pipeline.segment(picture, Recipe(weights=fake_tool("sees colours"), **asked))
+    assert colour.nuclei.count < 5, "all but the nuclei is bright"
+    assert not any("haematoxylin" in note for note in colour.notes)
+
+
 def test_other_weights_than_the_recipes_are_refused(fake_tool, draw):
     pixels, _ = draw(64, 64)
     result = pipeline.segment(pixels, segmenter="cellpose", weights=fake_tool())

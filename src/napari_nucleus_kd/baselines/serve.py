@@ -63,6 +63,7 @@ class Cellpose:
             "diameter_px": float(getattr(self.model, "diam_mean", 30.0)),
             "grid": 1,
             "foreground": 0.5,
+            "colour": self.transformer,
             "maps": ["foreground", "flow_y", "flow_x"],
         }
 
@@ -146,6 +147,7 @@ class StarDist:
             "diameter_px": None,
             "grid": int(config.grid[0]),
             "foreground": float(self.model.thresholds.prob),
+            "colour": config.n_channel_in == 3,
             "maps": ["foreground", *(f"distance_{ray}" for ray in range(config.n_rays))],
         }
 

@@ -38,6 +38,7 @@ class About(Settings):
     diameter_px : nucleus diameter that the model was made for; None if it does not say.
     grid : pixels of the picture that share one of the maps.
     foreground : probability above which the tool by itself takes a pixel as nucleus.
+    colour : whether the network sees colours, or grey only.
     maps : names of what the network tells of each pixel.
     """
 
@@ -48,6 +49,7 @@ class About(Settings):
     diameter_px: float | None
     grid: int
     foreground: float
+    colour: bool
     maps: tuple[str, ...]
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_nucleus_kd.baselines import TOOLS, Tool, Worker, weight_files, weights_digest
+from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.segmenters.base import kept_nuclei
-from napari_nucleus_kd.types import Maps, Nuclei
+from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ _BLOCK = 32  # network pixels that become whole image pixels: scales are rounded
 _MIN_SCALE, _MAX_SCALE = 0.1, 4.0
 _CONTEXT_PX = 64  # network pixels; both see a little further, with little weight
 _MIN_AREA_PX = 15  # Cellpose's own
+_UNMIXED = "it sees no colours: it was given the haematoxylin (colour deconvolution)"
 _STARDIST_PX, _STARDIST_RANGE = 25.0, (10.0, 60.0)  # StarDist has no size of its own: nuclei of its data
 
 
@@ -43,7 +45,8 @@ def load(recipe: Recipe) -> BaselineSegmenter:
     if recipe.device.split(":")[0] not in tool.devices:
         raise DeviceError(f"{tool.title} does not run on {recipe.device}; take {', '.join(tool.devices)}")
     worker, digest = _opened(tool, recipe.weights, recipe.device)
-    return BaselineSegmenter(recipe.segmenter, worker, digest)
+    modality = recipe.modality or Modality.FLUORESCENCE
+    return BaselineSegmenter(recipe.segmenter, worker, digest, modality)
 
 
 _MOST_OPEN = 4
@@ -74,15 +77,21 @@ def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
 class BaselineSegmenter:
     """Another tool in a process of its own; see segmenters.base.Segmenter for the methods.
 
-    The tool gets the channels, scaling and diameter that the student would get. Its maps are decoded by its
-    own code with its own thresholds, but that DecodeSettings.foreground replaces its probability threshold;
-    split and fill_holes mean nothing to it.
+    The tool gets the channels, scaling and diameter that the student would get; if its network sees no
+    colours, it gets the haematoxylin of H&E and IHC pictures, for such networks have learnt bright nuclei.
+    Its maps are decoded by its own code with its own thresholds, but that DecodeSettings.foreground replaces
+    its probability threshold; split and fill_holes mean nothing to it.
+
+    Parameters
+    ----------
+    digest : fingerprint of its weights.
+    modality : how the pictures are made.
     """
 
-    notes: tuple[str, ...] = ()
-
-    def __init__(self, name: str, worker: Worker, digest: str):
+    def __init__(self, name: str, worker: Worker, digest: str, modality: Modality):
         self.name, self._worker, self._about = name, worker, worker.about
+        self._unmixes = modality is not Modality.FLUORESCENCE and not self._about.colour
+        self.notes: tuple[str, ...] = (_UNMIXED,) if self._unmixes else ()
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
         self.parameters: int | None = self._about.parameters
         self.decode_defaults = DecodeSettings(
@@ -132,6 +141,8 @@ class BaselineSegmenter:
 
     def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
         """Return the network's maps of a (3, Y, X) tile."""
+        if self._unmixes:
+            tile = np.broadcast_to(haematoxylin(tile), tile.shape)
         shape, scale = tile.shape[1:], self.scale(diameter_px)
         size = tuple(math.ceil(n * scale) for n in shape)
         values = self._worker.maps(np.ascontiguousarray(tile, np.float32), size)

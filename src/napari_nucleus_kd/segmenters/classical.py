@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.segmenters.base import kept_nuclei, refuse_weights
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
@@ -116,12 +117,7 @@ class ClassicalSegmenter:
         if self._modality is Modality.FLUORESCENCE:
             bright: FloatArray = tile.max(axis=0)
             return bright
-        from skimage.color import hed_from_rgb, separate_stains
-
-        stain = separate_stains(np.moveaxis(tile, 0, -1), hed_from_rgb)[..., 0].astype(np.float32)
-        top = 0.25  # haematoxylin of a dark nucleus in these units
-        scaled: FloatArray = np.clip(stain / top, 0, 1)
-        return scaled
+        return haematoxylin(tile)
 
 
 def _kept(labels: LabelArray, foreground: FloatArray, settings: DecodeSettings) -> Nuclei:
