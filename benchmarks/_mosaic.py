@@ -55,6 +55,14 @@ class Mosaic:
             for x in range(0, self.shape[1], _TILE_PX):
                 yield y, x
 
+    def whole(self) -> np.ndarray:
+        """Return all of it, (Y, X)."""
+        picture = np.zeros(self.shape, self.dtype)
+        for y, x in self.corners():
+            tile = self.tile(y, x)
+            picture[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        return picture
+
 
 def write_tiff(mosaic: Mosaic, path: Path) -> None:
     """Write a tiled OME-TIFF without a pyramid, as many microscopes do."""
