@@ -102,7 +102,7 @@ def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
     assert (first.folder, second.folder) == (roots[1] / "mine-1", roots[1] / "mine-2")
     assert load_model("mine-1").hash == runs[0].model.hash != load_model("mine-2").hash
     assert first.card.startswith("# mine-1 ") and "## Compared with mine" in first.card
-    assert "So few tiles say little" in first.card
+    assert "Not judged: too little was verified" in first.card
     reject(tmp_path / "run0")
     assert not (tmp_path / "run0").exists() and load_model("mine-1").verify() < 1e-3
     assert [model.spec.name for model in versions("mine-2")] == ["mine-1", "mine-2"]

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
-from napari_nucleus_kd.types import Modality, Region, finish
+from napari_nucleus_kd.types import Modality, Progress, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, _verified
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
@@ -273,6 +273,39 @@ def test_undo_after_accepting_asks_for_the_nucleus_again(desk, nuclei_file):
     assert person.keeping.kept.mask.pixels.any() and review.queue.left == 4
 
 
+def test_redo_of_a_mark_accepts_the_nucleus_again(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    first = review.queue.current.number
+    review.accept()
+    person.settle()
+    person.widget.undo.click()
+    person.widget.redo.click()
+    assert review.queue.left == 4 and review.queue.current.number != first
+    review.back()
+    assert review.queue.current.number == first and not person.keeping.kept.mask.pixels.any()
+
+
+def test_undo_asks_again_though_a_neighbour_stays_checked(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei()
+    review = person.widget.corrections.review
+    review.start(5)
+    person.settle()
+    first = review.queue.current.number
+    other = next(n for n in (1, 3, 4, 5) if n != first)
+    y, x = (at[0] for at in np.nonzero(LABELS == other))
+    person.box((y - 3, x - 20), (y + 40, x + 40))  # the other one is checked
+    person.settle()
+    layer.data_setitem((np.array([y - 1]), np.array([x])), other)
+    review.accept()
+    person.widget.undo.click()
+    assert review.queue.current.number == first
+
+
 def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()
@@ -520,7 +553,7 @@ def test_an_image_in_no_file_is_written_first(desk, nuclei, tmp_path):
 
 def test_a_part_of_a_slide_is_kept_as_an_image_of_its_own(desk, nuclei_file, nuclei, monkeypatch, tmp_path):
     person = desk().open(nuclei_file)
-    monkeypatch.setattr(_keeping, "_too_large", lambda image: "it is" * (image.shape_yx == LABELS.shape))
+    monkeypatch.setattr(_keeping, "_too_large", lambda image, _: "it is" * (image.shape_yx == LABELS.shape))
     recipe = person.segment().metadata[RECIPE_KEY].model_copy(update={"region": Region(20, 10, 120, 150)})
     scale, key = np.array(person.viewer.layers[0].scale[-2:]), person.session.source.key
     layer = person.add_nuclei(
@@ -557,13 +590,63 @@ def test_a_part_of_a_slide_is_kept_as_an_image_of_its_own(desk, nuclei_file, nuc
     assert person.keeping.unsaved() == []
 
 
+def test_corrections_of_a_part_that_could_not_be_kept_are_not_forgotten(
+    desk, nuclei_file, monkeypatch, tmp_path
+):
+    def refuse(*_, **__):
+        yield Progress(0, 0)
+        raise WriteError("the disk is full; make room")
+
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei(metadata={FROM_KEY: person.session.source.key})
+    monkeypatch.setattr(_keeping, "_too_large", lambda image, most: "it is" * (most == 5))
+    layer.data_setitem((np.array([0]), np.array([0])), 900)
+    person.settle()
+    assert person.keeping.unsaved()
+    monkeypatch.setattr(_keeping, "keep_steps", refuse)
+    person.keeping.keep_part(tmp_path / "part.ome.tif")
+    assert person.keeping.unsaved(), "not yet"
+    person.settle()
+    assert "the disk is full" in person.panel.problem.text.text() and person.keeping.unsaved()
+
+
+def test_parts_of_a_slide_do_not_overlap(desk, nuclei_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(_keeping, "_too_large", lambda image, _: "it is" * (image.shape_yx == LABELS.shape))
+    for number, (y, x), told in ((0, (0, 0), ""), (1, (60, 70), "0.ome.tif"), (2, (0, 100), "")):
+        person = desk().open(nuclei_file)
+        scale, key = np.array(person.viewer.layers[0].scale[-2:]), person.session.source.key
+        part = LABELS[y : y + 80, x : x + 100]
+        person.add_nuclei(part, translate=scale * (y, x), metadata={FROM_KEY: key})
+        path = tmp_path / f"{number}.ome.tif"
+        person.keeping.keep_part(path)
+        person.settle()
+        assert path.exists() == (not told) and told in person.panel.problem.text.text()
+        person.done()
+    with Project(tmp_path / "0.nucleus-kd") as project:
+        assert [(i.record.part.y0, i.record.part.x0) for i in project.images] == [(0, 0), (0, 100)]
+
+
+def test_what_is_to_be_kept_is_of_the_image_under_the_labels(desk, nuclei_file, nuclei, monkeypatch):
+    monkeypatch.setattr(_keeping, "_too_large", lambda image, _: "it is" * (image.shape_yx == LABELS.shape))
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei(metadata={FROM_KEY: person.session.source.key})
+    small = nuclei_file.with_name("small.tif")
+    tifffile.imwrite(small, nuclei[:50, :60])
+    person.open(small)
+    assert person.panel.keep.text() == "Keep"
+    layer.visible = True
+    person.viewer.layers.selection.active = layer
+    person.keeping.changed.emit()
+    assert person.panel.keep.text() == "Keep this part in a file…"
+
+
 def test_a_part_does_not_replace_the_slide_that_it_is_of(desk, nuclei_file, monkeypatch):
     person = desk().open(nuclei_file)
     person.add_nuclei()
     before = nuclei_file.read_bytes()
     person.keeping.keep_part(nuclei_file)
     assert "is the image itself" in person.panel.problem.text.text()
-    monkeypatch.setattr(_keeping, "_too_large", lambda _: "it needs 9 GB")
+    monkeypatch.setattr(_keeping, "_too_large", lambda *_: "it needs 9 GB")
     person.keeping.keep_part(nuclei_file.with_name("part.ome.tif"))
     assert "a smaller region" in person.panel.problem.text.text()
     assert nuclei_file.read_bytes() == before and len(list(nuclei_file.parent.glob("*.tif"))) == 1

@@ -1,11 +1,15 @@
 """Reviewing nuclei in the order of doubt."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from napari_nucleus_kd import pipeline
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.pipeline import segment, to_image
 from napari_nucleus_kd.review import Doubt
-from napari_nucleus_kd.types import finish, retold
+from napari_nucleus_kd.types import Progress, finish, retold
 from napari_nucleus_kd.widgets import _doubting, _review
 from napari_nucleus_kd.widgets._doubting import measure_steps, mirror_steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of
@@ -82,6 +86,35 @@ def test_another_order_keeps_the_current_one_and_what_is_done(queue):
     queue.reorder([Doubt(n, 1.0, "mirror") for n in (6, 5, 4, 3, 2, 1)])
     assert numbers(queue) == [2, 6, 5] and queue.waiting()[1].reason == "mirror"
     assert queue.left + queue.done == 5
+
+
+def test_what_was_put_off_stays_last_when_the_order_changes(queue):
+    first, second = queue.waiting()[:2]
+    queue.show(first)
+    queue.put_off()
+    queue.show(second)
+    queue.reorder([Doubt(n, 1.0, "mirror") for n in (first.number, 6, 5, 4, 3, 2, 1)])
+    assert numbers(queue)[0] == second.number and numbers(queue)[-1] == first.number
+    assert len(numbers(queue)) == len(set(numbers(queue))) == 5
+
+
+def test_a_nucleus_that_a_part_cuts_is_judged_where_it_is_whole(monkeypatch):
+    """Two nuclei that the mirror picture takes as one; the side of a part lies between them."""
+    labels = disks((40, 160), (20, 70, 12), (20, 95, 12))
+    both = (labels > 0).astype(np.int32)
+    both[12:29, 70:95] = 1
+
+    def steps(image, recipe):
+        yield Progress(1, 1)
+        x0, x1 = 160 - recipe.region.x1, 160 - recipe.region.x0
+        return SimpleNamespace(nuclei=SimpleNamespace(labels=both[:, x0:x1][:, ::-1]))
+
+    monkeypatch.setattr(pipeline, "segment_steps", steps)
+    monkeypatch.setattr(_doubting, "_PART_PX", 60)
+    monkeypatch.setattr(_doubting, "_HALO_PX", 26)
+    measured = finish(measure_steps(labels, {}))
+    order = finish(mirror_steps(measured, to_image(np.zeros((40, 160), np.uint8)), Recipe(), (0, 0)))
+    assert all(doubt.doubt > 0.4 and "mirror" in doubt.reason for doubt in order)
 
 
 @pytest.mark.parametrize(("part_px", "parts"), [(4096, 1), (80, 6)])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+_TIFF_BYTES = 2**32 - 2**25  # above, a file may have more bytes than TIFF can count
 _OME_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
 
@@ -50,6 +51,7 @@ def write_image(
         ome=True,
         photometric="rgb" if rgb else "minisblack",
         compression="zlib",
+        bigtiff=pixels.nbytes > _TIFF_BYTES,
         metadata=words,
     )
 

@@ -21,6 +21,7 @@ done in another thread. `training_steps` makes training data of what is verified
 
 from napari_nucleus_kd.project._arrays import Plane
 from napari_nucleus_kd.project._data import SUMMARY, TrainingData, read_training
+from napari_nucleus_kd.project._format import Part
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._project import (
     SUFFIX,
@@ -28,9 +29,10 @@ from napari_nucleus_kd.project._project import (
     has_file,
     has_image,
     is_project,
+    overlapping,
     project_folder,
 )
-from napari_nucleus_kd.project._reference import ImageReference, ImageState
+from napari_nucleus_kd.project._reference import ImageReference, ImageState, fingerprint
 from napari_nucleus_kd.project._tiles import JUDGED_EACH, TILE_PX, Role, Tile, count_verified, grid, tiles_of
 from napari_nucleus_kd.project._training import (
     REHEARSED,
@@ -41,6 +43,7 @@ from napari_nucleus_kd.project._training import (
 
 __all__ = [
     "JUDGED_EACH", "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference", "ImageState",
-    "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified", "grid", "has_file",
-    "has_image", "is_project", "place_of", "project_folder", "read_training", "tiles_of", "training_steps",
+    "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified",
+    "fingerprint", "grid", "has_file", "has_image", "is_project", "overlapping", "place_of",
+    "project_folder", "read_training", "tiles_of", "training_steps",
 ]  # fmt: skip

@@ -26,6 +26,14 @@ _SHOWN = 500  # characters of what is wrong with it
 _Pixels = Annotated[int, Field(ge=1)]
 
 
+class Part(Settings):
+    """Where an image that was cut out of a larger one lies in that."""
+
+    fingerprint: str = Field(description="Of the larger image, see ImageReference")
+    y0: int = Field(ge=0)
+    x0: int = Field(ge=0)
+
+
 class ImageRecord(Settings):
     """One image of a project.
 
@@ -38,6 +46,7 @@ class ImageRecord(Settings):
     shape_yx: tuple[_Pixels, _Pixels]
     pixel_size_um: float | None = Field(None, gt=0)
     modality: Modality
+    part: Part | None = Field(None, description="Of a larger image; None: it is no part, or nobody said so")
     recipe: Recipe | None = Field(None, description="Of the segmentation that the labels began with")
     base: int = Field(1, ge=1, description="Number of the complete labels")
     first_entry: int = Field(1, ge=1, description="Number of the first journal entry after them")

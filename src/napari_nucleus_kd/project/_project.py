@@ -17,6 +17,7 @@ from napari_nucleus_kd.project._base import base_path, write_base_steps
 from napari_nucleus_kd.project._format import (
     FILE,
     ImageRecord,
+    Part,
     ProjectFile,
     read_file,
     remove_unfinished,
@@ -25,6 +26,7 @@ from napari_nucleus_kd.project._format import (
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._lock import ProjectLock
 from napari_nucleus_kd.project._reference import ImageReference, refer_to
+from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
     import os
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.project._arrays import Plane
     from napari_nucleus_kd.project._base import Pair
     from napari_nucleus_kd.project._journal import Block
-    from napari_nucleus_kd.types import Modality, Progress, Region
+    from napari_nucleus_kd.types import Modality, Progress
 
 SUFFIX = ".nucleus-kd"
 
@@ -69,6 +71,32 @@ def has_image(
 def has_file(folder: Path, path: str | os.PathLike[str]) -> bool:
     """Tell whether the project in a folder has any plane of an image file; see has_image."""
     return bool(_planes_in(folder, path))
+
+
+def overlapping(folder: Path, part: Part, shape_yx: tuple[int, int]) -> str:
+    """Return the file name of a part in a project that shares pixels with a part; "" if none does.
+
+    A nucleus in both would teach in one of them what it judges in the other.
+
+    Parameters
+    ----------
+    shape_yx : of the part.
+
+    Raises
+    ------
+    ProjectError : there is no project, or it is damaged.
+    """
+    region = _region(part, shape_yx)
+    for record in read_file(folder).images:
+        if record.part is None or record.part.fingerprint != part.fingerprint:
+            continue
+        if min(region.common(_region(record.part, record.shape_yx)).shape_yx) > 0:
+            return record.reference.find(folder)[0].name
+    return ""
+
+
+def _region(part: Part, shape_yx: tuple[int, int]) -> Region:
+    return Region(part.y0, part.x0, part.y0 + shape_yx[0], part.x0 + shape_yx[1])
 
 
 def _planes_in(folder: Path, path: str | os.PathLike[str]) -> set[tuple[int | None, int, int]]:
@@ -210,6 +238,7 @@ class Project:
         *,
         modality: Modality,
         recipe: Recipe | None = None,
+        part: Part | None = None,
     ) -> Generator[Progress, None, ProjectImage]:
         """Add an image with its labels.
 
@@ -219,6 +248,7 @@ class Project:
         labels : (Y, X) whole numbers, 0 is background; NumPy, zarr or dask. Not changed.
         verified : (Y, X) bool, where a person has checked the pixels; None: nowhere.
         recipe : of the segmentation that the labels came from.
+        part : where it lies in a larger image that it was cut out of; see overlapping.
 
         Returns
         -------
@@ -243,6 +273,7 @@ class Project:
             shape_yx=shape,
             pixel_size_um=image.pixel_size_um,
             modality=modality,
+            part=part,
             recipe=recipe,
         )
 

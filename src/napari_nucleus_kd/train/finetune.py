@@ -321,13 +321,11 @@ def _mean_pq(scores: Sequence[Score]) -> float:
 def _comparison(tuned: Tuned) -> str:
     """Return what a card says of old and new, as Markdown."""
     lines = [f"## Compared with {tuned.parent.spec.name}", ""]
-    if tuned.mean_pq is None:
-        return "\n".join([*lines, "Not judged: too little was verified to keep some of it for that.", ""])
+    if tuned.mean_pq is None or tuned.gain is None:
+        return "\n".join([*lines, "Not judged: too little was verified to keep enough of it for that.", ""])
     old, new = tuned.mean_pq
     tiles = f"{count(len(tuned.after), 'verified tile')} that it did not learn from"
     lines.append(f"Mean PQ on {tiles}: {new:.3f}, before {old:.3f}.")
-    if tuned.gain is None:
-        return "\n".join([*lines, "So few tiles say little.", ""])
     mean, low, high = tuned.gain
     return "\n".join(
         [*lines, f"Gain {mean:+.3f} (95% bootstrap interval over tiles: {low:+.3f} to {high:+.3f}).", ""]

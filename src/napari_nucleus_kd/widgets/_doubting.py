@@ -106,15 +106,19 @@ def mirror_steps(
     mirrored = replace(image, levels=(image.pixels[:, :, ::-1],), source=None)
     across, (y, x) = image.shape_yx[1], corner
     numbers = measured.table["label"]
+    at = np.array([measured.places[number] for number in numbers.tolist()]).reshape(-1, 2)
     agreed = np.zeros(len(numbers))
-    parts = [tile.window for tile in plan_tiles(measured.labels.shape, _PART_PX, _HALO_PX)]
-    for done, part in enumerate(parts):
+    tiles = plan_tiles(measured.labels.shape, _PART_PX, _HALO_PX)
+    for done, tile in enumerate(tiles):
+        part, core = tile.window, tile.core
         there = Region(part.y0 + y, across - part.x1 - x, part.y1 + y, across - part.x0 - x)
         steps = segment_steps(mirrored, recipe.model_copy(update={"region": there}))
-        whole = Progress(done, len(parts), "Asking the mirror picture")
-        result = yield from retold(steps, lambda _, whole=whole: whole)  # type: ignore[misc]
+        asking = Progress(done, len(tiles), "Asking the mirror picture")
+        result = yield from retold(steps, lambda _, asking=asking: asking)  # type: ignore[misc]
         labels = measured.labels[part.slices]
         inside = np.isin(numbers, fastremap.unique(labels))
-        # One at the side of a part lies in the next one, too, and counts as it is seen there best.
-        agreed[inside] = np.maximum(agreed[inside], agreement(labels, result.nuclei.labels[:, ::-1]))
+        found = agreement(labels, result.nuclei.labels[:, ::-1])
+        # Each counts in the part whose core it lies in: others may cut it.
+        own = np.all((at >= (core.y0, core.x0)) & (at < (core.y1, core.x1)), axis=1)
+        agreed[own & inside] = found[own[inside]]
     return _without(doubts(measured.table, agreed), measured.checked)

@@ -73,9 +73,7 @@ class History:
         if layer is not None:
             layer.visible = True  # a hidden layer tells nobody, and a person would not see it
             layer.undo()
-            self._say(layer, "taken back")
-            if layer is not self._corrections.layer:
-                self._corrections.review.note_undone_mark()
+            self._say(layer, "taken back", undone=True)
 
     def redo(self) -> None:
         """Make again the step of these that was taken back last."""
@@ -83,7 +81,7 @@ class History:
         if layer is not None:
             layer.visible = True
             layer.redo()
-            self._say(layer, "made again")
+            self._say(layer, "made again", undone=False)
 
     def _together(self) -> tuple[Labels, ...]:
         """Return the layers whose steps are undone in one order now."""
@@ -96,9 +94,10 @@ class History:
             mask = None
         return (layer,) if mask is None else (layer, mask.layer)
 
-    def _say(self, layer: Labels, what: str) -> None:
+    def _say(self, layer: Labels, what: str, *, undone: bool) -> None:
         if layer is not self._corrections.layer:
             self._corrections.say(f"The newest change of what is checked was {what}.")
+            self._corrections.review.note_marks(undone=undone)
 
     def _on_step(self, layer: Labels, step: Step) -> None:
         if step == "undone":

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._verifying import Key
 
 _BYTES_PER_PX = 5  # of labels and verified pixels
-_SHARE = 0.5  # of the free memory that they may take
+_SHARE = 0.3  # of the computer's memory that they may take
 
 
 class Keeping:
@@ -69,6 +69,7 @@ class Keeping:
         self.corrected = Corrected(session, self)
         self._kept: dict[Key, Kept] = {}
         self._key: Key | None = None  # of the image in hand
+        self._cutting: Labels | None = None  # of which a part is being kept
         self.doing = ""
         self.note = ""
         self.guarded = False  # the end of the window closes the projects, see `close`
@@ -101,19 +102,27 @@ class Keeping:
         """Whether the image in hand has a project whose layers were closed."""
         return not self.doing and self.kept is None and self.key_in_hand in self.closing.closed
 
+    @property
+    def image_to_keep(self) -> Image | None:
+        """The image under the labels in hand; without labels the image in hand."""
+        try:
+            return image_under(target_of(self._session.viewer), self._session).image
+        except EditError:
+            return self._session.workspace.image
+
     def needs_file(self) -> bool:
-        """Whether the image in hand lies in no file beside which a project could be."""
-        image = self._session.workspace.image
+        """Whether the image to keep lies in no file beside which a project could be."""
+        image = self.image_to_keep
         return image is not None and file_of(image) is None
 
     def needs_part(self) -> bool:
-        """Whether the image in hand is too large to be kept as a whole."""
-        image = self._session.workspace.image
-        return image is not None and bool(_too_large(image))
+        """Whether the image to keep is too large to be kept as a whole."""
+        image = self.image_to_keep
+        return image is not None and bool(_too_large(image, _BYTES_PER_PX))
 
     def require_room(self, image: Image) -> None:
         """Raise EditError if an image is too large to be kept as a whole; says what to do."""
-        if reason := _too_large(image):
+        if reason := _too_large(image, _BYTES_PER_PX):
             raise EditError(
                 f"{reason}; press “Keep this part in a file…”, which makes these nuclei and the pixels under "
                 "them an image of their own"
@@ -252,15 +261,17 @@ class Keeping:
         labels: Any,
         recipe: Recipe | None,
         made: Callable[[tuple[Project, ProjectImage]], None],
+        verified: Any = None,
     ) -> None:
-        """Make a project of labels (Y, X) of an image in a thread."""
+        """Make a project of labels (Y, X) of an image, and of what is verified of them, in a thread."""
         suggestion = self._session.workspace.suggestion
         modality = None if recipe is None else recipe.modality
         if modality is None and suggestion is not None:
             modality = suggestion[0]
         self.doing = f"Making a project for {place.path.name}…"
         self._session.workspace.problem = None
-        steps = keep_steps(image, place, labels, Origin(modality, recipe), self.projects.open)
+        origin, projects = Origin(modality, recipe), self.projects.open
+        steps = keep_steps(image, place, labels, origin, projects, verified)
         self._session.run_beside(steps, made, ended=self.rested, step=STEP)
         self.changed.emit()
 
@@ -291,20 +302,28 @@ class Keeping:
                 raise EditError(f"{path.name} is the image itself; choose another name for the part")
             pixels = under.image.pixels[:, *part.slices]
             image = replace(under.image, levels=(pixels,), source=None, notes=())
-            if reason := _too_large(image):
+            if reason := _too_large(image, _BYTES_PER_PX + pixels.shape[0] * pixels.dtype.itemsize):
                 raise EditError(f"{reason}; segment a smaller region of it, and keep that")
         except EditError as error:
             self.complain(str(error))
             return
-        (y, x) = under.corner
-        labels = _kept_steps.Whole(target.labels, (y - part.y0, x - part.x0), part.shape_yx)
+        (y, x), shape = under.corner, part.shape_yx
+        labels = _kept_steps.Whole(target.labels, (y - part.y0, x - part.x0), shape)
+        mask = self.verifying.masks.get(key_of(under))
+        seen = None if mask is None or mask.of is not target.layer else mask.pixels[part.slices]
+        verified = None if seen is None else _kept_steps.Whole(seen, (0, 0), shape)
         recipe: Recipe | None = target.layer.metadata.get(RECIPE_KEY)
         recipe = None if recipe is None else recipe.model_copy(update={"region": None})
-        self.corrected.layers.discard(target.layer)  # what is corrected from now on is not in the part
-        self._make(image, Place(path, is_new=True), labels, recipe, partial(self._part_made, path))
+        place = Place(path, is_new=True, part_of=file_of(under.image), corner=(part.y0, part.x0))
+        if target.layer in self.corrected.layers:
+            self._cutting = target.layer
+            self.corrected.layers.discard(target.layer)  # what is corrected from now on is not in the part
+        self._make(image, place, labels, recipe, partial(self._part_made, path), verified)
 
     def _part_made(self, path: Path, made: tuple[Project, ProjectImage]) -> None:
+        self._cutting = None
         self.projects.open.leave(made[0])
+        self.note = f"Kept in {path.name}; it is being opened. If not, open it yourself, and go on there."
         if self._session.viewer_if_there is not None:
             self._session.open(path)
 
@@ -335,6 +354,9 @@ class Keeping:
     def rested(self) -> None:
         """Note that nothing is under way any more."""
         self.doing = ""
+        if self._cutting is not None:  # its part could not be kept
+            self.corrected.layers.add(self._cutting)
+            self._cutting = None
         self.changed.emit()
 
     # The end
@@ -351,7 +373,8 @@ class Keeping:
             if key not in self._kept and mask.layer in viewer.layers and mask.pixels.any():
                 found.append(f"“{mask.layer.name}”, what you have checked, is in memory only")
         for layer in viewer.layers:
-            if layer in self.corrected.layers and not any(kept.holds(layer) for kept in self._kept.values()):
+            in_memory = layer in self.corrected.layers or layer is self._cutting
+            if in_memory and not any(kept.holds(layer) for kept in self._kept.values()):
                 found.append(f"“{layer.name}”, which you have corrected, is in memory only")
         return found
 
@@ -375,12 +398,12 @@ class Keeping:
         self.changed.emit()
 
 
-def _too_large(image: Image) -> str:
+def _too_large(image: Image, bytes_per_px: int) -> str:
     """Say why an image cannot be kept as a whole; "" if it can."""
-    needed, free = int(np.prod(image.shape_yx)) * _BYTES_PER_PX, psutil.virtual_memory().available
-    if needed <= _SHARE * free:
+    needed, most = int(np.prod(image.shape_yx)) * bytes_per_px, _SHARE * psutil.virtual_memory().total
+    if needed <= most:
         return ""
     return (
-        f"“{image.name}” needs {_words.memory(needed)} of memory to be kept as a whole, more than half of "
-        f"the {_words.memory(free)} that are free"
+        f"“{image.name}” needs {_words.memory(needed)} of memory to be kept as a whole; on this computer "
+        f"{_words.memory(most)} are allowed"
     )

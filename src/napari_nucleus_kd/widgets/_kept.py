@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._verified import VerifiedMask
     from napari_nucleus_kd.widgets._worker import Job
 
+_MANY_SAVES = 300  # more make opening slow
 SOON_MS, AGAIN_MS = 4_000, 8_000  # until a change is saved, and until a save that failed is tried again
 LOOK_MS = 60_000  # until changes that napari does not tell of are looked for
 
@@ -68,6 +70,8 @@ class Kept:
         self.refusal = project.refusal
         self._pending = False
         self._job: Job | None = None
+        self._began = 0.0  # when the newest save began
+        self._compacting: Job | None = None
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.save)
@@ -167,6 +171,7 @@ class Kept:
         if self._job is not None or not self.project.writable:
             return
         self._pending = False
+        self._began = time.monotonic()
         self._job = run_in_thread(
             save_steps(self.image, self.labels, self.verified),
             done=self._on_saved,
@@ -178,6 +183,17 @@ class Kept:
     def _on_saved(self, found: tuple[datetime, Counted]) -> None:
         self.saved, self.counted = found
         self.problem = ""
+        if self.image.saves > _MANY_SAVES and self._compacting is None:  # saving goes on meanwhile
+            self._compacting = run_in_thread(
+                self.image.compact_steps(),
+                done=lambda _: None,
+                failed=lambda *_: None,  # all is saved as it was; it is tried again after the next save
+                ended=self._on_compacted,
+            )
+
+    def _on_compacted(self) -> None:
+        self._compacting = None
+        self.changed.emit()
 
     def _on_failed(self, error: BaseException, details: str) -> None:
         self._pending = True
@@ -191,7 +207,8 @@ class Kept:
     def _on_ended(self) -> None:
         self._job = None
         if self._pending and not self._timer.isActive():
-            self._timer.start(SOON_MS)
+            took_ms = round(1000 * (time.monotonic() - self._began))
+            self._timer.start(max(0, SOON_MS - took_ms))
         self.changed.emit()
 
     def write(self) -> None:
@@ -228,6 +245,8 @@ class Kept:
 
     def close(self) -> None:
         """Save what is left, and save no more; the project stays open."""
+        if self._compacting is not None:
+            self._compacting.cancel()
         self.flush()
         with suppress(RuntimeError):
             self._timer.stop()

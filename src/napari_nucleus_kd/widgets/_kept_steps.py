@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import LabelArray
     from napari_nucleus_kd.widgets._open_projects import OpenProjects
 
-_MANY_SAVES = 300  # more make opening slow
 _HOLDER = "holder.json"  # there while a project is open for writing, and after a crash
 
 
@@ -153,7 +152,7 @@ def open_steps(
 def save_steps(
     image: ProjectImage, labels: Any, verified: Any
 ) -> Generator[Progress, None, tuple[datetime, Counted]]:
-    """Save what was touched; many saves are made one.
+    """Save what was touched.
 
     Returns
     -------
@@ -165,11 +164,7 @@ def save_steps(
     """
     yield Progress(0, 0, "Saving")
     image.save(labels, verified)
-    now = datetime.now()
-    counted = count(labels, verified)
-    if image.saves > _MANY_SAVES:
-        yield from image.compact_steps()
-    return now, counted
+    return datetime.now(), count(labels, verified)
 
 
 def count_steps(project: Project, numbers: list[str]) -> Generator[Progress, None, dict[str, Counted]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.project import Project, ProjectImage
+    from napari_nucleus_kd.project import Part, Project, ProjectImage
     from napari_nucleus_kd.types import Image, Modality
     from napari_nucleus_kd.widgets._open_projects import OpenProjects
 
@@ -47,11 +47,14 @@ class Place:
     ----------
     z : plane of a stack; None of a single plane.
     is_new : it is in no file yet, and is to be written there.
+    part_of, corner : file that it is a part of, and where it lies there (y, x); None: of none.
     """
 
     path: Path
     z: int | None = None
     is_new: bool = False
+    part_of: Path | None = None
+    corner: tuple[int, int] = (0, 0)
 
 
 def file_of(image: Image) -> Path | None:
@@ -67,7 +70,12 @@ def z_of(image: Image) -> int | None:
 
 
 def keep_steps(
-    image: Image, place: Place, labels: Any, origin: Origin, projects: OpenProjects
+    image: Image,
+    place: Place,
+    labels: Any,
+    origin: Origin,
+    projects: OpenProjects,
+    verified: Any = None,
 ) -> Generator[Progress, None, tuple[Project, ProjectImage]]:
     """Add an image to the project of its folder, or make one.
 
@@ -75,6 +83,7 @@ def keep_steps(
     ----------
     labels : (Y, X) of the whole image.
     projects : takes the one that the image is added to; the caller leaves it.
+    verified : (Y, X), not 0 where the labels were checked before; None: nowhere.
 
     Raises
     ------
@@ -82,7 +91,12 @@ def keep_steps(
     WriteError : the folder cannot be written. ReadError, LabelsError
     """
     from napari_nucleus_kd.modality import suggest_modality
+    from napari_nucleus_kd.project import Part, fingerprint
 
+    part = None
+    if place.part_of is not None:
+        part = Part(fingerprint=fingerprint(place.part_of)[0], y0=place.corner[0], x0=place.corner[1])
+        _require_apart(place.path, part, image.shape_yx)
     if place.is_new:
         _require_unknown(place.path)
         yield from write_image_steps(image, place.path)
@@ -91,11 +105,29 @@ def keep_steps(
     project = _project_for(place.path, modality, projects)
     try:
         reference = project.refer_to(place.path, z=place.z)
-        added = yield from project.add_steps(reference, labels, modality=modality, recipe=origin.recipe)
+        added = yield from project.add_steps(
+            reference, labels, verified, modality=modality, recipe=origin.recipe, part=part
+        )
     except BaseException:
         projects.leave(project)
         raise
     return project, added
+
+
+def _require_apart(path: Path, part: Part, shape_yx: tuple[int, int]) -> None:
+    """Raise ProjectError if a project beside a file that is to be written has a part that overlaps it."""
+    from napari_nucleus_kd.project import SUFFIX, is_project, overlapping
+
+    for folder in filter(is_project, sorted(path.parent.glob(f"*{SUFFIX}"))):
+        try:
+            other = overlapping(folder, part, shape_yx)
+        except ProjectError:
+            continue  # it is damaged, which does not matter here
+        if other:
+            raise ProjectError(
+                f"a part that overlaps this one is in {folder.name} already: open {other} and go on there, "
+                "or segment a place beside it. What is in both would be learnt from and judged by"
+            )
 
 
 def _require_unknown(path: Path) -> None:

@@ -36,6 +36,7 @@ class Queue:
         self._order = order[:most]
         self._done: dict[int, tuple[Doubt, tuple[Place, ...]]] = {}  # in the order of acceptance
         self._gone: set[int] = set()
+        self._late: list[Doubt] = []  # that were put off, in that order
         self._seconds: list[float] = []
         self._since = now()
         self.current: Doubt | None = None
@@ -95,6 +96,7 @@ class Queue:
             self._seconds.append(self._looked())
             self._order.remove(self.current)
             self._order.append(self.current)
+            self._late = [doubt for doubt in self._late if doubt is not self.current] + [self.current]
 
     @property
     def accepted_last(self) -> tuple[Place, ...] | None:
@@ -125,9 +127,10 @@ class Queue:
         """Put what is left in another order of doubt; the current one stays."""
         settled = [d for d in self._order if d.number in self._done or d.number in self._gone]
         settled += [] if self.current is None or self.current in settled else [self.current]
-        known = {doubt.number for doubt in settled}
+        late = [doubt for doubt in self._late if doubt not in settled]
+        known = {doubt.number for doubt in (*settled, *late)}
         rest = [doubt for doubt in order if doubt.number not in known]
-        self._order = [*settled, *rest[: max(0, self._most - len(settled))]]
+        self._order = [*settled, *rest[: max(0, self._most - len(known))], *late]
 
     def _looked(self) -> float:
         return min(self._now() - self._since, _BREAK_S)

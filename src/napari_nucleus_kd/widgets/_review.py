@@ -226,16 +226,25 @@ class Review:
         self.taken_back.emit(target, places)
         self._go_on()
 
-    def note_undone_mark(self) -> None:
-        """Go back to the nucleus that was accepted last if what marked it as checked was undone."""
+    def note_marks(self, *, undone: bool) -> None:
+        """Take in that a mark of what is checked was undone, or made again.
+
+        The nucleus that was accepted last is asked for again if it is not marked any more; the one that is
+        asked for is accepted if it is now.
+        """
         target, queue = self._target(), self.queue
-        if target is None or queue is None:
+        seen = None if target is None else self._corrections.session.keeping.verifying.seen_in(target)
+        if target is None or queue is None or seen is None:
             return
-        seen = self._corrections.session.keeping.verifying.seen_in(target)
-        places = queue.accepted_last
-        if seen is not None and places and not any(seen[place] for place in places):
+        last = queue.accepted_last
+        if undone and last and not all(seen[place] for place in last):
             queue.take_back()
             self._go_on()
+        elif not undone and queue.current is not None:
+            place = self._place_of(target, queue.current)
+            if place is not None and seen[place]:
+                queue.accept((place,), ())
+                self._go_on()
 
     def note_changes(self, changes: tuple[Change, ...]) -> None:
         """Take in that pixels of the layer in hand changed, or are about to."""

@@ -108,7 +108,9 @@ class Verifying:
 
     def _on_accepted(self, target: Target, places: tuple[Place, ...]) -> None:
         def mark(mask: VerifiedMask, corner: tuple[int, int]) -> None:
-            self._accepted[places] = mask.set_nuclei(target.labels, places, corner)
+            marked = mask.set_nuclei(target.labels, places, corner)
+            if any(len(index[0]) for index in marked if index) or places not in self._accepted:
+                self._accepted[places] = marked  # else it was marked already, by what was made again
 
         self._mark(target, mark)
 

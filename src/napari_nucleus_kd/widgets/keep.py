@@ -166,7 +166,8 @@ class KeepPanel(QWidget):
         return "\n".join(part for part in (keeping.note, other + saved) if part)
 
     def _on_keep(self) -> None:
-        keeping, image = self._keeping, self._session.workspace.image
+        keeping = self._keeping
+        image = keeping.image_to_keep
         name = "image" if image is None else Path(image.name).name.partition(".")[0]
         if keeping.needs_part():
             try:

@@ -215,6 +215,11 @@ class RetrainWidget(StepWidget):
         """Say why no run can be begun; "" if one can."""
         keeping, kept = self.session.keeping, self.session.keeping.kept
         if kept is None:
+            if keeping.needs_part():
+                return (
+                    "This image is too large to be kept as a whole: press “Keep this part in a file…” in "
+                    "Correct."
+                )
             if keeping.needs_file():
                 return "This image is in no file yet: press “Keep in a file…” in Correct."
             nothing = "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
