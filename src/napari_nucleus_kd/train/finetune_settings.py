@@ -18,7 +18,7 @@ class FinetuneSettings(Settings):
         1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
     )
     batch: int = Field(4, ge=1, description="Crops a step")
-    crop_px: int = Field(256, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
+    crop_px: int = Field(192, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
     check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")
     early_stop: int | None = Field(None, ge=1, description="Stop after so many checks without improvement")
     seed: int = Field(0, ge=0, lt=2**32)
