@@ -334,6 +334,10 @@ Keep = Annotated[
     float | None,
     typer.Option(help="Weight of what the old model says where nobody verified; 0 lets it forget."),
 ]
+Blend = Annotated[
+    float | None,
+    typer.Option(help="Share of the learnt weights, the rest being the old ones; less forgets less."),
+]
 FinetuneRate = Annotated[
     float | None, typer.Option("--learning-rate", help="Size of a step; larger learns and forgets faster.")
 ]

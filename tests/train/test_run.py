@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from pydantic import ValidationError
 from skimage.io import imread, imsave
 
 from napari_nucleus_kd.config import Recipe
@@ -370,6 +371,24 @@ def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
     index.write_text(index.read_text() + "\n")
     with pytest.raises(SettingsError, match="other data"):
         finish(train_steps(TINY, index, tmp_path / "run"))
+
+
+def test_a_blend_lies_between_the_old_weights_and_the_learnt_ones(index, tmp_path, finish):
+    first = finish(run_steps(TINY, index, tmp_path / "first"))[0]
+    told = {"start": str(first.folder), "seed": 1}
+    learnt, blend = (
+        finish(run_steps(TINY.model_copy(update=told | {"blend": share}), index, tmp_path / f"{share}"))[0]
+        for share in (1.0, 0.25)
+    )
+    old, new, mixed = (model.network().state_dict() for model in (first, learnt, blend))
+    assert any(not torch.equal(old[name], new[name]) for name in old)
+    for name, tensor in mixed.items():
+        if not tensor.is_floating_point():  # counts of batches
+            continue
+        torch.testing.assert_close(tensor, old[name] + 0.25 * (new[name] - old[name]), atol=1e-3, rtol=1e-2)
+    assert "25% of the learnt weights and 75%" in blend.card and "learnt weights and" not in learnt.card
+    with pytest.raises(ValidationError, match="blend: below 1 there must be a model to blend with"):
+        TrainSettings.model_validate(TINY.model_dump() | {"blend": 0.5})
 
 
 def test_a_model_to_start_from_is_taken_as_it_is(index, tmp_path, finish):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import ValidationError
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
@@ -47,6 +49,22 @@ def first_network(settings: TrainSettings) -> Student:
     if settings.frozen_encoder:
         pretrained_part(network).requires_grad_(False)
     return network
+
+
+def blended(network: Student, settings: TrainSettings) -> Student:
+    """Return a network with the settings' share of a trained one's weights, the rest being those of start.
+
+    It keeps most of what was learnt, and of what was known before (Wortsman et al., Robust fine-tuning of
+    zero-shot models, CVPR 2022). Without a model to start from it is the trained network itself.
+    """
+    if settings.blend == 1:
+        return network
+    mixed, old = deepcopy(network), first_network(settings).state_dict()
+    with torch.no_grad():
+        for name, tensor in mixed.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.lerp_(old[name].to(tensor), 1 - settings.blend)
+    return mixed
 
 
 def _take_encoder(network: Student, name: str) -> None:

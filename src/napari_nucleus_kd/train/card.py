@@ -25,6 +25,8 @@ HEADS = {
     "dice": "Dice",
 }
 
+_BLENDED = "The result has {:.0%} of the learnt weights and {:.0%} of those that it started from."
+
 
 def write_card(
     spec: ModelSpec,
@@ -70,6 +72,7 @@ def write_card(
             f"{trained.best_step}, the best on the images that it was tuned by.",
             f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
             f"from {origin(settings)}; seed {settings.seed}; on {trained.processor}.",
+            *([] if settings.blend == 1 else [_BLENDED.format(settings.blend, 1 - settings.blend)]),
             *_teachers(settings),
             "",
             "## Reproduce",

@@ -279,6 +279,7 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
                 sources & {UNKNOWN, REHEARSED}, 0.5
             ),  # as often as what is verified
         },
+        "blend": chosen.blend,
         "frozen_norms": True,  # a few tiles of one kind would else undo what it knows of other kinds
         "distill": DistillSettings(
             teachers=(address,),

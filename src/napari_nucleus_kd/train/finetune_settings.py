@@ -17,6 +17,12 @@ class FinetuneSettings(Settings):
     keep: float = Field(
         1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
     )
+    blend: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Share of the learnt weights, the rest being the old ones; less forgets less",
+    )
     batch: int = Field(4, ge=1, description="Crops a step")
     crop_px: int = Field(192, ge=64, multiple_of=32, description="Edge of a crop, in network pixels")
     check_every: int = Field(20, ge=1, description="Steps between looks at what is held out")

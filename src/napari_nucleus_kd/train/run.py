@@ -26,6 +26,7 @@ from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
+from napari_nucleus_kd.train.begin import blended
 from napari_nucleus_kd.train.card import AS_USED, write_card
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.loop import train_steps
@@ -124,7 +125,7 @@ def run_steps(
 
     def shown(network: Student) -> Generator[Progress, None, Mapping[str, float]]:
         assert watch is not None
-        with _for_now(spec, network, output) as model:
+        with _for_now(spec, blended(network, settings), output) as model:
             return (yield from watch(model))
 
     def scored(model: Model) -> Generator[Progress, None, list[Score]]:
@@ -135,10 +136,11 @@ def run_steps(
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
+    network = blended(trained.network, settings)
     if "val" in read_splits(index):
-        metrics = yield from _judge(spec, trained.network, output, judge)
+        metrics = yield from _judge(spec, network, output, judge)
         spec = spec.model_copy(update={"metrics": metrics})
-    _save(place, trained.network, spec, write_card(spec, settings, trained, notes, judge.how))
+    _save(place, network, spec, write_card(spec, settings, trained, notes, judge.how))
     return load_model(str(place))
 
 

@@ -158,6 +158,12 @@ class TrainSettings(Settings):
         False, description="Keep the statistics of batch norm: so few images do not stand for all kinds"
     )
     start: str | None = Field(None, description="Model to start from, by name or folder; None: from scratch")
+    blend: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the learnt weights, the rest being those of start; less forgets less",
+    )
     crops: CropSettings = CropSettings()
     loss: LossWeights = LossWeights()
     label_smoothing: float = Field(
@@ -204,6 +210,8 @@ class TrainSettings(Settings):
     def _has_weights(self) -> TrainSettings:
         if self.pretrained and self.student.encoder == "plain":
             raise ValueError("pretrained: the plain encoder has no such weights; take efficientnet_lite0")
+        if self.blend < 1 and self.start is None:
+            raise ValueError("blend: below 1 there must be a model to blend with; set start")
         origins = {"pretrained": self.pretrained, "encoder_of": self.encoder_of, "start": self.start}
         named = [name for name, value in origins.items() if value]
         if len(named) > 1:
