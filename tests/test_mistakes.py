@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_nucleus_kd.metrics import match, overlap
-from napari_nucleus_kd.mistakes import COLOURS, Verdict, mistakes, picture
+from napari_nucleus_kd.metrics import match, overlap, scores
+from napari_nucleus_kd.mistakes import COLOURS, Verdict, mistakes, picture, pq_over_nuclei
 
 C, MISSED, SPURIOUS, SPLIT, MERGED = Verdict
 
@@ -91,3 +91,16 @@ def test_correct_is_what_pq_counts_and_the_other_way_round_merged_is_split(true,
     assert not np.isin(found.true, (SPURIOUS,)).any() and not np.isin(found.pred, (MISSED,)).any()
     shown = picture(true, pred, found)
     assert ((shown > 0) >= (pred > 0)).all() and not shown[(true == 0) & (pred == 0)].any()
+
+
+def test_the_interval_of_one_image_is_over_its_nuclei(draw):
+    true = draw(200, 220)[1]
+    found = np.where(true % 3 == 0, 0, true)
+    found[:4, :4] = 999
+    pq, low, high = pq_over_nuclei(mistakes(true, found))
+    assert pq == pytest.approx(scores(true, found)["pq"]) and low < pq < high
+    few = np.where(true < 12, true, 0)
+    wide = pq_over_nuclei(mistakes(few, np.where(few % 3 == 0, 0, few)))
+    assert wide[2] - wide[1] > high - low
+    assert pq_over_nuclei(mistakes(true, true)) == (1, 1, 1)
+    assert np.isnan(pq_over_nuclei(mistakes(true * 0, true * 0))).all()

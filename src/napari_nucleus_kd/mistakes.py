@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import fastremap
 import numpy as np
 
-from napari_nucleus_kd.metrics import Overlap, overlap
+from napari_nucleus_kd.metrics import Overlap, bootstrap, overlap
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,6 +95,20 @@ def mistakes(true: Labels, pred: Labels) -> Mistakes:
     true_ids, pred_ids = (found[found != 0].astype(np.int64) for found in ids)
     verdicts = _verdicts(pairs)
     return Mistakes(true_ids, pred_ids, *verdicts)
+
+
+def pq_over_nuclei(found: Mistakes) -> tuple[float, float, float]:
+    """Return the PQ of one image, and its 95% bootstrap interval over the nuclei in it.
+
+    It says how far so many nuclei tell; that another image may be easier or harder it does not know. Without
+    any nucleus all three are NaN.
+    """
+    good = found.iou[found.true == Verdict.CORRECT]
+    wrong = (found.true != Verdict.CORRECT).sum() + (found.pred != Verdict.CORRECT).sum()
+    shares = np.concatenate([np.stack([good, np.ones_like(good)], 1), np.tile((0.0, 0.5), (wrong, 1))])
+    if not len(shares):
+        return float("nan"), float("nan"), float("nan")
+    return bootstrap(shares, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()))
 
 
 def _verdicts(

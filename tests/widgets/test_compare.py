@@ -64,6 +64,8 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     assert set(found) == {"Classical (no network)", "Layer: mine"}
     mine = found["Layer: mine"]
     assert mine["Missed"] == (np.unique(truth) % 4 == 1).sum() and mine["s"] is None
+    low, high = map(float, mine["95%"].split(" to "))
+    assert low < mine["PQ"] < high
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
     assert found["Classical (no network)"]["s"] >= 0
     (layer,) = errors(viewer)

@@ -51,6 +51,7 @@ class Compared:
     region : of the image.
     pictures : the Verdict of each pixel, (Y, X) uint8, by contestant; {} without ground truth.
     wrong : by contestant, from top to bottom.
+    pq : by contestant, with its interval, see mistakes.pq_over_nuclei; {} without ground truth.
     pairs : agreement of each pair; {} with ground truth.
     places : where they agree least: middle (y, x) in pixels of the part.
     """
@@ -60,6 +61,7 @@ class Compared:
     standings: list[Standing]
     pictures: dict[str, npt.NDArray[np.uint8]]
     wrong: dict[str, list[Wrong]]
+    pq: dict[str, Interval]
     pairs: dict[tuple[str, str], Interval]
     places: list[tuple[float, float]]
 
@@ -110,7 +112,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder
     from napari_nucleus_kd.io.images import write_image
-    from napari_nucleus_kd.mistakes import mistakes, picture
+    from napari_nucleus_kd.mistakes import mistakes, picture, pq_over_nuclei
     from napari_nucleus_kd.modality import suggest_modality
     from napari_nucleus_kd.types import Progress
 
@@ -155,13 +157,14 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     comparison = yield from compare_steps([case], contestants, folder)
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
     wrong: dict[str, list[Wrong]] = {}
+    pq: dict[str, Interval] = {}
     if question.truth is not None:
         true = true_labels(case.row)
         for name in comparison.outcomes:
             found = comparison.labels_of(name, case)
             labels = np.zeros_like(true) if found is None else found
             marks = mistakes(true, labels)
-            pictures[name] = picture(true, labels, marks)
+            pictures[name], pq[name] = picture(true, labels, marks), pq_over_nuclei(marks)
             wrong[name] = sorted(
                 [
                     *_wrong(labels, marks.pred_ids, marks.pred),
@@ -174,7 +177,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     middles = [
         (p.region.y0 + p.region.shape_yx[0] / 2, p.region.x0 + p.region.shape_yx[1] / 2) for p in places
     ]
-    return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles)
+    return Compared(comparison, region, standings(comparison), pictures, wrong, pq, pairs, middles)
 
 
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_nucleus_kd.compare import Standing
+    from napari_nucleus_kd.compare.standings import Interval
     from napari_nucleus_kd.types import LabelArray
     from napari_nucleus_kd.widgets._compare_steps import Compared
     from napari_nucleus_kd.widgets._layers import Plane, Source
@@ -57,6 +58,7 @@ _METRICS = {"DQ": "dq", "SQ": "sq", "AJI": "aji", "AJI+": "aji_plus", "Dice": "d
 _VERDICTS = ("missed", "spurious", "split", "merged")
 _TIPS = {
     "PQ": "Panoptic quality: DQ x SQ, 0 to 1",
+    "95%": "Interval of the PQ over the nuclei that are seen, resampled; another image may differ by more",
     "DQ": "How many nuclei are found, without false ones (F1 at IoU 0.5)",
     "SQ": "How well the outlines of those found agree (mean IoU)",
     "AJI": "Aggregated Jaccard index",
@@ -321,7 +323,7 @@ class CompareWidget(StepWidget):
             layers.remove(layer)
 
     def _fill_table(self, compared: Compared) -> None:
-        lines = [_cells(standing) for standing in compared.standings]
+        lines = [_cells(standing, compared.pq.get(standing.contestant)) for standing in compared.standings]
         self.table.setSortingEnabled(False)
         self.table.setRowCount(len(lines))
         self.table.setColumnCount(1 + len(lines[0]))
@@ -417,10 +419,12 @@ class CompareWidget(StepWidget):
         self.words.show()
 
 
-def _cells(standing: Standing) -> dict[str, Any]:
+def _cells(standing: Standing, pq: Interval | None) -> dict[str, Any]:
     """Return the numbers of a line by the heads of their columns, the telling ones first."""
     judged, counts = standing.means, standing.counts
     cells: dict[str, Any] = {"PQ": round(judged["pq"][0], 3)} if judged else {}
+    if judged and pq is not None:
+        cells["95%"] = "" if np.isnan(pq[1]) else f"{pq[1]:.2f} to {pq[2]:.2f}"
     if judged:
         cells |= {name.capitalize(): counts[name] for name in _VERDICTS}
     cells["Nuclei"] = counts["found"]
