@@ -11,7 +11,6 @@ import psutil
 from psygnal import Signal
 
 from napari_nucleus_kd.errors import EditError
-from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project import Project, ProjectImage
-    from napari_nucleus_kd.types import Image
+    from napari_nucleus_kd.types import Image, Region
     from napari_nucleus_kd.widgets._kept_steps import Counted
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.widgets._target import Target, Under
@@ -284,8 +283,7 @@ class Keeping:
         """
         target = target_of(self._session.viewer)
         under = image_under(target, self._session)
-        (y, x), (height, width) = under.corner, target.labels.shape
-        return target, under, Region(y, x, y + height, x + width).grown(0, under.image.shape_yx)
+        return target, under, under.part(target.labels.shape)
 
     def keep_part(self, path: Path) -> None:
         """Write the part of the image that the labels in hand cover to a file, and keep it with them there.

@@ -63,8 +63,7 @@ class Suggesting:
         except EditError as error:
             self._session.corrections.complain(str(error))
             return
-        (y, x), (height, width) = under.corner, target.labels.shape
-        part = Region(y, x, y + height, x + width).grown(0, under.image.shape_yx)
+        part = under.part(target.labels.shape)
         recipe = self.recipe_to_teach(target.layer.metadata.get(RECIPE_KEY))
         recipe = recipe.model_copy(update={"region": part})  # elsewhere there is nothing to correct
         self._session.run_main(

@@ -189,6 +189,11 @@ class Under:
     corner: tuple[int, int]
     key: tuple[Any, ...]
 
+    def part(self, shape_yx: Sequence[int]) -> Region:
+        """Return the part of the image that labels of this shape cover."""
+        (y, x), (height, width) = self.corner, shape_yx
+        return Region(y, x, y + height, x + width).grown(0, self.image.shape_yx)
+
 
 def image_under(target: Target, session: Session) -> Under:
     """Return the image that labels belong to.

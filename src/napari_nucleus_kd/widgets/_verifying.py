@@ -94,7 +94,7 @@ class Verifying:
         (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
         part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
         # Where the labels end nobody has looked for nuclei.
-        part = part.common(Region(*under.corner, *np.add(under.corner, target.labels.shape).tolist()))
+        part = part.common(under.part(target.labels.shape))
         if min(part.shape_yx) < 2:
             raise EditError(
                 "the box encloses no pixel of these labels; hold the button and drag it over them"
