@@ -209,7 +209,8 @@ def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settl
 
     def survey(image, recipe, offset):
         yield from ()
-        return tiles
+        assert recipe.region == Region(0, 0, 512, 512), "where the labels are"
+        return [*tiles, Surveyed(Region(0, 400, 256, 656), 0.9, 0.9, np.ones(3, np.float32), 9)]
 
     monkeypatch.setattr(_suggesting, "_survey_steps", survey)
     viewer = make_napari_viewer(show=True)
@@ -218,11 +219,12 @@ def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settl
     viewer.window._qt_window.resize(1200, 800)
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
     qtbot.waitUntil(dock.isVisible)
-    viewer.add_image(np.zeros((512, 512), np.uint8))
+    viewer.add_image(np.zeros((512, 700), np.uint8))
     viewer.add_labels(np.zeros((512, 512), np.int32))
     settle(session)
     widget.step.suggest.ask.click()
     settle(session)
+    assert session.suggesting.tiles == tiles, "none that lies mostly beside the labels"
     assert "12 nuclei" in widget.step.suggest.lines[0].text()
     assert ["judges only" in line.text() for line in widget.step.suggest.lines[:2]] == [False, True]
     qtbot.wait(300)

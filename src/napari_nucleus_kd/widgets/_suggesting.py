@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from napari_nucleus_kd.config import Recipe
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._target import Target, Under
 
 MOST = 5  # tiles that are shown at a time
+_MOSTLY = 0.5  # share of a tile that must have labels
 _FILLED = 0.85  # of the view, by a tile that was chosen
 _LEFT = 1  # button of the mouse
 _STILL_PX = 4  # a click may move so far
@@ -112,6 +114,9 @@ class Suggesting:
             self.stop()
 
     def _found(self, target: Target, under: Under, tiles: list[Surveyed]) -> None:
+        part = under.part(target.labels.shape)
+        # One that lies mostly beside the labels cannot be checked, and would be suggested for ever.
+        tiles = [tile for tile in tiles if _share(tile.region, part) >= _MOSTLY] or tiles
         self._surveyed, self._target, self._under = tiles, target, under
         self._session.viewer.mouse_drag_callbacks.append(self._on_press)
         self._choose()
@@ -178,6 +183,11 @@ class Suggesting:
             edge = max(part.shape_yx) * target.layer.scale[target.axes[0]] * zoom
             if part.y0 <= y < part.y1 and part.x0 <= x < part.x1 and edge < _FILLED * canvas / 2:
                 self.go(index)
+
+
+def _share(region: Region, part: Region) -> float:
+    """Return the share of a region that lies in a part of the same image."""
+    return float(np.prod(np.maximum(region.common(part).shape_yx, 0)) / np.prod(region.shape_yx))
 
 
 def _survey_steps(
