@@ -74,6 +74,13 @@ class Desk:
         layer = self.viewer.layers.selection.active
         self.widget.corrections.act(tool, [tuple(layer.data_to_world(at)) for at in (first, last)])
 
+    def review(self):
+        """Review five of the nuclei that were added."""
+        review = self.widget.corrections.review
+        review.start(5)
+        self.settle()
+        return review
+
     def keep(self, path, first=(20, 20), last=(70, 80)):
         """Open an image and check a box of nuclei, which are kept; return their layer."""
         self.open(path)
@@ -212,9 +219,7 @@ def test_what_was_kept_is_found_with_the_image(desk, nuclei_file):
 def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()
-    review = person.widget.corrections.review
-    review.start(5)
-    person.settle()
+    review = person.review()
     number = review.queue.current.number
     review.accept()
     person.settle()
@@ -238,9 +243,7 @@ def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_fi
 def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file):
     person = desk().open(nuclei_file)
     person.add_nuclei()
-    review = person.widget.corrections.review
-    review.start(5)
-    person.settle()
+    review = person.review()
     y, x = np.argwhere(LABELS == review.queue.current.number).mean(axis=0).round().astype(int)
     person.box((y, x), (y + 25, x + 20))  # a part of the nucleus and of the background around it
     person.settle()
@@ -255,9 +258,7 @@ def test_going_back_in_a_review_leaves_what_was_checked_before(desk, nuclei_file
 def test_undo_after_accepting_asks_for_the_nucleus_again(desk, nuclei_file):
     person = desk().open(nuclei_file)
     person.add_nuclei()
-    review = person.widget.corrections.review
-    review.start(5)
-    person.settle()
+    review = person.review()
     first = review.queue.current.number
     review.accept()
     person.settle()
@@ -276,9 +277,7 @@ def test_undo_after_accepting_asks_for_the_nucleus_again(desk, nuclei_file):
 def test_redo_of_a_mark_accepts_the_nucleus_again(desk, nuclei_file):
     person = desk().open(nuclei_file)
     person.add_nuclei()
-    review = person.widget.corrections.review
-    review.start(5)
-    person.settle()
+    review = person.review()
     first = review.queue.current.number
     review.accept()
     person.settle()
@@ -292,9 +291,7 @@ def test_redo_of_a_mark_accepts_the_nucleus_again(desk, nuclei_file):
 def test_undo_asks_again_though_a_neighbour_stays_checked(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()
-    review = person.widget.corrections.review
-    review.start(5)
-    person.settle()
+    review = person.review()
     first = review.queue.current.number
     other = next(n for n in (1, 3, 4, 5) if n != first)
     y, x = (at[0] for at in np.nonzero(LABELS == other))
