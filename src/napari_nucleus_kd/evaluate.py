@@ -14,7 +14,7 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.channels import asked_channels, given_input
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
-from napari_nucleus_kd.index import check_rows_steps, true_and_found, true_labels
+from napari_nucleus_kd.index import check_rows_steps, read_truth
 from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
 from napari_nucleus_kd.pipeline import segment_steps
@@ -94,14 +94,14 @@ def score_steps(
     """Segment the images of rows, which were checked, and compare them with their labels; see above."""
     found = []
     for i, row in enumerate(rows, 1):
-        labels = true_labels(row)
-        diameter = metrics.median_diameter(labels)
+        truth = read_truth(row)
+        diameter = metrics.median_diameter(truth.nuclei)
         image = read(row.image)
         told = _told_of(row, image, recipe)
         if true_diameter and diameter:
             told["diameter_px"] = diameter
         result = yield from segment_steps(image, recipe.model_copy(update=told))
-        values = metrics.scores(*true_and_found(row, result.nuclei.labels))
+        values = metrics.scores(*truth.and_found(result.nuclei.labels))
         found.append(Score(row.name, row.source, values, result.diameter_px, diameter, result.seconds))
         yield Progress(i, len(rows), row.name, {"pq": values["pq"]})
     return found
@@ -238,7 +238,7 @@ def _draw(row: Row, recipe: Recipe, score: Score, path: Path) -> Generator[Progr
     image = read(row.image)
     told = _told_of(row, image, recipe) | {"diameter_px": score.diameter_px}
     result = yield from segment_steps(image, recipe.model_copy(update=told))
-    labels = true_and_found(row, result.nuclei.labels)
+    labels = read_truth(row).and_found(result.nuclei.labels)
     with beside(path) as partial:
         _with_legend(_compared(as_seen(image, result.recipe), *labels)).save(partial, format="PNG")
 

@@ -182,30 +182,46 @@ def _rows(index: Path) -> list[dict[str, str]]:
     return rows
 
 
-def true_labels(row: Row) -> LabelArray:
-    """Read the labels of a row to judge by, (Y, X) int32; of an annotation of a part, what lies wholly there.
+@dataclass(frozen=True, eq=False, slots=True)
+class Truth:
+    """The annotation of an image to judge by.
 
-    Raises
-    ------
-    ReadError : it has none, or they cannot be read. LabelsError : see read_labels.
+    Attributes
+    ----------
+    labels : (Y, X) int32, as they are in the file.
+    valid : (Y, X) bool, where they are complete; None: everywhere.
     """
-    return true_and_found(row, read_labels(_labels_of(row)))[0]
+
+    labels: LabelArray
+    valid: npt.NDArray[np.bool_] | None
+
+    @property
+    def nuclei(self) -> LabelArray:
+        """The labels to judge by, (Y, X) int32; of an annotation of a part, of what lies wholly there."""
+        return self.and_found(self.labels)[0]
+
+    def and_found(self, found: LabelArray) -> tuple[LabelArray, LabelArray]:
+        """Return the nuclei, and of those found what can be judged by them; see metrics.known_part."""
+        if self.valid is None:
+            return self.labels, found
+        true, judged = known_part(self.labels, found, self.valid)
+        return true.astype(np.int32, copy=False), judged.astype(np.int32, copy=False)
 
 
-def true_and_found(row: Row, found: LabelArray) -> tuple[LabelArray, LabelArray]:
-    """Return the true nuclei of a row, and of those found the ones that can be judged by them.
-
-    Where the annotation is of a part these are not all, see metrics.known_part.
+def read_truth(row: Row) -> Truth:
+    """Read the annotation of a row to judge by.
 
     Raises
     ------
-    ReadError, LabelsError : see true_labels.
+    ReadError : it has none, or it cannot be read. LabelsError : see read_labels.
     """
     labels = read_labels(_labels_of(row))
-    if row.valid is None:
-        return labels, found
-    true, judged = known_part(labels, found, _valid_of(row, labels.shape))
-    return true.astype(np.int32, copy=False), judged.astype(np.int32, copy=False)
+    return Truth(labels, None if row.valid is None else _valid_of(row.valid, row, labels.shape))
+
+
+def true_labels(row: Row) -> LabelArray:
+    """Read the labels of a row to judge by; see read_truth, and Truth.nuclei."""
+    return read_truth(row).nuclei
 
 
 def _labels_of(row: Row) -> Path:
@@ -277,16 +293,13 @@ def read_annotation(
             f"{shown(row.image)}: is {shape_yx} pixels, its labels are {labels.shape}; give the labels of "
             "this very image, neither scaled nor cropped"
         )
-    return labels, None if row.valid is None else _valid_of(row, shape_yx)
+    return labels, None if row.valid is None else _valid_of(row.valid, row, shape_yx)
 
 
-def _valid_of(row: Row, shape_yx: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    assert row.valid is not None
-    valid = read_valid(row.valid)
+def _valid_of(path: Path, row: Row, shape_yx: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    valid = read_valid(path)
     if valid.shape != shape_yx:
-        raise ReadError(
-            f"{shown(row.valid)}: is {valid.shape} pixels, its image is {shape_yx}; make it as large"
-        )
+        raise ReadError(f"{shown(path)}: is {valid.shape} pixels, its image is {shape_yx}; make it as large")
     return valid
 
 

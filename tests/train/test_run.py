@@ -23,7 +23,7 @@ from napari_nucleus_kd.errors import (
     WriteError,
 )
 from napari_nucleus_kd.evaluate import evaluate_steps, score_steps, summary
-from napari_nucleus_kd.index import Row, read_index, read_labels, true_and_found, true_labels
+from napari_nucleus_kd.index import Row, read_index, read_labels, read_truth, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.networks.student import STUDENTS, Student, StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
@@ -553,10 +553,10 @@ def test_images_annotated_in_part_are_judged_by_what_lies_there(tmp_path):
     assert set(np.unique(true_labels(row))) == {0, 1, 2, 3}
     found = LABELS.astype(np.int32)
     found[60:90, 70:100] = 9  # nobody looked there
-    true, judged = true_and_found(row, found)
+    true, judged = read_truth(row).and_found(found)
     np.testing.assert_array_equal(true, judged)
     found[60:90, 40:62] = 10
-    assert set(np.unique(true_and_found(row, found)[1])) == {0, 1, 2, 3, 10}, "here somebody did"
+    assert set(np.unique(read_truth(row).and_found(found)[1])) == {0, 1, 2, 3, 10}, "here somebody did"
     (score,) = take_all(score_steps([row], Recipe(segmenter="classical", diameter_px=14)))
     assert score.values["true_count"] == score.values["pred_count"] == 3
     tifffile.imwrite(part, valid[:50])

@@ -17,7 +17,7 @@ from napari_nucleus_kd import __version__, metrics, segmenters
 from napari_nucleus_kd.channels import asked_channels
 from napari_nucleus_kd.config import Recipe, Settings
 from napari_nucleus_kd.errors import NucleusKDError, ReadError, SettingsError
-from napari_nucleus_kd.index import read_labels, true_and_found, true_labels
+from napari_nucleus_kd.index import read_labels, read_truth
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.io.checked import read_text
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-    from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.index import Row, Truth
     from napari_nucleus_kd.types import LabelArray
 
 
@@ -140,7 +140,7 @@ class Comparison:
         if not path.exists():
             return None
         labels: LabelArray = np.asarray(read(path).pixels[0]).astype(np.int32)  # as they were, even if odd
-        return labels if case.row.valid is None else true_and_found(case.row, labels)[1]
+        return labels if case.row.valid is None else read_truth(case.row).and_found(labels)[1]
 
 
 @dataclass(slots=True)
@@ -320,7 +320,7 @@ def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
 
 def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progress, None, Outcome]:
     name, row = entry.contestant.name, case.row
-    truth = None if row.labels is None else true_labels(row)
+    truth = None if row.labels is None else read_truth(row)
     known = {"contestant": name, "image": case.name, "source": row.source, "request": _request(entry, case)}
     path, told = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
     make_folder(path.parent)
@@ -329,16 +329,15 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
     try:
         labels, found = yield from _labels_steps(entry, case, truth)
     except NucleusKDError as error:
-        shape = read(row.image).shape_yx if truth is None else truth.shape
+        shape = read(row.image).shape_yx if truth is None else truth.labels.shape
         labels, found = np.zeros(shape, np.int32), {"problem": str(error)}
     else:
         save_labels(labels, path, overwrite=True)
-    if truth is not None:
-        truth, labels = true_and_found(row, labels)
+    true, labels = (None, labels) if truth is None else truth.and_found(labels)
     found["count"] = len(fastremap.unique(labels[labels > 0]))
-    if truth is not None:
-        pairs, wrong = metrics.overlap(truth, labels), mistakes(truth, labels)
-        found["values"] = metrics.scores(truth, labels)
+    if true is not None:
+        pairs, wrong = metrics.overlap(true, labels), mistakes(true, labels)
+        found["values"] = metrics.scores(true, labels)
         found["ap"] = tuple(metrics.match(pairs, iou).ap for iou in metrics.STRICT_IOU)
         found["verdicts"] = {verdict.name.lower(): wrong.count(verdict) for verdict in Verdict}
         if "problem" in found:  # of an image without nuclei this would be right
@@ -351,7 +350,7 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
 
 
 def _labels_steps(
-    entry: _Entry, case: Case, truth: LabelArray | None
+    entry: _Entry, case: Case, truth: Truth | None
 ) -> Generator[Progress, None, tuple[LabelArray, dict[str, Any]]]:
     """Return the labels of a case, and what is to be noted of the run."""
     row = case.row
@@ -371,7 +370,7 @@ def _labels_steps(
     if diameter is None and entry.contestant.size is Size.OWN:
         diameter = segmenters.load(recipe.segmenter, recipe).default_diameter_px
     elif diameter is None and entry.contestant.size is Size.ANNOTATED and truth is not None:
-        diameter = metrics.median_diameter(truth)
+        diameter = metrics.median_diameter(truth.nuclei)
     if diameter is not None:
         told["diameter_px"] = diameter
     asked = recipe.model_copy(update=told)
