@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_nucleus_kd.metrics import match, overlap, scores
-from napari_nucleus_kd.mistakes import COLOURS, Verdict, mistakes, picture, pq_over_nuclei
+from napari_nucleus_kd.mistakes import COLOURS, Verdict, chance, mistakes, picture, pq_over_nuclei
 
 C, MISSED, SPURIOUS, SPLIT, MERGED = Verdict
 
@@ -104,3 +104,29 @@ def test_the_interval_of_one_image_is_over_its_nuclei(draw):
     assert wide[2] - wide[1] > high - low
     assert pq_over_nuclei(mistakes(true, true)) == (1, 1, 1)
     assert np.isnan(pq_over_nuclei(mistakes(true * 0, true * 0))).all()
+
+
+def test_a_difference_in_one_image_is_told_from_chance(draw):
+    true = draw(300, 300)[1]
+    alike = [mistakes(true, np.where(true % 9 == n, 0, true)) for n in (1, 2)]
+    worse = mistakes(true, np.where(true % 9 < 4, 0, true))
+    assert chance(alike[0], alike[1]) > 0.5, "each misses as many, only others"
+    assert chance(alike[0], worse) < 0.01 and chance(alike[0], worse) == chance(worse, alike[0])
+    assert chance(worse, worse) == 1
+    doubled = np.where(
+        true == 0, 0, 2 * true + np.indices(true.shape)[1] % 2
+    )  # combs, of which none is right
+    assert chance(alike[0], mistakes(true, doubled)) < 0.01
+    few = np.where(true < 6, true, 0)
+    assert chance(mistakes(few, few), mistakes(few, 0 * few)) is None
+
+
+def test_chance_comes_as_often_as_it_says(draw):
+    true, rng = draw(200, 200)[1], np.random.default_rng(0)
+    numbers = np.arange(true.max() + 1)
+
+    def missed(share):
+        return mistakes(true, np.where(np.isin(true, numbers[rng.random(len(numbers)) < share]), 0, true))
+
+    said = np.array([chance(missed(0.3), missed(0.3)) for _ in range(100)])
+    assert 0.01 <= (said < 0.1).mean() <= 0.2, "of equals, one pair in ten is called different at 0.1"

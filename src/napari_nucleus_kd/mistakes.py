@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MOSTLY = 0.5  # share of a nucleus that lies inside another one, above which it belongs to that
 _FOUND_IOU = 0.5
+_DRAWS = 1999  # of a test
+_EXACT = 1e-12  # sums of the same numbers in another order
+_ENOUGH_TO_TEST = 6  # nuclei: with fewer, no such test can come below 0.05
 
 
 class Verdict(IntEnum):
@@ -103,12 +106,45 @@ def pq_over_nuclei(found: Mistakes) -> tuple[float, float, float]:
     It says how far so many nuclei tell; that another image may be easier or harder it does not know. Without
     any nucleus all three are NaN.
     """
-    good = found.iou[found.true == Verdict.CORRECT]
-    wrong = (found.true != Verdict.CORRECT).sum() + (found.pred != Verdict.CORRECT).sum()
-    shares = np.concatenate([np.stack([good, np.ones_like(good)], 1), np.tile((0.0, 0.5), (wrong, 1))])
+    shares = np.concatenate(_shares(found))
     if not len(shares):
         return float("nan"), float("nan"), float("nan")
-    return bootstrap(shares, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()))
+    return bootstrap(shares, lambda drawn: _pq(drawn.sum(0)))
+
+
+def chance(first: Mistakes, second: Mistakes) -> float | None:
+    """Return how likely so large a difference of two PQ of one image is by chance.
+
+    What became of each annotated nucleus is swapped at random between the two, and so is each false outline
+    (approximate randomization: Noreen, Computer-intensive methods for testing hypotheses, 1989; two-sided).
+    Like the interval it knows of the nuclei of this image alone. None with fewer than six annotated ones.
+
+    Parameters
+    ----------
+    first, second : of labels that were found in the same image, against the same truth.
+    """
+    (true, more), (others, others_more) = _shares(first), _shares(second)
+    if len(true) < _ENOUGH_TO_TEST:
+        return None
+    # A nucleus has two sides to swap; the other side of a false outline is nothing at all.
+    one = np.concatenate([true, more, np.zeros_like(others_more)])
+    other = np.concatenate([others, np.zeros_like(more), others_more])
+    ours, theirs, between = one.sum(0), other.sum(0), other - one
+    rng, seen = np.random.default_rng(0), abs(_pq(ours) - _pq(theirs))
+    moved = [(rng.random(len(one)) < 0.5) @ between for _ in range(_DRAWS)]
+    gaps = np.array([abs(_pq(ours + m) - _pq(theirs - m)) for m in moved])
+    return float((1 + (gaps >= seen - _EXACT).sum()) / (1 + _DRAWS))
+
+
+def _shares(found: Mistakes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return what each true nucleus, and each false outline, adds to both sides of PQ's fraction: (N, 2)."""
+    right = found.true == Verdict.CORRECT
+    false = int((found.pred != Verdict.CORRECT).sum())
+    return np.stack([found.iou, np.where(right, 1.0, 0.5)], 1), np.tile((0.0, 0.5), (false, 1))
+
+
+def _pq(sums: npt.NDArray[np.float64]) -> float:
+    return float(sums[0] / sums[1])
 
 
 def _verdicts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,8 @@ from scipy.stats import wilcoxon
 
 from napari_nucleus_kd import metrics
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, OVERALL
+from napari_nucleus_kd.index import true_labels
+from napari_nucleus_kd.mistakes import Mistakes, chance, mistakes, pq_over_nuclei
 from napari_nucleus_kd.project import grid
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ class Standing:
     Attributes
     ----------
     means : by metric: mean over images with its 95% bootstrap interval; NaN ends with fewer than 3 images.
+        Of a comparison on one image, the interval of the PQ is over its nuclei, see mistakes.pq_over_nuclei.
     counts : nuclei by verdict, and "found" all of them; without ground truth only these.
     seconds : median over the images; None for labels from a folder.
     ahead : mean over images of this PQ less that of the first contestant; None of the first.
-    p : of a two-sided Wilcoxon signed-rank test of that; None with fewer than 6 images.
+    p : of a two-sided Wilcoxon signed-rank test of that; None with fewer than 6 images. Of a comparison on
+        one image, of a test over its nuclei, see mistakes.chance.
     """
 
     contestant: str
@@ -62,6 +66,21 @@ def standings(comparison: Comparison) -> list[Standing]:
             for name, found in comparison.outcomes.items()
         }
         out += [_standing(source, of[name], of[names[0]] if name != names[0] else None) for name in names]
+    return _over_nuclei(comparison, out) if comparison.judged and len(comparison.cases) == 1 else out
+
+
+def _over_nuclei(comparison: Comparison, standings: list[Standing]) -> list[Standing]:
+    """Return the standings on one image with what its nuclei tell."""
+    (case,) = comparison.cases
+    true, out = true_labels(case.row), []
+    first: Mistakes | None = None
+    for standing in standings:
+        labels = comparison.labels_of(standing.contestant, case)
+        found = mistakes(true, np.zeros_like(true) if labels is None else labels)
+        pq = standing.means["pq"][0], *pq_over_nuclei(found)[1:]
+        p = None if first is None else chance(first, found)
+        out.append(replace(standing, means=standing.means | {"pq": pq}, p=p))
+        first = first or found
     return out
 
 
