@@ -22,9 +22,11 @@ from napari_nucleus_kd.compare import (
     agreements,
     cases_of,
     compare_steps,
+    memory_steps,
     report_steps,
     standings,
 )
+from napari_nucleus_kd.compare.report import megabytes
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import Row, check_rows_steps
@@ -47,6 +49,7 @@ def compare_all(
     named: Sequence[str],
     settings: Mapping[str, Any],
     output: Path,
+    memory: bool,
 ) -> None:
     """Compare behind a progress bar, print the means, and write the report.
 
@@ -54,6 +57,7 @@ def compare_all(
     ----------
     named : see contestant.
     settings : of the recipes of all.
+    memory : whether it is measured, too.
 
     Raises
     ------
@@ -71,6 +75,8 @@ def compare_all(
     else:
         rows = [_row(job.source, job.problem) for job in find_jobs(images)]
     comparison = show(compare_steps(cases_of(rows), contestants, output), console)
+    if memory:
+        comparison = show(memory_steps(comparison), console)
     for table in _tables(comparison):
         console.print(table)
     failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
@@ -153,7 +159,7 @@ def _tables(comparison: Comparison) -> list[Table]:
         rows = [row for row in reached if row.source == source]
         title = f"{escape(source)}: {rows[0].images} image{'s' if rows[0].images != 1 else ''}"
         table = Table(
-            "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", title=title, box=None, padding=(0, 1)
+            "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", "MB", title=title, box=None, padding=(0, 1)
         )
         for row in rows:
             others = (f"{row.means[name][0]:.3f}" for name in ("aji", "ap50", "dice"))
@@ -163,6 +169,7 @@ def _tables(comparison: Comparison) -> list[Table]:
                 "" if row.p is None else f"{row.p:.2g}",
                 *others,
                 "" if row.seconds is None else f"{row.seconds:.2f}",
+                megabytes(comparison, row.contestant),
             )
         tables.append(table)
     return tables

@@ -472,6 +472,12 @@ def compare(
     split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",
     device: options.Device = None,
     channel: options.DataChannels = None,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            help="Measure the memory that each needs for the largest image, in a process of its own."
+        ),
+    ] = True,
 ) -> None:
     """Let several segmenters work on the same images; who is right where, how fast, how sure that is.
 
@@ -485,7 +491,7 @@ def compare(
     if (data is None) == (not inputs):
         raise SettingsError("give either --data (images with labels) or images without labels, not both")
     settings = {"device": device, "channels": channel_keys(channel)}
-    compare_all(data, split, inputs or [], segmenter or ["student", "classical"], settings, output)
+    compare_all(data, split, inputs or [], segmenter or ["student", "classical"], settings, output, memory)
 
 
 def main() -> None:

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 from typer.testing import CliRunner
@@ -20,12 +23,14 @@ from napari_nucleus_kd.compare import (
     agreements,
     cases_of,
     compare_steps,
+    memory,
+    memory_steps,
     report_steps,
     standings,
 )
 from napari_nucleus_kd.compare import run as runs
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import BaselineError, ReadError, SettingsError
+from napari_nucleus_kd.errors import BaselineError, DeviceError, ReadError, SettingsError
 from napari_nucleus_kd.evaluate import OVERALL
 from napari_nucleus_kd.index import Row
 from napari_nucleus_kd.metrics import scores
@@ -294,6 +299,44 @@ def test_recipes_and_label_folders_are_contestants_too(tmp_path):
             contestant(wrong, {})
 
 
+def test_memory_is_that_of_a_process_of_its_own_and_kept(cases, theirs, tmp_path, monkeypatch):
+    every, out = cases(2), tmp_path / "out"
+    comparison = finish(memory_steps(finish(compare_steps(every, [theirs, CLASSICAL], out))))
+    small, large = comparison.outcomes["classical"]
+    assert small.memory_bytes is None and 5e7 < large.memory_bytes < 5e9
+    assert comparison.memory_of("classical") == large.memory_bytes and comparison.memory_of("theirs") is None
+    monkeypatch.setattr(memory, "apart_steps", lambda *_: pytest.fail("it is known"))
+    again = finish(memory_steps(finish(compare_steps(every, [theirs, CLASSICAL], out))))
+    assert again.memory_of("classical") == large.memory_bytes
+
+
+def test_where_memory_cannot_be_measured_the_comparison_is_there(cases, tmp_path, monkeypatch):
+    def dies(*_):
+        yield from ()
+        raise DeviceError("killed")
+
+    comparison = finish(compare_steps(cases(1), [CLASSICAL], tmp_path / "out"))
+    monkeypatch.setattr(memory, "apart_steps", dies)
+    assert finish(memory_steps(comparison)) == comparison
+
+
+def test_memory_of_a_tool_is_that_of_its_process():
+    holds = "import time; held = bytearray(b'1') * 150_000_000; time.sleep(1)"
+    with memory._Watch() as watch:
+        subprocess.run([sys.executable, "-c", holds], check=True)
+    own, tool = (watch.peak(of_a_tool=of) for of in (False, True))
+    assert 1.5e8 < tool < 3e8 and own == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+
+
+def test_on_one_image_the_nuclei_tell(cases, theirs, tmp_path):
+    first, second = standings(finish(compare_steps(cases(1), [CLASSICAL, theirs], tmp_path / "out")))
+    assert first.p is None and 0 < second.p < 1
+    for standing in (first, second):
+        pq, low, high = standing.means["pq"]
+        assert low <= pq <= high and low < high
+        assert np.isnan(standing.means["aji"][1]), "nothing is known of these"
+
+
 def run(*arguments):
     return CliRunner().invoke(app, ["compare", *map(str, arguments)], env={"COLUMNS": "100"})
 
@@ -314,6 +357,7 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     with (out / "comparison.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["segmenter"], second["segmenter"]) == ("classical", "<Theirs>")
+    assert float(first["memory_mb"]) > 50 and second["memory_mb"] == ""
     assert float(second["pq_ahead"]) == pytest.approx(float(second["pq"]) - float(first["pq"]), abs=1e-4)
     assert (second["failed"], second["p"], first["pq_ahead"]) == ("1", "", "")
     with (out / "images.csv").open(newline="") as file:
@@ -335,7 +379,7 @@ def test_the_command_without_labels(cases, tmp_path):
     every = cases(2, labelled=False)
     files = [case.row.image for case in every]
     out = tmp_path / "out"
-    done = run(*files, "-s", "classical", "-s", "wide=classical@40", "-o", out)
+    done = run(*files, "-s", "classical", "-s", "wide=classical@40", "--no-memory", "-o", out)
     assert done.exit_code == 0, done.output
     assert "Agreement" in done.output
     assert "Who agrees with whom" in (out / "report.html").read_text()

@@ -59,13 +59,16 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     widget.tick("Classical (no network)")
     widget.tick("Layer: mine")
     choose_truth(widget, "Layer: truth")
+    widget.memory.setChecked(True)
     compare(widget, session, settle)
     found = cells(widget)
     assert set(found) == {"Classical (no network)", "Layer: mine"}
     mine = found["Layer: mine"]
     assert mine["Missed"] == (np.unique(truth) % 4 == 1).sum() and mine["s"] is None
     low, high = map(float, mine["95%"].split(" to "))
-    assert low < mine["PQ"] < high
+    assert low < mine["PQ"] < high and mine["p"] < 0.05
+    assert found["Classical (no network)"]["p"] is None and found["Classical (no network)"]["MB"] > 50
+    assert mine["MB"] is None and mine["Parameters"] is None and "layers" not in mine["What it is"]
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
     assert found["Classical (no network)"]["s"] >= 0
     (layer,) = errors(viewer)
@@ -141,7 +144,7 @@ def test_without_truth_it_says_who_agrees_and_leads_there(widget, session, viewe
     compare(widget, session, settle)
     assert "Layer: truth and Layer: mine: F1 0." in widget.words.text()
     assert not errors(viewer)
-    assert list(cells(widget)["Layer: mine"]) == ["", "Nuclei", "s"]
+    assert list(cells(widget)["Layer: mine"]) == ["", "Nuclei", "s", "Parameters", "What it is"]
     before = tuple(camera_of(viewer).center)
     widget.after.click()
     assert tuple(camera_of(viewer).center) != before

@@ -1,5 +1,6 @@
 """Several ways to find nuclei on the same images: who is right where, how fast, and how sure that is."""
 
+from napari_nucleus_kd.compare.memory import memory_steps
 from napari_nucleus_kd.compare.report import report_steps
 from napari_nucleus_kd.compare.run import (
     Case,
@@ -24,6 +25,7 @@ __all__ = [
     "agreements",
     "cases_of",
     "compare_steps",
+    "memory_steps",
     "report_steps",
     "standings",
 ]

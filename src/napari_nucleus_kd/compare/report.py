@@ -46,6 +46,17 @@ _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 _MARGIN_PX = 96  # around the place of a picture
 _PICTURE_PX = 352  # about the edge of a part of an image that is shown
 _CASES = 3  # pictures of each source
+_OVER_IMAGES = (
+    "Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at least 3 "
+    "images). p: two-sided Wilcoxon signed-rank test of the PQ of each image against the first segmenter's "
+    "(at least 6 images)"
+)
+_OVER_NUCLEI = (
+    "In brackets the 95% bootstrap interval of the PQ over the nuclei of this image (1,000 replicates); "
+    "another image may differ by more. p: how likely so large a difference of the PQ to the first "
+    "segmenter's is by chance, from swapping at random what became of nuclei (approximate randomization, at "
+    "least 6 nuclei)"
+)
 
 
 def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, None, Path]:
@@ -88,7 +99,7 @@ def _table(comparison: Comparison, reached: Sequence[Standing]) -> Iterator[list
     for name in means:
         head += [name, f"{name}_low", f"{name}_high"]
     head += ["pq_ahead", "pq_ahead_low", "pq_ahead_high", "p"] if means else []
-    yield [*head, "found", *verdicts, "median_seconds", "parameters", "description"]
+    yield [*head, "found", *verdicts, "median_seconds", "memory_mb", "parameters", "description"]
     for row in reached:
         cells: list[object] = [row.source, row.contestant, row.images, row.failed]
         for name in means:
@@ -97,7 +108,16 @@ def _table(comparison: Comparison, reached: Sequence[Standing]) -> Iterator[list
             cells += [_plain(value) for value in (*(row.ahead or (None,) * 3), row.p)]
         facts = comparison.facts[row.contestant]
         cells += [row.counts.get(name, 0) for name in ("found", *verdicts)]
-        yield [*cells, _plain(row.seconds), facts.parameters or "", facts.description]
+        yield [
+            *(*cells, _plain(row.seconds), megabytes(comparison, row.contestant)),
+            *(facts.parameters or "", facts.description),
+        ]
+
+
+def megabytes(comparison: Comparison, contestant: str) -> str:
+    """Return the memory of a contestant in units of 10**6 bytes; "" where it was not measured."""
+    held = comparison.memory_of(contestant)
+    return "" if held is None else f"{held / 1e6:.0f}"
 
 
 def _plain(value: float | None) -> str:
@@ -108,7 +128,7 @@ def _images(comparison: Comparison) -> Iterator[list[object]]:
     first = next(iter(comparison.outcomes.values()))[0]
     names, verdicts = list(first.values), list(first.verdicts)
     yield [
-        *("image", "source", "segmenter", "count", "diameter_px", "seconds", "problem"),
+        *("image", "source", "segmenter", "count", "diameter_px", "seconds", "memory_bytes", "problem"),
         *names,
         *verdicts,
     ]
@@ -123,6 +143,7 @@ def _images(comparison: Comparison) -> Iterator[list[object]]:
                     o.count,
                     _plain(o.diameter_px),
                     _plain(o.seconds),
+                    "" if o.memory_bytes is None else o.memory_bytes,
                     o.problem,
                 ),
                 *(_plain(number) for number in numbers),
@@ -139,6 +160,7 @@ def _as_json(
         "segmenters": {
             c.name: {
                 **comparison.facts[c.name].model_dump(),
+                "memory_bytes": comparison.memory_of(c.name),
                 "diameter": c.size.value,
                 "recipe": None if c.recipe is None else c.recipe.model_dump(mode="json", exclude_unset=True),
             }
@@ -187,6 +209,12 @@ def _head(comparison: Comparison) -> str:
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     lines.append("</ul>")
+    if any(comparison.memory_of(each.name) for each in comparison.contestants):
+        lines.append(
+            "<p>Memory (in MB, 10<sup>6</sup> bytes): the most main memory that the process in which the "
+            "network runs had, its libraries included, on the largest image, each in a process of its own."
+            "</p>"
+        )
     if problems:
         lines.append("<p><b>Failed:</b></p><ul>")
         lines += [
@@ -217,17 +245,16 @@ def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Ite
             "segmenter",
             *(["PQ", "PQ ahead of the first", "p"] if judged else []),
             "s an image (median)",
+            "MB of memory",
         ]
         heads += [*(_HEADS[name] for name in means[1:]), "found", *verdicts, "parameters", "failed"]
         body = [_cells(comparison, row, means, verdicts) for row in rows]
         yield _html_table(heads, body)
     if judged:
+        over = _OVER_NUCLEI if len(comparison.cases) == 1 else _OVER_IMAGES
         yield (
-            "<p>Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at "
-            "least 3 images). p: two-sided Wilcoxon signed-rank test of the PQ of each image against the "
-            "first segmenter's (at least 6 images), not corrected for comparing several. Numbers of nuclei: "
-            "<i>missed</i> are annotated ones; the "
-            "others are outlines that were found. Click a head to sort.</p>"
+            f"<p>{over}, not corrected for comparing several. Numbers of nuclei: <i>missed</i> are annotated "
+            "ones; the others are outlines that were found. Click a head to sort.</p>"
         )
 
 
@@ -240,6 +267,8 @@ def _cells(
         cells += [_cell(row.means["pq"]), ("", "") if row.ahead is None else _cell(row.ahead, sign="+")]
         cells.append((_plain(row.p), "" if row.p is None else f"{row.p:.2g}"))
     cells.append((_plain(row.seconds), "" if row.seconds is None else f"{row.seconds:.2f}"))
+    held = megabytes(comparison, row.contestant)
+    cells.append((held, held and f"{int(held):,}"))
     cells += [_cell(row.means[name]) for name in means[1:]]
     cells += [(str(n), f"{n:,}") for n in (row.counts.get(name, 0) for name in ("found", *verdicts))]
     parameters = comparison.facts[row.contestant].parameters

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_nucleus_kd.index import Row, Truth
-    from napari_nucleus_kd.types import LabelArray
+    from napari_nucleus_kd.types import Image, LabelArray
 
 
 class Size(StrEnum):
@@ -97,6 +97,8 @@ class Outcome(Settings):
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
+    memory_bytes : most that the process that segments has of main memory, with all its libraries; None unless
+        it was measured, see memory_steps.
     problem : why it failed; it is then judged as if nothing had been found.
     """
 
@@ -110,6 +112,7 @@ class Outcome(Settings):
     verdicts: dict[str, int] = Field({})
     diameter_px: float | None = None
     seconds: float | None = None
+    memory_bytes: int | None = None
     problem: str = ""
 
 
@@ -133,6 +136,11 @@ class Comparison:
     def judged(self) -> bool:
         """Whether there is ground truth."""
         return all(case.row.labels is not None for case in self.cases)
+
+    def memory_of(self, contestant: str) -> int | None:
+        """Return the memory_bytes of the image for which they were measured; None if they were not."""
+        found = (outcome.memory_bytes for outcome in self.outcomes[contestant])
+        return max((each for each in found if each is not None), default=None)
 
     def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
         """Read what a contestant found, of an annotation of a part what can be judged; None if it failed."""
@@ -344,7 +352,12 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
             counted = ("true_count", "pred_count")
             found["values"] = {n: v if n in counted else 0.0 for n, v in found["values"].items()}
             found["ap"] = (0.0,) * len(metrics.STRICT_IOU)
-    outcome = Outcome.model_validate(known | found)
+    return keep_outcome(Outcome.model_validate(known | found), output)
+
+
+def keep_outcome(outcome: Outcome, output: Path) -> Outcome:
+    """Write what a contestant made of an image beside its labels; returns it."""
+    told = _kept(output, outcome.contestant, outcome.image, ".json")
     write_text(told, outcome.model_dump_json(indent=2) + "\n")
     return outcome
 
@@ -363,20 +376,27 @@ def _labels_steps(
         if labels.shape != shape:
             raise ReadError(f"{file}: is {labels.shape}, its image {shape}")
         return labels, {}
-    recipe, image = entry.contestant.recipe, read(row.image)
-    channels = asked_channels(image, recipe.channels, row.modality)
-    told: dict[str, Any] = {"modality": row.modality, "channels": channels} | row.seen
-    diameter = recipe.diameter_px
-    if diameter is None and entry.contestant.size is Size.OWN:
-        diameter = segmenters.load(recipe.segmenter, recipe).default_diameter_px
-    elif diameter is None and entry.contestant.size is Size.ANNOTATED and truth is not None:
-        diameter = metrics.median_diameter(truth.nuclei)
-    if diameter is not None:
-        told["diameter_px"] = diameter
-    asked = recipe.model_copy(update=told)
+    image = read(row.image)
+    asked = asked_recipe(entry.contestant, row, image, truth)
     if not entry.warm:
         yield from segment_steps(image, asked)
         entry.warm = True
     segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
     result = yield from segment_steps(image, asked)
     return result.nuclei.labels, {"seconds": result.seconds, "diameter_px": result.diameter_px}
+
+
+def asked_recipe(contestant: Contestant, row: Row, image: Image, truth: Truth | None) -> Recipe:
+    """Return with which settings a contestant segments the image of a row."""
+    recipe = contestant.recipe
+    assert recipe is not None
+    channels = asked_channels(image, recipe.channels, row.modality)
+    told: dict[str, Any] = {"modality": row.modality, "channels": channels} | row.seen
+    diameter = recipe.diameter_px
+    if diameter is None and contestant.size is Size.OWN:
+        diameter = segmenters.load(recipe.segmenter, recipe).default_diameter_px
+    elif diameter is None and contestant.size is Size.ANNOTATED and truth is not None:
+        diameter = metrics.median_diameter(truth.nuclei)
+    if diameter is not None:
+        told["diameter_px"] = diameter
+    return recipe.model_copy(update=told)

@@ -51,7 +51,6 @@ class Compared:
     region : of the image.
     pictures : the Verdict of each pixel, (Y, X) uint8, by contestant; {} without ground truth.
     wrong : by contestant, from top to bottom.
-    pq : by contestant, with its interval, see mistakes.pq_over_nuclei; {} without ground truth.
     pairs : agreement of each pair; {} with ground truth.
     places : where they agree least: middle (y, x) in pixels of the part.
     """
@@ -61,7 +60,6 @@ class Compared:
     standings: list[Standing]
     pictures: dict[str, npt.NDArray[np.uint8]]
     wrong: dict[str, list[Wrong]]
-    pq: dict[str, Interval]
     pairs: dict[tuple[str, str], Interval]
     places: list[tuple[float, float]]
 
@@ -77,6 +75,7 @@ class Question:
     layers : labels that are there, (Y, X) of the region, by name.
     truth : name of the ground truth and its labels, of the region.
     valid : (Y, X), not 0 where the ground truth is complete, of the region; None: everywhere.
+    memory : whether to measure the memory that each segmenter needs, too.
     """
 
     image: Image
@@ -87,6 +86,7 @@ class Question:
     layers: Mapping[str, LabelArray]
     truth: tuple[str, LabelArray] | None
     valid: npt.NDArray[np.uint8] | None = None
+    memory: bool = False
 
 
 def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
@@ -107,12 +107,12 @@ def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
 def _compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.channels import fit_input
-    from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, standings
+    from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, memory_steps, standings
     from napari_nucleus_kd.index import Row, true_labels
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder
     from napari_nucleus_kd.io.images import write_image
-    from napari_nucleus_kd.mistakes import mistakes, picture, pq_over_nuclei
+    from napari_nucleus_kd.mistakes import mistakes, picture
     from napari_nucleus_kd.modality import suggest_modality
     from napari_nucleus_kd.types import Progress
 
@@ -155,16 +155,17 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         contestants.append(Contestant(name, labels=place))
     case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name, valid))
     comparison = yield from compare_steps([case], contestants, folder)
+    if question.memory:
+        comparison = yield from memory_steps(comparison)
     pictures: dict[str, npt.NDArray[np.uint8]] = {}
     wrong: dict[str, list[Wrong]] = {}
-    pq: dict[str, Interval] = {}
     if question.truth is not None:
         true = true_labels(case.row)
         for name in comparison.outcomes:
             found = comparison.labels_of(name, case)
             labels = np.zeros_like(true) if found is None else found
             marks = mistakes(true, labels)
-            pictures[name], pq[name] = picture(true, labels, marks), pq_over_nuclei(marks)
+            pictures[name] = picture(true, labels, marks)
             wrong[name] = sorted(
                 [
                     *_wrong(labels, marks.pred_ids, marks.pred),
@@ -177,7 +178,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     middles = [
         (p.region.y0 + p.region.shape_yx[0] / 2, p.region.x0 + p.region.shape_yx[1] / 2) for p in places
     ]
-    return Compared(comparison, region, standings(comparison), pictures, wrong, pq, pairs, middles)
+    return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles)
 
 
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:

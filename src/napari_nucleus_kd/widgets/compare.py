@@ -11,6 +11,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QCheckBox,
     QComboBox,
     QFileDialog,
     QGridLayout,
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
 
-    from napari_nucleus_kd.compare import Standing
-    from napari_nucleus_kd.compare.standings import Interval
+    from napari_nucleus_kd.compare import Comparison, Standing
     from napari_nucleus_kd.types import LabelArray
     from napari_nucleus_kd.widgets._compare_steps import Compared
     from napari_nucleus_kd.widgets._layers import Plane, Source
@@ -59,6 +59,8 @@ _VERDICTS = ("missed", "spurious", "split", "merged")
 _TIPS = {
     "PQ": "Panoptic quality: DQ x SQ, 0 to 1",
     "95%": "Interval of the PQ over the nuclei that are seen, resampled; another image may differ by more",
+    "p": "How likely so large a difference of the PQ to that of the first ticked one is by chance,\n"
+    "from the nuclei that are seen: swaps between the two what became of each, at random",
     "DQ": "How many nuclei are found, without false ones (F1 at IoU 0.5)",
     "SQ": "How well the outlines of those found agree (mean IoU)",
     "AJI": "Aggregated Jaccard index",
@@ -72,6 +74,9 @@ _TIPS = {
     "Split": "Outlines that are one of several in one nucleus",
     "Merged": "Outlines that hold several nuclei",
     "s": "Seconds, each tool being warm; empty for layers",
+    "MB": "Most main memory (10⁶ bytes) of the process in which the network runs, with all its libraries",
+    "Parameters": "Numbers in the network that were learnt",
+    "What it is": "Tool, version, weights and processor",
 }
 
 
@@ -98,6 +103,11 @@ class CompareWidget(StepWidget):
             "the rest of the image then being left out. Without, it shows who agrees with whom"
         )
         self.region = RegionControl(self)
+        self.memory = QCheckBox("Measure the memory, too")
+        self.memory.setToolTip(
+            "Lets each segment the region once more, in a process of its own, to see how much\n"
+            "main memory it needs: some ten seconds each"
+        )
         self.task = TaskBar(
             self, STEP, "Compare", "Let all that are ticked find the nuclei, in turn", self.start
         )
@@ -136,7 +146,7 @@ class CompareWidget(StepWidget):
         for part in (self.plan, self.contestants, self.add):
             layout.addWidget(part)
         layout.addLayout(grid)
-        for part in (self.task, self.problem, *self.results):
+        for part in (self.memory, self.task, self.problem, *self.results):
             layout.addWidget(part)
         layout.addStretch(1)
         self._show_results(False)
@@ -289,6 +299,7 @@ class CompareWidget(StepWidget):
             {name: layers[name] for name in names if name in layers},
             None if truth is None else (truth, layers[truth]),
             valid,
+            self.memory.isChecked(),
         )
         plane = _layers.shown_plane(source, self.session.viewer)
         steps = _compare_steps.compared_steps(question)
@@ -323,7 +334,7 @@ class CompareWidget(StepWidget):
             layers.remove(layer)
 
     def _fill_table(self, compared: Compared) -> None:
-        lines = [_cells(standing, compared.pq.get(standing.contestant)) for standing in compared.standings]
+        lines = [_cells(standing, compared.comparison) for standing in compared.standings]
         self.table.setSortingEnabled(False)
         self.table.setRowCount(len(lines))
         self.table.setColumnCount(1 + len(lines[0]))
@@ -419,19 +430,23 @@ class CompareWidget(StepWidget):
         self.words.show()
 
 
-def _cells(standing: Standing, pq: Interval | None) -> dict[str, Any]:
+def _cells(standing: Standing, comparison: Comparison) -> dict[str, Any]:
     """Return the numbers of a line by the heads of their columns, the telling ones first."""
-    judged, counts = standing.means, standing.counts
-    cells: dict[str, Any] = {"PQ": round(judged["pq"][0], 3)} if judged else {}
-    if judged and pq is not None:
-        cells["95%"] = "" if np.isnan(pq[1]) else f"{pq[1]:.2f} to {pq[2]:.2f}"
+    judged, counts, facts = standing.means, standing.counts, comparison.facts[standing.contestant]
+    cells: dict[str, Any] = {}
     if judged:
+        pq, low, high = judged["pq"]
+        p = None if standing.p is None else float(f"{standing.p:.1g}")
+        cells = {"PQ": round(pq, 3), "95%": "" if np.isnan(low) else f"{low:.2f} to {high:.2f}", "p": p}
         cells |= {name.capitalize(): counts[name] for name in _VERDICTS}
     cells["Nuclei"] = counts["found"]
     cells["s"] = None if standing.seconds is None else round(standing.seconds, 2)
+    if any(comparison.memory_of(name) for name in comparison.outcomes):
+        held = comparison.memory_of(standing.contestant)
+        cells["MB"] = None if held is None else round(held / 1e6)
     if judged:
         cells |= {head: round(judged[name][0], 3) for head, name in _METRICS.items()}
-    return cells
+    return cells | {"Parameters": facts.parameters, "What it is": facts.description}
 
 
 def _corner(layer: Labels, source: Source) -> tuple[int, int] | None:
