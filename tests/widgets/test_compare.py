@@ -7,8 +7,8 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._layers import camera_of
-from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget
+from napari_nucleus_kd.widgets._layers import Plane, camera_of
+from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget, _part
 
 
 @pytest.fixture
@@ -189,6 +189,43 @@ def test_layers_that_lie_otherwise_are_not_offered(widget, viewer, truth):
     assert not {"Layer: coarse", "Layer: between", "Layer: stack"} & offered
     viewer.layers.remove("mine")
     assert "Layer: mine" not in [widget.contestants.item(i).text() for i in range(widget.contestants.count())]
+
+
+def test_labels_of_a_stack_are_compared_in_the_plane_that_is_shown(
+    viewer, session, qtbot, settle, nuclei, truth
+):
+    def stack(*planes):
+        return np.stack([np.zeros_like(planes[0]), *planes])
+
+    viewer.add_image(stack(nuclei, nuclei), scale=(2, 0.5, 0.5))
+    viewer.add_labels(stack(truth, truth), name="truth", scale=(2, 0.5, 0.5))
+    mine = np.where(truth % 4 == 1, 0, truth)
+    viewer.add_labels(mine[None], name="one plane", scale=(2, 0.5, 0.5), translate=(4, 0, 0))
+    viewer.add_labels(mine, name="every plane", scale=(0.5, 0.5))
+    viewer.add_labels(stack(stack(truth)), name="over time", scale=(1, 2, 0.5, 0.5))
+    widget = CompareWidget(viewer)
+    qtbot.addWidget(widget)
+    settle(session)
+    assert "Layer: over time" not in widget.choices()
+    viewer.layers.remove("over time")
+    for name in widget.ticked():
+        widget.tick(name, False)
+    choose_truth(widget, "Layer: truth")
+    widget.tick("Layer: one plane")
+    viewer.dims.set_point(0, 2)
+    widget.task.button.click()
+    assert "does not cover" in widget.problem.text.text(), "it lies in the next plane"
+    viewer.dims.set_point(0, 4)
+    widget.tick("Layer: every plane")
+    compare(widget, session, settle)
+    one, every = cells(widget).values()
+    assert one["Missed"] == every["Missed"] == (np.unique(truth) % 4 == 1).sum()
+    (layer,) = errors(viewer)
+    assert layer.data.shape == (1, *truth.shape) and layer.translate[0] == 4
+    side = Plane(session.source, (0, 2), (0, 50, 0))
+    assert _part(viewer.layers["every plane"], side, Region(1, 0, 3, 208)) is None, "flat, seen from the side"
+    seen = _part(viewer.layers["truth"], side, Region(1, 0, 3, 208))
+    np.testing.assert_array_equal(seen, [truth[50]] * 2)
 
 
 def test_a_tool_is_added_and_runs(widget, session, settle, fake_tool):

@@ -271,6 +271,7 @@ class CompareWidget(StepWidget):
         kept = self.session.keeping.kept if truth == CHECKED else None
         if not problem and truth is not None and truth not in choices and kept is None:
             problem = "The ground truth lies on the image no more, pixel on pixel: choose another one."
+        plane = _layers.shown_plane(source, self.session.viewer)
         layers: dict[str, LabelArray] = {}
         valid = None
         if not problem and kept is not None:
@@ -281,7 +282,7 @@ class CompareWidget(StepWidget):
             choice = choices.get(name)
             if problem or choice is None or isinstance(choice, Recipe):
                 continue
-            part = _part(choice, source, region)
+            part = _part(choice, plane, region)
             if part is None:
                 problem = f"“{choice.name}” does not cover all of the region: zoom to a part that it covers."
             else:
@@ -301,7 +302,6 @@ class CompareWidget(StepWidget):
             valid,
             self.memory.isChecked(),
         )
-        plane = _layers.shown_plane(source, self.session.viewer)
         steps = _compare_steps.compared_steps(question)
         self.session.run_main(STEP, "Comparing", steps, partial(self._show, plane))
 
@@ -449,30 +449,34 @@ def _cells(standing: Standing, comparison: Comparison) -> dict[str, Any]:
     return cells | {"Parameters": facts.parameters, "What it is": facts.description}
 
 
-def _corner(layer: Labels, source: Source) -> tuple[int, int] | None:
-    """Return where in an image a layer of labels begins, (y, x) in pixels; None if its pixels do not fit."""
+def _corner(layer: Labels, source: Source) -> tuple[int, ...] | None:
+    """Return at which pixel of an image a layer of labels begins, on each of the layer's axes.
+
+    The axes are the last ones of the image. None if its pixels do not fit on those of the image.
+    """
     under = source.layers[0]
-    if layer.ndim != 2 or under.ndim != 2 or layer.multiscale:
+    if layer.ndim > under.ndim or layer.multiscale:
         return None
-    if not np.allclose(layer.scale, under.scale, rtol=1e-3):
+    scale, begin = (np.asarray(value)[-layer.ndim :] for value in (under.scale, under.translate))
+    if not np.allclose(layer.scale, scale, rtol=1e-3):
         return None
-    corner = (np.asarray(layer.translate) - np.asarray(under.translate)) / np.asarray(under.scale)
-    if not np.allclose(corner, np.rint(corner), atol=0.01):
-        return None
-    y, x = (int(n) for n in np.rint(corner))
-    return y, x
+    corner = (np.asarray(layer.translate) - begin) / scale
+    return tuple(int(n) for n in np.rint(corner)) if np.allclose(corner, np.rint(corner), atol=0.01) else None
 
 
-def _part(layer: Labels, source: Source, region: Region) -> LabelArray | None:
-    """Return the labels of a region of an image; None if the layer does not cover it."""
-    corner = _corner(layer, source)
+def _part(layer: Labels, plane: Plane, region: Region) -> LabelArray | None:
+    """Return the labels of a region of a plane of an image; None if the layer does not cover it."""
+    corner = _corner(layer, plane.source)
     assert corner is not None
-    y0, x0 = region.y0 - corner[0], region.x0 - corner[1]
-    height, width = region.shape_yx
-    if min(y0, x0) < 0 or y0 + height > layer.data.shape[0] or x0 + width > layer.data.shape[1]:
+    begin, edges = np.array(plane.point), np.ones(len(plane.point), int)
+    begin[list(plane.axes)], edges[list(plane.axes)] = (region.y0, region.x0), region.shape_yx
+    begin, more = begin[-layer.ndim :] - corner, len(begin) - layer.ndim
+    end = begin + edges[more:]
+    if min(plane.axes) < more or (begin < 0).any() or (end > layer.data.shape).any():
         return None
-    cut: LabelArray = np.asarray(layer.data[y0 : y0 + height, x0 : x0 + width]).astype(np.int32)
-    return cut
+    cut = np.asarray(layer.data[tuple(map(slice, begin, end))])
+    labels: LabelArray = cut.reshape(region.shape_yx).astype(np.int32)
+    return labels
 
 
 def _fill(box: QComboBox, items: list[tuple[str, Any]]) -> None:
