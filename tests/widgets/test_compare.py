@@ -6,6 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
+from napari_nucleus_kd.segmenters import baseline
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets._layers import Plane, camera_of
 from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget, _part
@@ -238,6 +239,18 @@ def test_a_tool_is_added_and_runs(widget, session, settle, fake_tool):
     compare(widget, session, settle)
     assert "failed: " in widget.words.text(), "and the others have their numbers"
     assert len(cells(widget)) == 2
+
+
+def test_cancel_does_not_wait_for_a_tool(widget, session, qtbot, settle, fake_tool):
+    widget._add_tool("cellpose", fake_tool("hang"))
+    choose_truth(widget, "Layer: truth")
+    widget.task.button.click()
+    opened = baseline._OPEN
+    qtbot.waitUntil(lambda: any(worker.is_busy for _, worker, _ in opened.values()), timeout=60_000)
+    widget.task.cancel.click()
+    settle(session, 30)
+    assert session.workspace.problem is None and widget.compared is None
+    assert not any(worker.is_alive for _, worker, _ in opened.values())
 
 
 def test_values_of_verdicts_have_their_colours(widget, session, viewer, settle):

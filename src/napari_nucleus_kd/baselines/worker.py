@@ -83,6 +83,11 @@ class Worker:
         """Whether the process is there."""
         return self._process.poll() is None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._lock.locked()
+
     def stop(self) -> None:
         """End the process at once, also from another thread; what it has in hand is lost."""
         self._process.kill()

@@ -74,6 +74,13 @@ def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     return known[1:]
 
 
+def stop_busy() -> None:
+    """End the processes that have something in hand, from another thread; who waits gets a DeviceError."""
+    for _, worker, _ in tuple(_OPEN.values()):
+        if worker.is_busy:
+            worker.stop()
+
+
 class BaselineSegmenter:
     """Another tool in a process of its own; see segmenters.base.Segmenter for the methods.
 

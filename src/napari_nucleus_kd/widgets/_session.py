@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._show import LayerData
     from napari_nucleus_kd.widgets._worker import Job
 
+_PATIENCE_MS = 1000  # for what a tool has in hand, after Cancel
 _SESSIONS: WeakKeyDictionary[Viewer, Session] = WeakKeyDictionary()
 
 
@@ -275,10 +277,14 @@ class Session:
         return self._start(steps, done, failed, progress, ended)
 
     def cancel(self) -> None:
-        """Stop the job that a person waits for, at its next step; what waits for its end is forgotten."""
+        """Stop the job that a person waits for, at its next step; what waits for its end is forgotten.
+
+        What Cellpose or StarDist has in hand may take minutes: it is stopped if it is not soon done.
+        """
         self._forget_waiting()
         if self._main is not None and self.workspace.activity is not None:
             self._main.cancel()
+            QTimer.singleShot(_PATIENCE_MS, partial(_stop_tools, self._main))
             self.workspace.activity = replace(self.workspace.activity, stopping=True, following="")
 
     def attach(self) -> None:
@@ -405,3 +411,11 @@ class Session:
         source = self.source
         if source is not None and source.opened is None and source.layers[0].ndim > 2:
             self.refresh()
+
+
+def _stop_tools(job: Job) -> None:
+    """End what Cellpose or StarDist has in hand, if a cancelled job still runs."""
+    if job.running:
+        from napari_nucleus_kd.segmenters.baseline import stop_busy
+
+        stop_busy()
