@@ -12,6 +12,7 @@ from napari_nucleus_kd import baselines
 from napari_nucleus_kd._cli_info import show_facts
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import NucleusKDError
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.metrics import match, overlap
 from napari_nucleus_kd.pipeline import segment_steps
@@ -21,22 +22,43 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from napari_nucleus_kd.pipeline import Result
+    from napari_nucleus_kd.types import LabelArray
+
 _SAMPLE = "fluorescence"
 
 
-def show_baselines(console: Console) -> None:
-    """Print where each tool is, or how to get it."""
-    table = Table("name", "tool", "version", "where")
+def show_baselines(console: Console, *, check: bool = False) -> bool:
+    """Print where each tool is, or how to get it, and with which weights it was seen to work.
+
+    Parameters
+    ----------
+    check : whether to try each that is there, with these weights.
+
+    Returns
+    -------
+    Whether all that were tried work.
+    """
+    table = Table("name", "tool", "version", "where", "works with")
+    weights, all_work = baselines.checked(), True
     for name, found in baselines.installed().items():
-        title = baselines.TOOLS[name].title
+        title, known = baselines.TOOLS[name].title, weights.get(name)
         if isinstance(found, str):
-            table.add_row(name, title, "-", escape(found))
-        else:
-            table.add_row(name, title, found.version, escape(f"{found.python} ({found.how})"))
+            table.add_row(name, title, "-", escape(found), "-")
+            continue
+        works = "not checked yet" if known is None else escape(known)
+        if check and known is not None:
+            try:
+                result, pq = _try(name, known, None, console)
+                works += f": {result.nuclei.count} nuclei of the sample, PQ {pq:.3f}"
+            except NucleusKDError as error:
+                works, all_work = f"[red]failed:[/] {escape(str(error))}", False
+        table.add_row(name, title, found.version, escape(f"{found.python} ({found.how})"), works)
     console.print(table)
     console.print(
         "Does it work with your weights? nucleus-kd baselines check NAME --weights WEIGHTS", highlight=False
     )
+    return all_work
 
 
 def use_environment(name: str, python: Path, console: Console) -> None:
@@ -69,18 +91,28 @@ def remove_tool(name: str, console: Console) -> None:
 
 
 def check_tool(name: str, weights: str, device: str | None, console: Console) -> None:
-    """Segment the fluorescence sample with a tool, and print what came of it."""
-    recipe = Recipe(segmenter=name, weights=weights, device=device or "auto")
-    image, truth = sample(_SAMPLE), sample_labels(_SAMPLE)
-    assert truth is not None
-    result = show(segment_steps(image, recipe), console)
-    found = match(overlap(truth.astype(np.int32), result.nuclei.labels))
+    """Segment the fluorescence sample with a tool, print what came of it, and note that it works."""
+    result, pq = _try(name, weights, device, console)
     assert result.segmenter is not None
     facts = [
         ("tool", result.segmenter.description),
         ("weights", f"sha256 {result.recipe.model_hash}"),
-        ("found", f"{result.nuclei.count} nuclei in the {_SAMPLE} sample, which has {truth.max()}"),
-        ("PQ", f"{found.pq:.3f}"),
+        ("found", f"{result.nuclei.count} nuclei in the {_SAMPLE} sample, which has {_truth().max()}"),
+        ("PQ", f"{pq:.3f}"),
         ("seconds", f"{result.seconds:.1f}, with loading"),
     ]
     show_facts(facts, console)
+    baselines.note_checked(name, weights)
+
+
+def _try(name: str, weights: str, device: str | None, console: Console) -> tuple[Result, float]:
+    """Return what a tool makes of the sample, and its PQ."""
+    recipe = Recipe(segmenter=name, weights=weights, device=device or "auto")
+    result = show(segment_steps(sample(_SAMPLE), recipe), console)
+    return result, match(overlap(_truth(), result.nuclei.labels)).pq
+
+
+def _truth() -> LabelArray:
+    truth = sample_labels(_SAMPLE)
+    assert truth is not None
+    return truth.astype(np.int32)

@@ -244,11 +244,16 @@ app.add_typer(_baselines, name="baselines")
 
 
 @_baselines.command("list")
-def baselines_list() -> None:
-    """List the tools, where they are installed, and how to get those that are not."""
+def baselines_list(
+    check: Annotated[
+        bool, typer.Option("--check", help="Try each on a sample image, with the weights of its last check.")
+    ] = False,
+) -> None:
+    """List the tools, where they are installed, how to get those that are not, and what they work with."""
     from napari_nucleus_kd._cli_baselines import show_baselines
 
-    show_baselines(Console())
+    if not show_baselines(Console(), check=check):
+        raise typer.Exit(1)
 
 
 @_baselines.command("install")

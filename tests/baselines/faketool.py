@@ -17,6 +17,9 @@ class FakeTool:
             raise serve.Unusable(f"no file {weights}")
         self.fault = self.weights.read_text(encoding="utf-8")
         print("a tool that prints while it loads")
+        if self.fault == "no network":
+            self.weights.unlink()
+            raise OSError("Name or service not known")
         if self.fault == "of another kind":
             raise KeyError("output.2.weight")
         if self.fault == "silent end":
@@ -27,6 +30,7 @@ class FakeTool:
             "version": "3.1",
             "weights": str(self.weights),
             "device": "cpu",
+            "threads": 2,
             "parameters": 7,
             "diameter_px": 18.0,
             "grid": 1,
@@ -46,6 +50,9 @@ class FakeTool:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         if self.fault == "fault":
             raise KeyError("flows")
+        if self.fault == "odd arrays":
+            os.write(4, b'{"arrays": [5]}\n')
+            time.sleep(5)
         if self.fault == "garbage":
             os.write(4, b"not JSON\n")
             time.sleep(5)

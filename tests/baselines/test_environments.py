@@ -46,11 +46,29 @@ def wheel(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["baselines", *map(str, arguments)])
+    return CliRunner().invoke(app, ["baselines", *map(str, arguments)], env={"COLUMNS": "240"})
 
 
 def said(done):
     return " ".join(done.output.split())
+
+
+def test_weights_that_work_are_remembered_and_tried_again(fake_tool, monkeypatch):
+    found = environments.Found(Path(sys.executable), "3.1", "for tests")
+    there = {"cellpose": found, "stardist": "StarDist is not installed"}
+    monkeypatch.setattr(baselines, "installed", lambda: there)
+    assert "not checked yet" in said(run("list"))
+    weights = fake_tool()
+    done = run("check", "cellpose", "--weights", weights)
+    assert done.exit_code == 0 and "PQ" in done.output and "nuclei in the fluorescence sample" in said(done)
+    assert baselines.checked() == {"cellpose": weights}
+    tried = run("list", "--check")
+    assert tried.exit_code == 0 and "nuclei of the sample" in said(tried)
+    Path(weights).unlink()
+    tried = run("list", "--check")
+    assert tried.exit_code == 1 and "failed:" in said(tried)
+    assert run("check", "cellpose", "--weights", fake_tool("fault")).exit_code == 1
+    assert baselines.checked() == {"cellpose": weights}, "what fails is not noted"
 
 
 def test_a_tool_that_is_nowhere_says_how_to_get_it(wheel):

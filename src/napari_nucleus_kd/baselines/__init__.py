@@ -1,6 +1,15 @@
 """Other tools to compare with, and to learn from: each in a process and an environment of its own."""
 
-from napari_nucleus_kd.baselines.environments import TOOLS, Found, Tool, find, installed, use
+from napari_nucleus_kd.baselines.environments import (
+    TOOLS,
+    Found,
+    Tool,
+    checked,
+    find,
+    installed,
+    note_checked,
+    use,
+)
 from napari_nucleus_kd.baselines.making import install_steps, remove
 from napari_nucleus_kd.baselines.weights import weight_files, weights_digest
 from napari_nucleus_kd.baselines.worker import About, Worker
@@ -11,9 +20,11 @@ __all__ = [
     "Found",
     "Tool",
     "Worker",
+    "checked",
     "find",
     "install_steps",
     "installed",
+    "note_checked",
     "remove",
     "use",
     "weight_files",

@@ -13,6 +13,7 @@ from napari_nucleus_kd.errors import BaselineError
 from napari_nucleus_kd.io.atomic import write_text
 
 _NAMED = "environments.json"
+_CHECKED = "checked.json"
 MADE = "made.json"  # in an environment of ours, once it is complete
 _PATIENCE_S = 120.0
 
@@ -142,8 +143,7 @@ def use(name: str, python: Path) -> Found:
     # The path as given: an interpreter of a virtual environment is a link, and resolved it is another one.
     python = (python_of(python) if python.is_dir() else python).absolute()
     found = Found(python, version_in(tool, python), "named by you")
-    folder().mkdir(parents=True, exist_ok=True)
-    write_text(folder() / _NAMED, json.dumps(_named() | {name: str(python)}, indent=2) + "\n")
+    _note(_NAMED, _named() | {name: str(python)})
     return found
 
 
@@ -152,12 +152,33 @@ def forget(name: str) -> bool:
     named = _named()
     if named.pop(name, None) is None:
         return False
-    write_text(folder() / _NAMED, json.dumps(named, indent=2) + "\n")
+    _note(_NAMED, named)
     return True
 
 
+def checked() -> dict[str, str]:
+    """Return with which weights each tool was last seen to work, see note_checked."""
+    return _known(_CHECKED)
+
+
+def note_checked(name: str, weights: str) -> None:
+    """Note that a tool works with these weights, a path or a name."""
+    path = Path(weights).absolute()
+    _note(_CHECKED, checked() | {tool_named(name).name: str(path) if path.exists() else weights})
+
+
 def _named() -> dict[str, str]:
-    file = folder() / _NAMED
+    return _known(_NAMED)
+
+
+def _note(file: str, known: dict[str, str]) -> None:
+    folder().mkdir(parents=True, exist_ok=True)
+    write_text(folder() / file, json.dumps(known, indent=2) + "\n")
+
+
+def _known(name: str) -> dict[str, str]:
+    """Return what a file says of the tools; nothing, if there is none."""
+    file = folder() / name
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -166,7 +187,7 @@ def _named() -> dict[str, str]:
         raise BaselineError(f"{file} cannot be read: {error}; delete it, and name the tools again") from error
     if not isinstance(known, dict):
         raise BaselineError(f"{file} is damaged; delete it, and name the tools again")
-    return {str(name): str(python) for name, python in known.items() if name in TOOLS}
+    return {str(tool): str(said) for tool, said in known.items() if tool in TOOLS}
 
 
 _ASK = (

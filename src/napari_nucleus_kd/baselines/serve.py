@@ -45,7 +45,7 @@ class Cellpose:
                 f"no file {weights}, and no Cellpose model has this name; give the file of a model, or one "
                 f"of {', '.join(sorted(known))}, which Cellpose downloads itself"
             )
-        self.device = _torch_device(torch, device)
+        self.device, self.threads = _torch_device(torch, device), torch.get_num_threads()
         self.model = models.CellposeModel(
             gpu=self.device.type != "cpu", device=self.device, pretrained_model=weights
         )
@@ -59,6 +59,7 @@ class Cellpose:
             "version": self.version,
             "weights": os.fspath(self.model.pretrained_model),
             "device": str(self.device),
+            "threads": self.threads,
             "parameters": sum(p.numel() for p in net.parameters()),
             "diameter_px": float(getattr(self.model, "diam_mean", 30.0)),
             "grid": 1,
@@ -113,6 +114,7 @@ class StarDist:
         import tensorflow as tf
 
         self.gpus = tf.config.list_physical_devices("GPU")
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or _cores()
         if kind == "cuda" and not self.gpus:
             raise NoDevice(f"TensorFlow sees no {device}; take cpu, or install TensorFlow for your GPU")
         from csbdeep.models.pretrained import get_registered_models
@@ -143,6 +145,7 @@ class StarDist:
             "version": _version("stardist"),
             "weights": os.fspath(self.model.logdir),
             "device": "gpu" if self.gpus else "cpu",
+            "threads": self.threads,
             "parameters": int(self.model.keras_model.count_params()),
             "diameter_px": None,
             "grid": int(config.grid[0]),
@@ -208,6 +211,11 @@ def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name)
 
 
+def _cores() -> int:
+    """Return how many cores this process may use: as many threads TensorFlow takes by itself."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _version(package: str) -> str:
     from importlib.metadata import version
 
@@ -248,10 +256,16 @@ def _opened(weights: str, device: str) -> Any:
         raise
     except Exception as error:  # whatever a tool raises that reads a file of another kind
         traceback.print_exc()
-        raise Unusable(
+        told = (
             f"{weights} cannot be opened by {name} ({type(error).__name__}: {error}); give weights of this "
             "tool"
-        ) from error
+        )
+        if isinstance(error, OSError) and not os.path.exists(weights):
+            told = (
+                f"{weights} could not be downloaded by {name} ({error}); try again with a connection to the "
+                "internet, or download these weights elsewhere and give their file"
+            )
+        raise Unusable(told) from error
 
 
 def main() -> None:

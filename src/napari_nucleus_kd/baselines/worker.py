@@ -35,6 +35,7 @@ class About(Settings):
     ----------
     weights : file or folder.
     device : as the tool calls it.
+    threads : that its network takes on a processor.
     diameter_px : nucleus diameter that the model was made for; None if it does not say.
     grid : pixels of the picture that share one of the maps.
     foreground : probability above which the tool by itself takes a pixel as nucleus.
@@ -45,6 +46,7 @@ class About(Settings):
     version: str
     weights: Path
     device: str
+    threads: int
     parameters: int
     diameter_px: float | None
     grid: int
@@ -144,7 +146,7 @@ class Worker:
                 answer = self._answer(process.stdout)
             except OSError:
                 answer = None
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 self.stop()
                 raise BaselineError(self._garbled(str(error))) from error
             except BaseException:  # Ctrl-C, for instance: its answer would be taken for the next one

@@ -206,6 +206,8 @@ def _head(comparison: Comparison) -> str:
             px, um = each.recipe.diameter_px, each.recipe.diameter_um
             how = f"; is told a diameter of {f'{px:g} px' if px else f'{um:g} µm'}"
         facts = comparison.facts[each.name]
+        noted = {note for outcome in comparison.outcomes[each.name] for note in outcome.notes}
+        how += "".join(f"; {html.escape(note)}" for note in sorted(noted))
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     lines.append("</ul>")

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, LabelArray
 
 
+_RULES = 2  # to be raised when the same question gets another answer: what is kept is then done again
+
+
 class Size(StrEnum):
     """Which nucleus diameter a segmenter is told where its recipe names none."""
 
@@ -99,6 +102,7 @@ class Outcome(Settings):
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
     memory_bytes : most that the process that segments has of main memory, with all its libraries; None unless
         it was measured, see memory_steps.
+    notes : choices and fallbacks of the run, for a person.
     problem : why it failed; it is then judged as if nothing had been found.
     """
 
@@ -113,6 +117,7 @@ class Outcome(Settings):
     diameter_px: float | None = None
     seconds: float | None = None
     memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -307,7 +312,7 @@ def _request(entry: _Entry, case: Case) -> str:
     ]
     asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
     what = entry.contestant.size, entry.facts.digest, entry.facts.description, row.seen, row.modality
-    parts = [stamps, asked, *what, __version__]
+    parts = [stamps, asked, *what, __version__, _RULES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -383,7 +388,11 @@ def _labels_steps(
         entry.warm = True
     segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
     result = yield from segment_steps(image, asked)
-    return result.nuclei.labels, {"seconds": result.seconds, "diameter_px": result.diameter_px}
+    return result.nuclei.labels, {
+        "seconds": result.seconds,
+        "diameter_px": result.diameter_px,
+        "notes": result.notes,
+    }
 
 
 def asked_recipe(contestant: Contestant, row: Row, image: Image, truth: Truth | None) -> Recipe:

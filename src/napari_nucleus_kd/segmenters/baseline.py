@@ -14,6 +14,7 @@ from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.segmenters.base import kept_nuclei
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +117,9 @@ class BaselineSegmenter:
         """Tool, weights and device, for people."""
         about = self._about
         title = TOOLS[self.name].title.split()[0]
-        return f"{title} {about.version}, {about.weights.name}, on {about.device} in a process of its own"
+        with_threads = f" with {count(about.threads, 'thread')}" if about.device == "cpu" else ""
+        where = f"on {about.device}{with_threads} in a process of its own"
+        return f"{title} {about.version}, {about.weights.name}, {where}"
 
     def _enlarged(self, diameter_px: float | None) -> float:
         """Return the factor by which the network sees a picture enlarged."""

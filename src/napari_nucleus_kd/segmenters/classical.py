@@ -48,7 +48,7 @@ class ClassicalSegmenter:
 
     def __init__(self, modality: Modality = Modality.FLUORESCENCE):
         self._modality = modality
-        self.description = f"Otsu threshold of each tile and watershed for {modality} on the CPU"
+        self.description = "Otsu threshold of each tile and watershed, on the CPU"
 
     def scale(self, diameter_px: float | None) -> float:
         """Return 1: nothing is rescaled."""
