@@ -121,12 +121,34 @@ def test_a_difference_in_one_image_is_told_from_chance(draw):
     assert chance(mistakes(few, few), mistakes(few, 0 * few)) is None
 
 
-def test_chance_comes_as_often_as_it_says(draw):
-    true, rng = draw(200, 200)[1], np.random.default_rng(0)
-    numbers = np.arange(true.max() + 1)
+def _missed(true, bad):
+    return np.where(bad, 0, true)
 
-    def missed(share):
-        return mistakes(true, np.where(np.isin(true, numbers[rng.random(len(numbers)) < share]), 0, true))
 
-    said = np.array([chance(missed(0.3), missed(0.3)) for _ in range(100)])
-    assert 0.01 <= (said < 0.1).mean() <= 0.2, "of equals, one pair in ten is called different at 0.1"
+def _beside(true, bad):
+    """Return nuclei that lie 7 px beside their place, each one outline too many and one too few."""
+    others, moved = np.where(bad, 0, true), np.roll(np.where(bad, true, 0), 7, 1)
+    return np.where((others == 0) & (moved > 0), moved, others)
+
+
+def _split(true, bad):
+    return np.where(bad & (np.indices(true.shape)[1] % 14 < 7), true + true.max(), true)
+
+
+def _merged(true, bad):
+    return np.where(bad, (true + 1) // 2 * 2, true)  # with the next one of the row
+
+
+@pytest.mark.parametrize("spoil", [_missed, _beside, _split, _merged])
+def test_chance_and_interval_are_right_as_often_as_they_say(draw, spoil):
+    true, rng = draw(300, 300)[1], np.random.default_rng(0)
+
+    def found():
+        share = rng.random(true.max() + 1) < 0.25
+        return mistakes(true, spoil(true, share[true] & (true > 0)))
+
+    said = np.array([chance(found(), found()) for _ in range(100)])
+    assert (said < 0.1).mean() <= 0.17, "of equals, one pair in ten is called different at 0.1"
+    every = [pq_over_nuclei(found()) for _ in range(60)]
+    expected = np.mean([pq for pq, _, _ in every])
+    assert 0.85 < np.mean([low <= expected <= high for _, low, high in every])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import fastremap
 import numpy as np
+from scipy import sparse
 
 from napari_nucleus_kd.metrics import Overlap, bootstrap, overlap
 
@@ -20,7 +21,7 @@ _MOSTLY = 0.5  # share of a nucleus that lies inside another one, above which it
 _FOUND_IOU = 0.5
 _DRAWS = 1999  # of a test
 _EXACT = 1e-12  # sums of the same numbers in another order
-_ENOUGH_TO_TEST = 6  # nuclei: with fewer, no such test can come below 0.05
+_ENOUGH_TO_TEST = 6  # annotated nuclei: fewer tell too little
 
 
 class Verdict(IntEnum):
@@ -58,6 +59,8 @@ class Mistakes:
     true_ids, pred_ids : (T,), (P,) labels, ascending.
     true, pred : (T,), (P,) uint8, the Verdict of each.
     iou : (T,) of the predicted nucleus that matches a correct one; 0 of the others.
+    tries : (L, 2) places in true_ids and pred_ids: a predicted nucleus, and each true one that it was to be:
+        that with which it shares most, and those of which it holds more than half.
     """
 
     true_ids: npt.NDArray[np.int64]
@@ -65,6 +68,7 @@ class Mistakes:
     true: npt.NDArray[np.uint8]
     pred: npt.NDArray[np.uint8]
     iou: npt.NDArray[np.float64]
+    tries: npt.NDArray[np.intp]
 
     def count(self, verdict: Verdict) -> int:
         """Return how many nuclei it holds for: predicted ones, of missed nuclei the true ones.
@@ -97,16 +101,17 @@ def mistakes(true: Labels, pred: Labels) -> Mistakes:
     ids = [fastremap.unique(labels) for labels in (true, pred)]
     true_ids, pred_ids = (found[found != 0].astype(np.int64) for found in ids)
     verdicts = _verdicts(pairs)
-    return Mistakes(true_ids, pred_ids, *verdicts)
+    return Mistakes(true_ids, pred_ids, *verdicts, _tries(pairs))
 
 
 def pq_over_nuclei(found: Mistakes) -> tuple[float, float, float]:
     """Return the PQ of one image, and its 95% bootstrap interval over the nuclei in it.
 
-    It says how far so many nuclei tell; that another image may be easier or harder it does not know. Without
-    any nucleus all three are NaN.
+    Nuclei are drawn with all outlines that were to be them, so that one mistake counts once. It says how far
+    so many nuclei tell; that another image may be easier or harder it does not know. Without any nucleus all
+    three are NaN.
     """
-    shares = np.concatenate(_shares(found))
+    (shares,) = _shares(found)
     if not len(shares):
         return float("nan"), float("nan"), float("nan")
     return bootstrap(shares, lambda drawn: _pq(drawn.sum(0)))
@@ -115,20 +120,18 @@ def pq_over_nuclei(found: Mistakes) -> tuple[float, float, float]:
 def chance(first: Mistakes, second: Mistakes) -> float | None:
     """Return how likely so large a difference of two PQ of one image is by chance.
 
-    What became of each annotated nucleus is swapped at random between the two, and so is each false outline
-    (approximate randomization: Noreen, Computer-intensive methods for testing hypotheses, 1989; two-sided).
-    Like the interval it knows of the nuclei of this image alone. None with fewer than six annotated ones.
+    What became of each annotated nucleus, with all outlines that were to be it, is swapped at random between
+    the two, and so is each outline where none is (approximate randomization: Noreen, Computer-intensive
+    methods for testing hypotheses, 1989; two-sided). Like the interval it knows of the nuclei of this image
+    alone. None with fewer than six annotated ones.
 
     Parameters
     ----------
     first, second : of labels that were found in the same image, against the same truth.
     """
-    (true, more), (others, others_more) = _shares(first), _shares(second)
-    if len(true) < _ENOUGH_TO_TEST:
+    if len(first.true) < _ENOUGH_TO_TEST:
         return None
-    # A nucleus has two sides to swap; the other side of a false outline is nothing at all.
-    one = np.concatenate([true, more, np.zeros_like(others_more)])
-    other = np.concatenate([others, np.zeros_like(more), others_more])
+    one, other = _shares(first, second)
     ours, theirs, between = one.sum(0), other.sum(0), other - one
     rng, seen = np.random.default_rng(0), abs(_pq(ours) - _pq(theirs))
     moved = [(rng.random(len(one)) < 0.5) @ between for _ in range(_DRAWS)]
@@ -136,15 +139,42 @@ def chance(first: Mistakes, second: Mistakes) -> float | None:
     return float((1 + (gaps >= seen - _EXACT).sum()) / (1 + _DRAWS))
 
 
-def _shares(found: Mistakes) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return what each true nucleus, and each false outline, adds to both sides of PQ's fraction: (N, 2)."""
-    right = found.true == Verdict.CORRECT
-    false = int((found.pred != Verdict.CORRECT).sum())
-    return np.stack([found.iou, np.where(right, 1.0, 0.5)], 1), np.tile((0.0, 0.5), (false, 1))
+def _shares(*found: Mistakes) -> list[npt.NDArray[np.float64]]:
+    """Return what each independent part of an image adds to both sides of PQ's fraction, (N, 2) of each.
+
+    Such a part is a true nucleus with all outlines that were to be it, which may join it to others, or an
+    outline where none is.
+    """
+    count, nodes, edges = len(found[0].true), len(found[0].true), []
+    adds = []
+    for each in found:
+        edges.append(each.tries + np.array([0, nodes]))
+        of_true = np.stack([each.iou, np.where(each.true == Verdict.CORRECT, 1.0, 0.5)], 1)
+        of_pred = np.outer(each.pred != Verdict.CORRECT, (0.0, 0.5))
+        adds.append((slice(nodes, nodes + len(each.pred)), of_true, of_pred))
+        nodes += len(each.pred)
+    rows, columns = np.concatenate(edges).T
+    graph = sparse.coo_array((np.ones(len(rows), bool), (rows, columns)), (nodes, nodes))
+    parts, part_of = sparse.csgraph.connected_components(graph, directed=False)
+    out = []
+    for places, of_true, of_pred in adds:
+        shares = np.zeros((parts, 2))
+        np.add.at(shares, part_of[:count], of_true)
+        np.add.at(shares, part_of[places], of_pred)
+        out.append(shares)
+    return out
 
 
 def _pq(sums: npt.NDArray[np.float64]) -> float:
     return float(sums[0] / sums[1])
+
+
+def _tries(pairs: Overlap) -> npt.NDArray[np.intp]:
+    rows, columns, shared = pairs.shared.row, pairs.shared.col, pairs.shared.data
+    most = np.zeros(len(pairs.pred_area), shared.dtype)
+    np.maximum.at(most, columns, shared)
+    tried = (shared == most[columns]) | (shared > _MOSTLY * pairs.true_area[rows])
+    return np.stack([rows[tried], columns[tried]], 1).astype(np.intp)
 
 
 def _verdicts(
