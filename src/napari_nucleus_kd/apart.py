@@ -15,9 +15,13 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import psutil
 
 from napari_nucleus_kd import errors
 from napari_nucleus_kd.errors import DeviceError, NucleusKDError
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _PATIENCE_S = 60.0  # for the step in hand, when the steps are closed
+_KILO = 1024
 _NICER = 5  # by how much it steps back behind the window, in units of `nice`
+_WAITED_FOR: dict[int, subprocess.Popen[bytes]] = {}  # by the thread that waits for an answer
 _SHOWN = 2000  # characters of what a process said before it died
 
 
@@ -57,10 +63,11 @@ def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, Json
     """
     command = [sys.executable, "-P", "-m", __name__, task]
     with tempfile.TemporaryFile() as said, started(command, said, _PATIENCE_S) as process:
-        assert process.stdin is not None and process.stdout is not None
-        _write(process.stdin, request)
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it died: nobody will answer
+            _write(process.stdin, request)
         while True:
-            answer = _asked(process.stdin, process.stdout)
+            answer = _asked(process)
             if answer is None:
                 raise DeviceError(
                     f"the process that did the work ended {how_it_ended(process, said)}. Close other "
@@ -107,11 +114,36 @@ def started(
         process.stdout.close()
 
 
-def _asked(to: IO[bytes], back: IO[bytes]) -> tuple[str, Any] | None:
-    """Ask for the next step; None if nobody answers."""
+@contextlib.contextmanager
+def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Note that this thread waits for an answer of a process, so that another one can end that."""
+    thread = threading.get_ident()
+    _WAITED_FOR[thread] = process
     try:
-        _write(to, "next")
-        line = back.readline()
+        yield
+    finally:
+        del _WAITED_FOR[thread]
+
+
+def end_waiting(thread: int) -> None:
+    """Kill the process that a thread waits for, and those that it started; what they have in hand is lost."""
+    process = _WAITED_FOR.get(thread)
+    if process is None:
+        return
+    with contextlib.suppress(psutil.Error):  # it has just ended
+        for inner in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                inner.kill()
+    process.kill()
+
+
+def _asked(process: subprocess.Popen[bytes]) -> tuple[str, Any] | None:
+    """Ask for the next step; None if nobody answers."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        with waiting_for(process):
+            _write(process.stdin, "next")
+            line = process.stdout.readline()
     except OSError:
         return None
     if not line.endswith(b"\n"):
@@ -143,6 +175,22 @@ def how_it_ended(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
     last = said.read()[-_SHOWN:].decode(errors="replace").strip()
     how = f"by signal {-code}" if code is not None and code < 0 else f"with status {code}"
     return f"{how}, perhaps for want of memory{' (it said: ' + last + ')' if last else ''}"
+
+
+def held_bytes(process: psutil.Process) -> int:
+    """Return the most main memory that a process has had; of others than this on macOS what it has now."""
+    status = Path(f"/proc/{process.pid}/status")
+    if status.is_file():
+        lines = status.read_text().splitlines()
+        known = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        return next(known, 0) * _KILO  # a process that ends has none
+    if sys.platform == "win32":
+        return int(process.memory_info().peak_wset)
+    if process.pid == os.getpid():
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(process.memory_info().rss)
 
 
 def main() -> None:

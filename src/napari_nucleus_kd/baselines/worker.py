@@ -85,11 +85,6 @@ class Worker:
         """Whether the process is there."""
         return self._process.poll() is None
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether somebody waits for an answer."""
-        return self._lock.locked()
-
     def stop(self) -> None:
         """End the process at once, also from another thread; what it has in hand is lost."""
         self._process.kill()
@@ -142,8 +137,9 @@ class Worker:
             if self._said.closed:
                 raise BaselineError(f"{title} was closed")
             try:
-                serve.write_message(process.stdin, request, *arrays)
-                answer = self._answer(process.stdout)
+                with apart.waiting_for(process):
+                    serve.write_message(process.stdin, request, *arrays)
+                    answer = self._answer(process.stdout)
             except OSError:
                 answer = None
             except (TypeError, ValueError) as error:

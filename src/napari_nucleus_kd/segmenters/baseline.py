@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from napari_nucleus_kd.types import Maps, Modality, Nuclei
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import FloatArray, LabelArray
@@ -47,7 +48,8 @@ def load(recipe: Recipe) -> BaselineSegmenter:
         raise DeviceError(f"{tool.title} does not run on {recipe.device}; take {', '.join(tool.devices)}")
     worker, digest = _opened(tool, recipe.weights, recipe.device)
     modality = recipe.modality or Modality.FLUORESCENCE
-    return BaselineSegmenter(recipe.segmenter, worker, digest, modality)
+    reopen = partial(_opened, tool, recipe.weights, recipe.device)
+    return BaselineSegmenter(recipe.segmenter, worker, digest, modality, reopen)
 
 
 _MOST_OPEN = 4
@@ -75,13 +77,6 @@ def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     return known[1:]
 
 
-def stop_busy() -> None:
-    """End the processes that have something in hand, from another thread; who waits gets a DeviceError."""
-    for _, worker, _ in tuple(_OPEN.values()):
-        if worker.is_busy:
-            worker.stop()
-
-
 class BaselineSegmenter:
     """Another tool in a process of its own; see segmenters.base.Segmenter for the methods.
 
@@ -94,10 +89,18 @@ class BaselineSegmenter:
     ----------
     digest : fingerprint of its weights.
     modality : how the pictures are made.
+    reopen : returns a process with the same weights, and their fingerprint, when this one was ended.
     """
 
-    def __init__(self, name: str, worker: Worker, digest: str, modality: Modality):
-        self.name, self._worker, self._about = name, worker, worker.about
+    def __init__(
+        self,
+        name: str,
+        worker: Worker,
+        digest: str,
+        modality: Modality,
+        reopen: Callable[[], tuple[Worker, str]],
+    ):
+        self.name, self._worker, self._about, self._reopen = name, worker, worker.about, reopen
         self._unmixes = modality is not Modality.FLUORESCENCE and not self._about.colour
         self.notes: tuple[str, ...] = (_UNMIXED,) if self._unmixes else ()
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
@@ -107,6 +110,15 @@ class BaselineSegmenter:
         )
         self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
         self.default_diameter_px = self._about.diameter_px or _STARDIST_PX
+
+    def _tool(self) -> Worker:
+        """Return the process; a new one if it was ended, as by a Cancel elsewhere."""
+        if not self._worker.is_alive:
+            worker, digest = self._reopen()
+            if digest != self.model_hash:
+                raise ModelError(f"{self._about.weights} changed since they were opened; segment again")
+            self._worker = worker
+        return self._worker
 
     @property
     def _is_stardist(self) -> bool:
@@ -155,17 +167,17 @@ class BaselineSegmenter:
             tile = np.broadcast_to(haematoxylin(tile), tile.shape)
         shape, scale = tile.shape[1:], self.scale(diameter_px)
         size = tuple(math.ceil(n * scale) for n in shape)
-        values = self._worker.maps(np.ascontiguousarray(tile, np.float32), size)
+        values = self._tool().maps(np.ascontiguousarray(tile, np.float32), size)
         return Maps(values, self._about.maps, shape, scale, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
         """Let the tool turn maps into nuclei; leave out those of a low score."""
-        found = self._worker.decode(maps.values, maps.shape_yx, settings.foreground, settings.min_area_px)
+        found = self._tool().decode(maps.values, maps.shape_yx, settings.foreground, settings.min_area_px)
         return _scored(found, maps, settings.min_score)
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median diameter of the nuclei that maps show."""
-        found = self._worker.decode(
+        found = self._tool().decode(
             maps.values, maps.shape_yx, self.decode_defaults.foreground, self.decode_defaults.min_area_px
         )
         area = np.bincount(found.ravel())[1:]

@@ -279,12 +279,13 @@ class Session:
     def cancel(self) -> None:
         """Stop the job that a person waits for, at its next step; what waits for its end is forgotten.
 
-        What Cellpose or StarDist has in hand may take minutes: it is stopped if it is not soon done.
+        What another process has in hand, Cellpose for instance, may take minutes: it is killed if it is not
+        soon done.
         """
         self._forget_waiting()
         if self._main is not None and self.workspace.activity is not None:
             self._main.cancel()
-            QTimer.singleShot(_PATIENCE_MS, partial(_stop_tools, self._main))
+            QTimer.singleShot(_PATIENCE_MS, partial(_end_waiting, self._main))
             self.workspace.activity = replace(self.workspace.activity, stopping=True, following="")
 
     def attach(self) -> None:
@@ -413,9 +414,8 @@ class Session:
             self.refresh()
 
 
-def _stop_tools(job: Job) -> None:
-    """End what Cellpose or StarDist has in hand, if a cancelled job still runs."""
+def _end_waiting(job: Job) -> None:
+    """End again and again what a cancelled job waits for, while it runs."""
     if job.running:
-        from napari_nucleus_kd.segmenters.baseline import stop_busy
-
-        stop_busy()
+        job.end_waiting()
+        QTimer.singleShot(_PATIENCE_MS, partial(_end_waiting, job))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import WorkerBase
 from superqt.utils._qthreading import WorkerBaseSignals
+
+from napari_nucleus_kd import apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -69,16 +72,21 @@ class _Steps(WorkerBase):
     def __init__(self, steps: Generator[Progress, None, Any]) -> None:
         super().__init__(SignalsClass=_Signals)
         self._steps = steps
+        self.thread_id: int | None = None
 
     def work(self) -> Any:
-        with contextlib.closing(self._steps):
-            while not self.abort_requested:
-                try:
-                    progress = next(self._steps)
-                except StopIteration as stop:
-                    return stop.value
-                self.signals.progressed.emit(progress)
-        return None
+        self.thread_id = threading.get_ident()
+        try:
+            with contextlib.closing(self._steps):
+                while not self.abort_requested:
+                    try:
+                        progress = next(self._steps)
+                    except StopIteration as stop:
+                        return stop.value
+                    self.signals.progressed.emit(progress)
+            return None
+        finally:
+            self.thread_id = None  # the thread goes on with other jobs
 
 
 class Job(QObject):
@@ -128,6 +136,11 @@ class Job(QObject):
         self._cancelled = True
         if self._worker is not None:
             self._worker.quit()
+
+    def end_waiting(self) -> None:
+        """End the other process that the step under way waits for, if it waits for one."""
+        if self._worker is not None and self._worker.thread_id is not None:
+            apart.end_waiting(self._worker.thread_id)
 
     def _on_progress(self, progress: Progress) -> None:
         if not self._cancelled:
