@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import sys
 
+import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from _segment_file import peak_bytes
+from napari_nucleus_kd.apart import held_bytes
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.package import load_model
 
@@ -22,9 +23,10 @@ def main(name: str, size: str, threads: str) -> None:
     model = load_model(name)
     picture = torch.rand(3, int(size), int(size), generator=torch.Generator().manual_seed(0))
     engine = open_engine(model, "cpu")
-    before = peak_bytes()
+    me = psutil.Process()
+    before = held_bytes(me)
     engine.run(picture.numpy())
-    taken = peak_bytes()
+    taken = held_bytes(me)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.network()(picture[None])
     print(json.dumps({"peak": taken, "before": before, "multiply_adds": counter.get_total_flops() // 2}))

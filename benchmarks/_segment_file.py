@@ -8,29 +8,17 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 
-_KILO = 1024
 _WARM_PX = 512  # small, or its memory would be what is measured
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had in RAM so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # where getrusage also counts the process that started this one
-        lines = status.read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * _KILO
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * _KILO
 
 
 def main(image: str, labels: str, recipe_json: str, threads: str) -> None:
     """Warm up on a corner, then segment the file."""
+    import psutil
     import torch
     import zarr
 
+    from napari_nucleus_kd.apart import held_bytes
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.io import read
     from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
@@ -51,7 +39,7 @@ def main(image: str, labels: str, recipe_json: str, threads: str) -> None:
         "diameter_px": json.loads(words["recipe"])["diameter_px"],
         "engine": segmenter.description,
     }
-    found = {"seconds": seconds, "peak_bytes": peak_bytes(), "nuclei": words["nuclei"]}
+    found = {"seconds": seconds, "peak_bytes": held_bytes(psutil.Process()), "nuclei": words["nuclei"]}
     print(json.dumps(found | more))
 
 

@@ -32,6 +32,7 @@ from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import Row, check_rows_steps
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,12 +153,16 @@ def _tables(comparison: Comparison) -> list[Table]:
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
         for (one, other), interval in pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
-        return [table]
+        needs = Table("segmenter", "MB", title="Memory", box=None, padding=(0, 1))
+        for name in comparison.outcomes:
+            needs.add_row(escape(name), megabytes(comparison, name))
+        return [table] if comparison.measured is None else [table, needs]
     tables = []
     reached = standings(comparison)
     for source in dict.fromkeys(row.source for row in reached):
         rows = [row for row in reached if row.source == source]
-        title = f"{escape(source)}: {rows[0].images} image{'s' if rows[0].images != 1 else ''}"
+        over = ", interval and p over its nuclei" if len(comparison.cases) == 1 else ""
+        title = f"{escape(source)}: {count(rows[0].images, 'image')}{over}"
         table = Table(
             "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", "MB", title=title, box=None, padding=(0, 1)
         )

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from napari_nucleus_kd import segmenters
+from napari_nucleus_kd import apart, segmenters
 from napari_nucleus_kd._cli_compare import contestant
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.compare import (
@@ -310,14 +310,37 @@ def test_memory_is_that_of_a_process_of_its_own_and_kept(cases, theirs, tmp_path
     assert again.memory_of("classical") == large.memory_bytes
 
 
-def test_where_memory_cannot_be_measured_the_comparison_is_there(cases, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [DeviceError("killed"), RuntimeError("Traceback\nMemoryError"), OSError()])
+def test_where_memory_cannot_be_measured_the_report_says_why(error, cases, tmp_path, monkeypatch):
     def dies(*_):
         yield from ()
-        raise DeviceError("killed")
+        raise error
 
     comparison = finish(compare_steps(cases(1), [CLASSICAL], tmp_path / "out"))
     monkeypatch.setattr(memory, "apart_steps", dies)
-    assert finish(memory_steps(comparison)) == comparison
+    comparison = finish(memory_steps(comparison))
+    assert comparison.memory_of("classical") is None
+    page = finish(report_steps(comparison, tmp_path / "out")).read_text()
+    assert "its memory could not be measured" in page
+
+
+def test_memory_of_another_image_is_not_shown(cases, tmp_path, monkeypatch):
+    def measured(*_):
+        yield from ()
+        return 10**8
+
+    every, out = cases(2), tmp_path / "out"
+    monkeypatch.setattr(memory, "apart_steps", measured)
+    finish(memory_steps(finish(compare_steps(every[:1], [CLASSICAL], out))))
+    comparison = finish(compare_steps(every, [CLASSICAL], out))
+    assert comparison.outcomes["classical"][0].memory_bytes and comparison.memory_of("classical") is None
+
+
+def test_a_tool_is_measured_by_its_own_process(fake_tool, draw, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", draw(90, 90)[0])
+    asked = {"segmenter": "cellpose", "weights": fake_tool()}
+    held = finish(memory.segmenting_steps({"image": str(tmp_path / "a.tif"), "recipe": asked}))
+    assert 1e7 < held < 0.8 * apart.held_bytes(psutil.Process()), "NumPy, but none of what this process has"
 
 
 def test_memory_of_a_tool_is_that_of_its_process():

@@ -1,15 +1,24 @@
 """The Compare widget: what can be compared, the table, the layer of errors, and the way to each of them."""
 
+import sys
+import tempfile
+
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 
+from napari_nucleus_kd import apart
+from napari_nucleus_kd.compare import memory
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import DeviceError
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.segmenters import baseline
-from napari_nucleus_kd.types import Region
+from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.widgets._layers import Plane, camera_of
 from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget, _part
+
+HANGS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 @pytest.fixture
@@ -69,7 +78,8 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     low, high = map(float, mine["95%"].split(" to "))
     assert low < mine["PQ"] < high and mine["p"] < 0.05
     assert found["Classical (no network)"]["p"] is None and found["Classical (no network)"]["MB"] > 50
-    assert mine["MB"] is None and mine["Parameters"] is None and "layers" not in mine["What it is"]
+    assert mine["MB"] is None and mine["Parameters"] is None
+    assert mine["What it is"] == "labels from Layer_ mine"
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
     assert found["Classical (no network)"]["s"] >= 0
     (layer,) = errors(viewer)
@@ -169,7 +179,7 @@ def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
         ([], None, "Tick at least two"),
         (["Layer: mine"], None, "Tick at least two"),
         (["Layer: truth"], "Layer: truth", "Tick at least two"),
-        (["Layer: small", "Layer: mine"], None, "“small” does not cover all of the region"),
+        (["Layer: small", "Layer: mine"], None, "“small” does not cover all that is compared"),
     ],
 )
 def test_what_cannot_be_compared_is_said(widget, session, viewer, names, judge, said):
@@ -245,12 +255,35 @@ def test_cancel_does_not_wait_for_a_tool(widget, session, qtbot, settle, fake_to
     widget._add_tool("cellpose", fake_tool("hang"))
     choose_truth(widget, "Layer: truth")
     widget.task.button.click()
-    opened = baseline._OPEN
-    qtbot.waitUntil(lambda: any(worker.is_busy for _, worker, _ in opened.values()), timeout=60_000)
+    qtbot.waitUntil(lambda: len(baseline._OPEN) == 1 and len(apart._WAITED_FOR) == 1, timeout=60_000)
+    other = baseline.load(Recipe(segmenter="cellpose", weights=fake_tool()))
     widget.task.cancel.click()
     settle(session, 30)
     assert session.workspace.problem is None and widget.compared is None
-    assert not any(worker.is_alive for _, worker, _ in opened.values())
+    ((_, hung, _), (_, beside, _)) = baseline._OPEN.values()
+    assert not hung.is_alive and beside.is_alive, "only what the cancelled job waits for is ended"
+    beside.stop()
+    picture = np.zeros((3, 64, 64), np.float32)
+    assert other.maps(picture, None).values.shape == (3, 64, 64), "a new process is begun when it is needed"
+
+
+def test_cancel_ends_what_measures_memory(widget, session, qtbot, settle, monkeypatch):
+    monkeypatch.setattr(memory, "apart_steps", lambda task, request: hanging())
+
+    def hanging():
+        with tempfile.TemporaryFile() as said, apart.started(HANGS, said, 1) as process:
+            yield Progress(0, 1, "begun")
+            assert apart._asked(process) is None
+            raise DeviceError("killed")
+
+    widget.tick("Classical (no network)")
+    choose_truth(widget, "Layer: truth")
+    widget.memory.setChecked(True)
+    widget.task.button.click()
+    qtbot.waitUntil(lambda: len(apart._WAITED_FOR) == 1, timeout=60_000)
+    widget.task.cancel.click()
+    settle(session, 30)
+    assert session.workspace.problem is None and widget.compared is None
 
 
 def test_values_of_verdicts_have_their_colours(widget, session, viewer, settle):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from napari_nucleus_kd.apart import apart_steps
+from napari_nucleus_kd.apart import apart_steps, held_bytes
 from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.compare.run import asked_recipe, keep_outcome
 from napari_nucleus_kd.config import Recipe
@@ -32,8 +32,9 @@ _TASK = f"{__name__}:segmenting_steps"
 def memory_steps(comparison: Comparison) -> Generator[Progress, None, Comparison]:
     """Measure how much memory each segmenter needs for the largest image; see Outcome.memory_bytes.
 
-    Each segments it once more, in a process of its own. What was measured before is not measured again. Of
-    label images from a folder nothing is known, nor of a segmenter that fails on that image.
+    Each segments it once more, in a process of its own, which knows no segmenter that was only registered in
+    this one. What was measured before is not measured again. Where it fails, a note of the outcome says why.
+    Of label images from a folder nothing is known, nor of a segmenter that fails on that image.
 
     Returns
     -------
@@ -43,8 +44,9 @@ def memory_steps(comparison: Comparison) -> Generator[Progress, None, Comparison
     ------
     WriteError : the disk refuses.
     """
-    case = max(comparison.cases, key=lambda case: math.prod(read(case.row.image).shape_yx))
-    place, outcomes = comparison.cases.index(case), {n: list(of) for n, of in comparison.outcomes.items()}
+    first, *_ = comparison.outcomes.values()
+    place = max(range(len(first)), key=lambda i: math.prod(first[i].shape_yx))
+    case, outcomes = comparison.cases[place], {n: list(of) for n, of in comparison.outcomes.items()}
     for done, contestant in enumerate(comparison.contestants):
         outcome = outcomes[contestant.name][place]
         if contestant.recipe is None or outcome.problem or outcome.memory_bytes is not None:
@@ -53,15 +55,20 @@ def memory_steps(comparison: Comparison) -> Generator[Progress, None, Comparison
             done, len(comparison.contestants), f"{case.name}, {contestant.name}: measuring its memory"
         )
         yield told
-        truth = None if case.row.labels is None else read_truth(case.row)
-        recipe = asked_recipe(contestant, case.row, read(case.row.image), truth)
-        asked = recipe.model_dump(mode="json", exclude_unset=True)
-        with suppress(NucleusKDError):  # it could segment this image: only the measuring fails
+        try:
+            truth = None if case.row.labels is None else read_truth(case.row)
+            recipe = asked_recipe(contestant, case.row, read(case.row.image), truth)
+            asked = recipe.model_dump(mode="json", exclude_unset=True)
             steps = apart_steps(_TASK, {"image": str(case.row.image), "recipe": asked})
             measured = yield from retold(steps, lambda _, told=told: told)  # type: ignore[misc]
-            known = outcome.model_copy(update={"memory_bytes": measured})
-            outcomes[contestant.name][place] = keep_outcome(known, comparison.folder)
-    return replace(comparison, outcomes=outcomes)
+        except (NucleusKDError, RuntimeError, OSError) as error:  # it could segment this image before
+            last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            note = f"its memory could not be measured: {last}"
+            outcomes[contestant.name][place] = outcome.model_copy(update={"notes": (*outcome.notes, note)})
+            continue
+        known = outcome.model_copy(update={"memory_bytes": measured})
+        outcomes[contestant.name][place] = keep_outcome(known, comparison.folder)
+    return replace(comparison, outcomes=outcomes, measured=case)
 
 
 def segmenting_steps(request: dict[str, Any]) -> Generator[Progress, None, int]:
@@ -84,7 +91,7 @@ class _Watch:
         self._peaks: dict[int, int] = {}
         self._me = psutil.Process()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> _Watch:
         self._thread.start()
@@ -93,15 +100,16 @@ class _Watch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLED_S):
+            self._look()
 
     def _look(self) -> None:
-        while True:
-            with suppress(psutil.Error):  # a process has just ended
-                for process in (self._me, *self._me.children(recursive=True)):
-                    held = process.memory_info().rss
-                    self._peaks[process.pid] = max(held, self._peaks.get(process.pid, 0))
-            if self._ended.wait(_SAMPLED_S):
-                return
+        with suppress(psutil.Error, OSError):  # a process has just ended
+            for process in (self._me, *self._me.children(recursive=True)):
+                self._peaks[process.pid] = max(held_bytes(process), self._peaks.get(process.pid, 0))
 
     def peak(self, *, of_a_tool: bool) -> int:
         """Return the most bytes that this process had, or the largest of those it started, a tool's."""

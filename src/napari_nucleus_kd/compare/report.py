@@ -211,11 +211,13 @@ def _head(comparison: Comparison) -> str:
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     lines.append("</ul>")
-    if any(comparison.memory_of(each.name) for each in comparison.contestants):
+    if comparison.measured is not None:
         lines.append(
-            "<p>Memory (in MB, 10<sup>6</sup> bytes): the most main memory that the process in which the "
-            "network runs had, its libraries included, on the largest image, each in a process of its own."
-            "</p>"
+            "<p>Memory (in MB, 10<sup>6</sup> bytes): the most main memory, without that of a GPU, that the "
+            "process had that segmented the largest image, "
+            f"{html.escape(comparison.measured.name)}, its libraries included. Models of this program and "
+            "the classical method read and scale the image in it, too; of Cellpose and StarDist it is the "
+            "tool's own process alone.</p>"
         )
     if problems:
         lines.append("<p><b>Failed:</b></p><ul>")

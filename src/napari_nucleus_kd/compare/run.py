@@ -17,11 +17,11 @@ from napari_nucleus_kd import __version__, metrics, segmenters
 from napari_nucleus_kd.channels import asked_channels
 from napari_nucleus_kd.config import Recipe, Settings
 from napari_nucleus_kd.errors import NucleusKDError, ReadError, SettingsError
-from napari_nucleus_kd.index import read_labels, read_truth
+from napari_nucleus_kd.index import read_labels, read_truth, true_labels
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder, write_text
 from napari_nucleus_kd.io.checked import read_text
-from napari_nucleus_kd.mistakes import Verdict, mistakes
+from napari_nucleus_kd.mistakes import Mistakes, Verdict, mistakes
 from napari_nucleus_kd.pairs import by_stem, stem_of, without_ending
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress, retold
@@ -100,8 +100,8 @@ class Outcome(Settings):
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
-    memory_bytes : most that the process that segments has of main memory, with all its libraries; None unless
-        it was measured, see memory_steps.
+    memory_bytes : most that the process that segments has of main memory, with all its libraries; of a tool
+        in a process of its own, that one. None unless it was measured, see memory_steps.
     notes : choices and fallbacks of the run, for a person.
     problem : why it failed; it is then judged as if nothing had been found.
     """
@@ -110,6 +110,7 @@ class Outcome(Settings):
     image: str
     source: str
     request: str
+    shape_yx: tuple[int, int]
     count: int
     values: dict[str, float] = Field({})
     ap: tuple[float, ...] = ()
@@ -129,6 +130,7 @@ class Comparison:
     ----------
     outcomes : of each contestant, by its name, one an image, in the order of the cases.
     folder : holds the labels; see labels_of.
+    measured : on which memory was measured; None if it was not.
     """
 
     cases: tuple[Case, ...]
@@ -136,6 +138,7 @@ class Comparison:
     facts: dict[str, Facts]
     outcomes: dict[str, list[Outcome]]
     folder: Path
+    measured: Case | None = None
 
     @property
     def judged(self) -> bool:
@@ -143,9 +146,15 @@ class Comparison:
         return all(case.row.labels is not None for case in self.cases)
 
     def memory_of(self, contestant: str) -> int | None:
-        """Return the memory_bytes of the image for which they were measured; None if they were not."""
-        found = (outcome.memory_bytes for outcome in self.outcomes[contestant])
-        return max((each for each in found if each is not None), default=None)
+        """Return the memory_bytes of the image on which they were measured; None if they were not."""
+        if self.measured is None:
+            return None
+        return self.outcomes[contestant][self.cases.index(self.measured)].memory_bytes
+
+    def mistakes_of(self, contestant: str, case: Case) -> Mistakes:
+        """Tell what became of the nuclei of a case with ground truth."""
+        true, found = true_labels(case.row), self.labels_of(contestant, case)
+        return mistakes(true, np.zeros_like(true) if found is None else found)
 
     def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
         """Read what a contestant found, of an annotation of a part what can be judged; None if it failed."""
@@ -268,7 +277,7 @@ def _enter(contestant: Contestant) -> _Entry:
         assert contestant.labels is not None
         if not contestant.labels.is_dir():
             raise ReadError(f"{contestant.labels}: there is no such folder of label images")
-        facts = Facts(description=f"label images in {contestant.labels.name}")
+        facts = Facts(description=f"labels from {contestant.labels.name}")
         return _Entry(contestant, facts, by_stem(contestant.labels))
     opened = segmenters.load(contestant.recipe.segmenter, contestant.recipe)
     return _Entry(
@@ -347,6 +356,7 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
     else:
         save_labels(labels, path, overwrite=True)
     true, labels = (None, labels) if truth is None else truth.and_found(labels)
+    found["shape_yx"] = labels.shape
     found["count"] = len(fastremap.unique(labels[labels > 0]))
     if true is not None:
         pairs, wrong = metrics.overlap(true, labels), mistakes(true, labels)

@@ -11,14 +11,14 @@ from scipy.stats import wilcoxon
 
 from napari_nucleus_kd import metrics
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, OVERALL
-from napari_nucleus_kd.index import true_labels
-from napari_nucleus_kd.mistakes import Mistakes, chance, mistakes, pq_over_nuclei
+from napari_nucleus_kd.mistakes import chance, pq_over_nuclei
 from napari_nucleus_kd.project import grid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucleus_kd.compare.run import Case, Comparison, Outcome
+    from napari_nucleus_kd.mistakes import Mistakes
     from napari_nucleus_kd.types import LabelArray, Region
 
 MEANS = ("pq", "dq", "sq", "aji", "aji_plus", "dice", "ap50", "ap75", "f1")
@@ -72,11 +72,10 @@ def standings(comparison: Comparison) -> list[Standing]:
 def _over_nuclei(comparison: Comparison, standings: list[Standing]) -> list[Standing]:
     """Return the standings on one image with what its nuclei tell."""
     (case,) = comparison.cases
-    true, out = true_labels(case.row), []
+    out: list[Standing] = []
     first: Mistakes | None = None
     for standing in standings:
-        labels = comparison.labels_of(standing.contestant, case)
-        found = mistakes(true, np.zeros_like(true) if labels is None else labels)
+        found = comparison.mistakes_of(standing.contestant, case)
         pq = standing.means["pq"][0], *pq_over_nuclei(found)[1:]
         p = None if first is None else chance(first, found)
         out.append(replace(standing, means=standing.means | {"pq": pq}, p=p))

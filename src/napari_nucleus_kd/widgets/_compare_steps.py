@@ -134,9 +134,8 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     truth = None
     if question.truth is not None:
         name, labels = question.truth
-        called = re.sub(r"[^\w -]+", "_", name)[:60]
         make_folder(folder / "truth")
-        truth = save_labels(labels, folder / "truth" / f"{called}.tif")
+        truth = save_labels(labels, folder / "truth" / f"{_for_a_file(name)}.tif")
     valid = None
     if question.valid is not None:
         valid = save_labels(question.valid.astype(np.int32), folder / "truth" / "complete here.tif")
@@ -149,7 +148,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
             seen_so["channels"] = tuple(range(len(scaled.channels)))
         contestants.append(Contestant(name, recipe.model_copy(update=seen_so)))
     for number, (name, labels) in enumerate(question.layers.items()):
-        place = folder / "layers" / str(number)
+        place = folder / "layers" / str(number) / _for_a_file(name)
         make_folder(place)
         save_labels(labels, place / f"{stem}.tif")
         contestants.append(Contestant(name, labels=place))
@@ -191,6 +190,10 @@ def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, 
     except OSError as error:
         raise WriteError(f"{folder} cannot be written: {error}; choose another folder") from error
     return (yield from steps(compared.comparison, folder))
+
+
+def _for_a_file(name: str) -> str:
+    return re.sub(r"[^\w -]+", "_", name)[:60].strip()
 
 
 def _wrong(labels: LabelArray, ids: npt.NDArray[Any], verdicts: npt.NDArray[Any]) -> Sequence[Wrong]:

@@ -60,7 +60,8 @@ _TIPS = {
     "PQ": "Panoptic quality: DQ x SQ, 0 to 1",
     "95%": "Interval of the PQ over the nuclei that are seen, resampled; another image may differ by more",
     "p": "How likely so large a difference of the PQ to that of the first ticked one is by chance,\n"
-    "from the nuclei that are seen: swaps between the two what became of each, at random",
+    "from the nuclei that are seen: swaps between the two what became of each, at random.\n"
+    "Not corrected for comparing several",
     "DQ": "How many nuclei are found, without false ones (F1 at IoU 0.5)",
     "SQ": "How well the outlines of those found agree (mean IoU)",
     "AJI": "Aggregated Jaccard index",
@@ -74,7 +75,8 @@ _TIPS = {
     "Split": "Outlines that are one of several in one nucleus",
     "Merged": "Outlines that hold several nuclei",
     "s": "Seconds, each tool being warm; empty for layers",
-    "MB": "Most main memory (10⁶ bytes) of the process in which the network runs, with all its libraries",
+    "MB": "Most main memory (10⁶ bytes) of the process that segments, with all its libraries;\n"
+    "of a tool, of the tool's own process alone",
     "Parameters": "Numbers in the network that were learnt",
     "What it is": "Tool, version, weights and processor",
 }
@@ -284,7 +286,10 @@ class CompareWidget(StepWidget):
                 continue
             part = _part(choice, plane, region)
             if part is None:
-                problem = f"“{choice.name}” does not cover all of the region: zoom to a part that it covers."
+                problem = (
+                    f"“{choice.name}” does not cover all that is compared: zoom to a part that it covers, or "
+                    "go to a plane that it lies in."
+                )
             else:
                 layers[name] = part
         if problem:
