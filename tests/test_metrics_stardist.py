@@ -16,7 +16,10 @@ import pytest
 from scipy.spatial import cKDTree
 from stardist.matching import matching
 
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.metrics import STRICT_IOU, Counts, match, overlap
+from napari_nucleus_kd.pipeline import segment
+from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +91,17 @@ def test_counts_of_many_images_are_those_of_stardist(draw: Callable) -> None:
             agrees(ours, theirs)
             pairs, matched = pairs + ours.tp + ours.fn, matched + ours.tp
     assert 0.2 < matched / pairs < 0.8, "the images are neither trivial nor hopeless"
+
+
+@pytest.mark.parametrize("name", ["fluorescence", "he"])
+@pytest.mark.parametrize("segmenter", ["student", "classical"])
+def test_counts_of_what_segmenters_find_are_those_of_stardist(segmenter: str, name: str) -> None:
+    true, modality = sample_labels(name), Modality.HE if name == "he" else Modality.FLUORESCENCE
+    found = segment(sample(name), segmenter=segmenter, modality=modality, device="cpu").nuclei.labels
+    counts = [match(overlap(true, found), iou) for iou in STRICT_IOU]
+    for ours, theirs in zip(counts, matching(true, found, thresh=ABOVE), strict=True):
+        agrees(ours, theirs)
+    assert 0 < counts[-1].tp < counts[0].tp and counts[0].fn > 0, "neither perfect nor hopeless"
 
 
 @pytest.mark.parametrize("which", ["true", "pred"])
