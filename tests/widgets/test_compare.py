@@ -82,6 +82,10 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     assert mine["What it is"] == "labels from Layer_ mine"
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
     assert found["Classical (no network)"]["s"] >= 0
+    shown = widget.plots.pixmap()
+    assert (
+        list(widget.compared.plots) == ["Average precision", "Sizes"] and shown.height() > shown.width() > 300
+    )
     (layer,) = errors(viewer)
     assert layer.name == "Errors of Classical (no network)" and not layer.editable
     widget.table.selectRow([widget.table.item(i, 0).text() for i in range(2)].index("Layer: mine"))

@@ -82,7 +82,7 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
     write_text(output / "comparison.json", _as_json(comparison, reached, pairs))
     shown = list(_shown(comparison, places))
     parts = [_head(comparison), *_standing_tables(comparison, reached), *_pair_table(pairs)]
-    parts += [_figure_part(title, figure) for title, figure in _figures(comparison)]
+    parts += [_figure_part(title, figure) for title, figure in figures(comparison)]
     parts.append(_legend(comparison))
     for done, (title, case, region) in enumerate(shown, 1):
         parts.append(_pictures(comparison, title, case, region))
@@ -304,7 +304,8 @@ def _pair_table(pairs: dict[tuple[str, str], Interval]) -> Iterator[str]:
     yield "<p>Without annotation nobody knows who is right. Below, the places where they agree least.</p>"
 
 
-def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
+    """Yield titles and plots: average precision over IoU, found over annotated numbers, sizes of nuclei."""
     from matplotlib.figure import Figure
 
     colours = {name: _LINES[i % len(_LINES)] for i, name in enumerate(comparison.outcomes)}
@@ -319,6 +320,7 @@ def _figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         axes.set_ylim(0, 1)
         axes.legend(fontsize="small")
         yield "Average precision", figure
+    if comparison.judged and len(comparison.cases) > 1:
         figure = Figure(figsize=(5, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="annotated nuclei of an image", ylabel="found nuclei")
         most = 1.0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     import numpy.typing as npt
+    from matplotlib.figure import Figure
 
     from napari_nucleus_kd.compare import Comparison, Standing
     from napari_nucleus_kd.compare.standings import Interval
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, LabelArray, Modality, Progress, Region
 
 
+_PLOT_INCHES, _PLOT_DPI = (4.2, 3.2), 80  # as wide as a dock
 CORRECT, MISSED = Verdict.CORRECT, Verdict.MISSED
 
 
@@ -53,6 +55,7 @@ class Compared:
     wrong : by contestant, from top to bottom.
     pairs : agreement of each pair; {} with ground truth.
     places : where they agree least: middle (y, x) in pixels of the part.
+    plots : (Y, X, 4) uint8, by title; see compare.report.figures.
     """
 
     comparison: Comparison
@@ -62,6 +65,7 @@ class Compared:
     wrong: dict[str, list[Wrong]]
     pairs: dict[tuple[str, str], Interval]
     places: list[tuple[float, float]]
+    plots: dict[str, npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.channels import fit_input
     from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, memory_steps, standings
+    from napari_nucleus_kd.compare.report import figures
     from napari_nucleus_kd.index import Row, true_labels
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder
@@ -177,7 +182,19 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     middles = [
         (p.region.y0 + p.region.shape_yx[0] / 2, p.region.x0 + p.region.shape_yx[1] / 2) for p in places
     ]
-    return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles)
+    yield Progress(0, 0, "drawing")
+    plots = {title: _drawn(figure) for title, figure in figures(comparison)}
+    return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles, plots)
+
+
+def _drawn(figure: Figure) -> npt.NDArray[np.uint8]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_size_inches(*_PLOT_INCHES)
+    figure.set_dpi(_PLOT_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())
 
 
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:

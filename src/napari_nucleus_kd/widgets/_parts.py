@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QKeySequence, QResizeEvent, QShortcut
+from qtpy.QtGui import QImage, QKeySequence, QPixmap, QResizeEvent, QShortcut
 from qtpy.QtWidgets import (
     QApplication,
     QFrame,
@@ -140,6 +140,13 @@ def row(*widgets: QWidget, stretch: int = 0) -> QWidget:
     for index, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if index == stretch else 0)
     return line
+
+
+def pixmap(picture: Any) -> QPixmap:
+    """Return (Y, X, 3 or 4) uint8 as what Qt shows."""
+    height, width, channels = picture.shape
+    kind = QImage.Format.Format_RGBA8888 if channels == 4 else QImage.Format.Format_RGB888
+    return QPixmap.fromImage(QImage(picture.tobytes(), width, height, channels * width, kind).copy())
 
 
 class Fold(QWidget):

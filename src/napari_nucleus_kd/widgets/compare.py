@@ -31,7 +31,16 @@ from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _compare_steps, _kept_steps, _layers, _tool, _words
 from napari_nucleus_kd.widgets._controls import RegionControl, narrow_combo
 from napari_nucleus_kd.widgets._layers import FROM_KEY, VERIFIED_KEY
-from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, button, row
+from napari_nucleus_kd.widgets._parts import (
+    Fold,
+    ProblemBox,
+    StepWidget,
+    TaskBar,
+    WordsLabel,
+    button,
+    pixmap,
+    row,
+)
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
 from napari_nucleus_kd.widgets._show import placed
 from napari_nucleus_kd.widgets._target import LOCKED_KEY
@@ -127,11 +136,14 @@ class CompareWidget(StepWidget):
         self.after = button("▸", "Go to the next error", partial(self.jump, 1))
         self.legend = WordsLabel(text_format=Qt.TextFormat.RichText)
         self.save = button("Save the report…", "Tables, pictures and labels into a folder", self.ask_folder)
+        self.plots = QLabel()
+        plots = Fold("Plots", self.plots, tip="Average precision, and the sizes of the nuclei")
         self.results = (
             self.words,
             self.table,
             row(self.kind, self.before, self.after),
             self.legend,
+            plots,
             self.save,
         )
         self._lay_out()
@@ -316,6 +328,7 @@ class CompareWidget(StepWidget):
         self._plane, self.compared, self._jumps = plane, compared, -1
         self._forget_errors()
         self._fill_table(compared)
+        self.plots.setPixmap(pixmap(np.concatenate(list(compared.plots.values()))))
         judged = compared.comparison.judged
         with QSignalBlocker(self.kind):
             kinds = [(name.capitalize(), name) for name in _VERDICTS]

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
@@ -28,6 +27,7 @@ from napari_nucleus_kd.widgets._parts import (
     TaskBar,
     WordsLabel,
     button,
+    pixmap,
     row,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from napari import Viewer
-    from qtpy.QtGui import QShowEvent
+    from qtpy.QtGui import QPixmap, QShowEvent
 
 _STEPS = 100
 _PICTURE_PX = 160  # edge of a tile that is shown
@@ -280,7 +280,7 @@ class RetrainWidget(StepWidget):
 
     def _on_pictured(self, what: str, picture: Any) -> None:
         label = self.curves if what == "curves" else self.preview
-        label.setPixmap(_pixmap(picture) if what == "curves" else _scaled(picture))
+        label.setPixmap(pixmap(picture) if what == "curves" else _scaled(picture))
         label.setVisible(True)
 
 
@@ -334,16 +334,9 @@ class ResultPanel(QWidget):
 
 
 def _scaled(picture: Any) -> QPixmap:
-    return _pixmap(picture).scaled(
+    return pixmap(picture).scaled(
         _PICTURE_PX,
         _PICTURE_PX,
         Qt.AspectRatioMode.KeepAspectRatio,
         Qt.TransformationMode.SmoothTransformation,
     )
-
-
-def _pixmap(picture: Any) -> QPixmap:
-    """Return (Y, X, 3 or 4) uint8 as what Qt shows."""
-    height, width, channels = picture.shape
-    kind = QImage.Format.Format_RGBA8888 if channels == 4 else QImage.Format.Format_RGB888
-    return QPixmap.fromImage(QImage(picture.tobytes(), width, height, channels * width, kind).copy())
