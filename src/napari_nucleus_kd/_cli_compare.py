@@ -153,10 +153,12 @@ def _tables(comparison: Comparison) -> list[Table]:
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
         for (one, other), interval in pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
+        if comparison.measured is None:
+            return [table]
         needs = Table("segmenter", "MB", title="Memory", box=None, padding=(0, 1))
         for name in comparison.outcomes:
             needs.add_row(escape(name), megabytes(comparison, name))
-        return [table] if comparison.measured is None else [table, needs]
+        return [table, needs]
     tables = []
     reached = standings(comparison)
     for source in dict.fromkeys(row.source for row in reached):

@@ -46,10 +46,8 @@ def load(recipe: Recipe) -> BaselineSegmenter:
         )
     if recipe.device.split(":")[0] not in tool.devices:
         raise DeviceError(f"{tool.title} does not run on {recipe.device}; take {', '.join(tool.devices)}")
-    worker, digest = _opened(tool, recipe.weights, recipe.device)
-    modality = recipe.modality or Modality.FLUORESCENCE
-    reopen = partial(_opened, tool, recipe.weights, recipe.device)
-    return BaselineSegmenter(recipe.segmenter, worker, digest, modality, reopen)
+    opened = partial(_opened, tool, recipe.weights, recipe.device)
+    return BaselineSegmenter(recipe.segmenter, opened, recipe.modality or Modality.FLUORESCENCE)
 
 
 _MOST_OPEN = 4
@@ -87,20 +85,13 @@ class BaselineSegmenter:
 
     Parameters
     ----------
-    digest : fingerprint of its weights.
+    opened : returns a process with the weights, a new one if the last was ended, and their fingerprint.
     modality : how the pictures are made.
-    reopen : returns a process with the same weights, and their fingerprint, when this one was ended.
     """
 
-    def __init__(
-        self,
-        name: str,
-        worker: Worker,
-        digest: str,
-        modality: Modality,
-        reopen: Callable[[], tuple[Worker, str]],
-    ):
-        self.name, self._worker, self._about, self._reopen = name, worker, worker.about, reopen
+    def __init__(self, name: str, opened: Callable[[], tuple[Worker, str]], modality: Modality):
+        self._worker, digest = opened()
+        self.name, self._about, self._opened = name, self._worker.about, opened
         self._unmixes = modality is not Modality.FLUORESCENCE and not self._about.colour
         self.notes: tuple[str, ...] = (_UNMIXED,) if self._unmixes else ()
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
@@ -114,7 +105,7 @@ class BaselineSegmenter:
     def _tool(self) -> Worker:
         """Return the process; a new one if it was ended, as by a Cancel elsewhere."""
         if not self._worker.is_alive:
-            worker, digest = self._reopen()
+            worker, digest = self._opened()
             if digest != self.model_hash:
                 raise ModelError(f"{self._about.weights} changed since they were opened; segment again")
             self._worker = worker
