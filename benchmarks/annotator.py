@@ -37,7 +37,7 @@ from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_te
 from napari_nucleus_kd.metrics import bootstrap, overlap
 from napari_nucleus_kd.networks.student import STUDENTS
 from napari_nucleus_kd.pipeline import segment
-from napari_nucleus_kd.project import Project, grid
+from napari_nucleus_kd.project import Project, grid, next_offset
 from napari_nucleus_kd.train.finetune import FinetuneSettings, data_steps, finetune_steps
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
@@ -184,7 +184,10 @@ class Annotator:
         tiles = {}
         for i, row in enumerate(self.pool):
             recipe = Recipe(model=str(self.model), modality=row.modality, device="cpu")
-            for tile in show(survey_steps(read(row.image), recipe, most=_LOOKED_AT), self.console):
+            entry = self.entries.get(i)
+            offset = next_offset(self.project.folder) if entry is None else self.project.offset_of(entry)
+            steps = survey_steps(read(row.image), recipe, most=_LOOKED_AT, offset=offset)
+            for tile in show(steps, self.console):
                 tiles[i, tile.region] = tile
         places = {id(tile): place for place, tile in tiles.items()}
         known = [tiles[place] for place in self.chosen if place in tiles]

@@ -207,7 +207,7 @@ def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settl
         Surveyed(Region(0, 0, 256, 256), 0.2, 0.5, np.ones(3, np.float32), 3, judges=True),
     ]
 
-    def survey(image, recipe, offset):
+    def survey(image, recipe):
         yield from ()
         assert recipe.region == Region(0, 0, 512, 512), "where the labels are"
         return [*tiles, Surveyed(Region(0, 400, 256, 656), 0.9, 0.9, np.ones(3, np.float32), 9)]

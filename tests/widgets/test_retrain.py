@@ -19,14 +19,14 @@ from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.evaluate import Score
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.pipeline import to_image
-from napari_nucleus_kd.project import TrainingData
+from napari_nucleus_kd.project import Role, TrainingData, tiles_of
 from napari_nucleus_kd.train import finetune, finetune_folder
 from napari_nucleus_kd.train.finetune import Tuned
 from napari_nucleus_kd.train.finetune_folder import run_folder
 from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality, Progress
-from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining
+from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining, _suggesting
 from napari_nucleus_kd.widgets._curves import CurvesPicture
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._retrain_steps import (
@@ -243,6 +243,7 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     assert [line.isHidden() for line in panel.lines] == [False] * 4 + [True]
     assert "unsure" in panel.lines[0].text() and panel.lines[0].text().startswith("1")
     best = suggesting.tiles[0].region
+    assert judging(suggesting.tiles) == judging_of(1), "as the first image of a project"
     panel.lines[0].click()
     middle = (best.y0 + best.y1) / 2, (best.x0 + best.x1) / 2
     np.testing.assert_allclose(camera_of(desk.viewer).center[-2:], middle, atol=1)
@@ -254,6 +255,7 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
         [(best.y0, best.x0), (best.y1 - 1, best.x1 - 1)],
     )
     assert best not in [tile.region for tile in suggesting.tiles] and len(suggesting.tiles) == 3
+    assert judging(suggesting.tiles) == judging_of(1) - {best}
     assert all(check.isHidden() for check in panel.checks)
     other = desk.viewer.add_labels(np.zeros((512, 512), np.int32))
     assert all(line.isHidden() for line in panel.lines), "what does nothing is not offered"
@@ -262,6 +264,25 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     assert [line.isHidden() for line in panel.lines] == [False] * 3 + [True] * 2
     panel.hide_all.click()
     assert not suggesting.tiles and suggesting._on_press not in desk.viewer.mouse_drag_callbacks
+
+
+def judging(tiles):
+    assert [t.judges for t in tiles] == sorted(t.judges for t in tiles), "those that teach come first"
+    return {tile.region for tile in tiles if tile.judges}
+
+
+def judging_of(offset):
+    return {tile.region for tile in tiles_of((512, 512), offset) if tile.role is Role.VAL}
+
+
+def test_which_tiles_judge_is_known_for_sure_once_the_image_is_kept(desk, monkeypatch):
+    assert judging_of(1) != judging_of(2)
+    monkeypatch.setattr(_suggesting, "likely_offset", lambda path: 2)
+    desk.session.suggesting.start()
+    desk.settle()
+    assert judging(desk.session.suggesting.tiles) == judging_of(2)
+    desk.check((200, 200), (210, 210))
+    assert judging(desk.session.suggesting.tiles) == judging_of(1)
 
 
 def test_steps_wait_while_paused_and_close_what_they_take():

@@ -29,6 +29,7 @@ from napari_nucleus_kd.project._project import (
     has_file,
     has_image,
     is_project,
+    next_offset,
     overlapping,
     project_folder,
 )
@@ -44,6 +45,6 @@ from napari_nucleus_kd.project._training import (
 __all__ = [
     "JUDGED_EACH", "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference", "ImageState",
     "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified",
-    "fingerprint", "grid", "has_file", "has_image", "is_project", "overlapping", "place_of",
-    "project_folder", "read_training", "tiles_of", "training_steps",
+    "fingerprint", "grid", "has_file", "has_image", "is_project", "next_offset", "overlapping",
+    "place_of", "project_folder", "read_training", "tiles_of", "training_steps",
 ]  # fmt: skip

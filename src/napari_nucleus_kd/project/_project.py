@@ -30,7 +30,7 @@ from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from types import TracebackType
 
     from napari_nucleus_kd.config import Recipe
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Modality, Progress
 
 SUFFIX = ".nucleus-kd"
+_IMAGE = "image-"  # folder of an image; its number follows
 
 
 def project_folder(image: Path) -> Path:
@@ -217,7 +218,7 @@ class Project:
         """
         wanted = image.record.reference.fingerprint
         first = next(i for i in self.images if i.record.reference.fingerprint == wanted)
-        return int(first.record.id.removeprefix("image-"))
+        return int(first.record.id.removeprefix(_IMAGE))
 
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
@@ -340,12 +341,24 @@ class Project:
         """Make a folder for an image; one that is there, listed or not, is never used again."""
         with self.busy:  # two images that are added at once get two
             listed = (image.record.id for image in self.images)
-            names = [*listed, *(path.name for path in self.folder.glob("image-*"))]
-            digits = [name.removeprefix("image-") for name in names]
-            number = max((int(text) for text in digits if text.isdigit()), default=0) + 1
-            folder = self.folder / f"image-{number:04d}"
+            folder = self.folder / f"{_IMAGE}{_next_number(self.folder, listed):04d}"
             make_folder(folder)
         return folder
+
+
+def next_offset(folder: Path) -> int:
+    """Return the offset that an image gets which is added next to the project in a folder, see tiles_of.
+
+    A plane of an image that is there has that one's instead, see Project.offset_of. Needs no project there.
+    """
+    return _next_number(folder)
+
+
+def _next_number(folder: Path, listed: Iterable[str] = ()) -> int:
+    """Return a number that no image of a project has, by the names of those listed and of its folders."""
+    names = [*listed, *(path.name for path in folder.glob(f"{_IMAGE}*"))]
+    digits = [name.removeprefix(_IMAGE) for name in names]
+    return max((int(text) for text in digits if text.isdigit()), default=0) + 1
 
 
 def _plane(reference: ImageReference) -> tuple[int | None, int, int]:

@@ -96,13 +96,17 @@ def survey_steps(
     part = recipe.region
     regions = [r for r in grid(image.shape_yx) if part is None or min(r.common(part).shape_yx) > 0]
     regions = _choice(regions, most)
-    roles = {} if offset is None else {t.region: t.role for t in tiles_of(image.shape_yx, offset)}
     tiles = []
     for i, region in enumerate(regions, 1):
-        judges = roles.get(region) is Role.VAL
-        tiles.append(replace(_looked_at(job, rival, region), image=image.name, judges=judges))
+        tiles.append(replace(_looked_at(job, rival, region), image=image.name))
         yield Progress(i, len(regions), "looking for what the model is unsure of")
-    return tiles
+    return tiles if offset is None else judged(tiles, image.shape_yx, offset)
+
+
+def judged(tiles: Sequence[Surveyed], shape_yx: tuple[int, int], offset: int) -> list[Surveyed]:
+    """Return the tiles of an image, each knowing whether it judges; offset as in survey_steps."""
+    judging = {tile.region for tile in tiles_of(shape_yx, offset) if tile.role is Role.VAL}
+    return [replace(tile, judges=tile.region in judging) for tile in tiles]
 
 
 def suggest(

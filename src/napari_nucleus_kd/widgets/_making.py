@@ -153,10 +153,7 @@ def _project_for(path: Path, modality: Modality, projects: OpenProjects) -> Proj
 
     One that another window has open is left to that, unless it has the image's name.
     """
-    from napari_nucleus_kd.project import SUFFIX, is_project, project_folder
-
-    usual = project_folder(path)
-    beside = () if is_project(usual) else sorted(filter(is_project, path.parent.glob(f"*{SUFFIX}")))
+    *beside, usual = _folders_for(path)
     for folder in beside:
         try:
             project = projects.take(folder)
@@ -166,6 +163,22 @@ def _project_for(path: Path, modality: Modality, projects: OpenProjects) -> Proj
             return project
         projects.leave(project)
     return projects.take(usual)
+
+
+def likely_offset(path: Path) -> int:
+    """Return the offset of an image's tiles once it is kept, see tiles_of; it may come to another project."""
+    from napari_nucleus_kd.project import next_offset
+
+    return next_offset(_folders_for(path)[0])
+
+
+def _folders_for(path: Path) -> list[Path]:
+    """Return where the project of an image may be: its own folder last, alone if that is there."""
+    from napari_nucleus_kd.project import SUFFIX, is_project, project_folder
+
+    usual = project_folder(path)
+    beside = [] if is_project(usual) else sorted(filter(is_project, path.parent.glob(f"*{SUFFIX}")))
+    return [*beside, usual]
 
 
 def write_image_steps(image: Any, path: Path) -> Generator[Progress, None, Path]:

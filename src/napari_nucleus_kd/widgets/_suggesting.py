@@ -12,6 +12,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY, camera_of, center_on
+from napari_nucleus_kd.widgets._making import file_of, likely_offset
 from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets._verifying import key_of
@@ -37,7 +38,7 @@ class Suggesting:
     Attributes
     ----------
     tiles : the best first; none while nothing is suggested.
-    gone_to : the tile that was gone to last; None before the first.
+    gone_to : where the tile is that was gone to last; None before the first.
 
     Signals
     -------
@@ -49,8 +50,9 @@ class Suggesting:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.tiles: list[Surveyed] = []
-        self.gone_to: Surveyed | None = None
+        self.gone_to: Region | None = None
         self._surveyed: list[Surveyed] = []
+        self._offset: int | None = None  # of their roles, once they are kept
         self._target: Target | None = None
         self._under: Under | None = None
         session.keeping.changed.connect(self._choose)
@@ -71,14 +73,9 @@ class Suggesting:
         self._session.run_main(
             "correct",
             "Looking where a correction helps most",
-            _survey_steps(under.image, recipe, self._offset(under)),
+            _survey_steps(under.image, recipe),
             partial(self._found, target, under),
         )
-
-    def _offset(self, under: Under) -> int | None:
-        """Return what says which tiles of an image judge; None if it is not kept yet."""
-        kept = self._session.keeping.kept_of(key_of(under))
-        return None if kept is None else kept.project.offset_of(kept.image)
 
     def recipe_to_teach(self, known: Recipe | None) -> Recipe:
         """Return how an image is seen by the model that is to learn: the one chosen in Segment.
@@ -117,7 +114,7 @@ class Suggesting:
         part = under.part(target.labels.shape)
         # One that lies mostly beside the labels cannot be checked, and would be suggested for ever.
         tiles = [tile for tile in tiles if _share(tile.region, part) >= _MOSTLY] or tiles
-        self._surveyed, self._target, self._under = tiles, target, under
+        self._surveyed, self._offset, self._target, self._under = tiles, None, target, under
         self._session.viewer.mouse_drag_callbacks.append(self._on_press)
         self._choose()
         if not self.tiles:
@@ -127,8 +124,13 @@ class Suggesting:
         """Choose of the tiles anew: some may have been checked meanwhile."""
         if self._under is None:
             return
-        from napari_nucleus_kd.train.suggest import suggest
+        from napari_nucleus_kd.train.suggest import judged, suggest
 
+        kept = self._session.keeping.kept_of(key_of(self._under))
+        offset = None if kept is None else kept.project.offset_of(kept.image)
+        if offset not in (None, self._offset):  # only now it is known for sure which of them judge
+            self._surveyed = judged(self._surveyed, self._under.image.shape_yx, offset)
+            self._offset = offset
         mask = self._session.keeping.verifying.masks.get(key_of(self._under))
         chosen = suggest(self._surveyed, MOST, None if mask is None else mask.pixels)
         if chosen != self.tiles:
@@ -153,7 +155,7 @@ class Suggesting:
         size = max(n * target.layer.scale[a] for n, a in zip(part.shape_yx, target.axes, strict=True))
         camera_of(viewer).zoom = _FILLED * self._session.corrections.canvas_px / size
         center_on(viewer, target.layer, world)
-        self.gone_to = self.tiles[index]
+        self.gone_to = self.tiles[index].region
         self.changed.emit()
 
     def check(self, index: int) -> None:
@@ -190,9 +192,9 @@ def _share(region: Region, part: Region) -> float:
     return float(np.prod(np.maximum(region.common(part).shape_yx, 0)) / np.prod(region.shape_yx))
 
 
-def _survey_steps(
-    image: Image, recipe: Recipe, offset: int | None
-) -> Generator[Progress, None, list[Surveyed]]:
+def _survey_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, list[Surveyed]]:
     from napari_nucleus_kd.train.suggest import survey_steps
 
+    path = file_of(image)
+    offset = None if path is None else likely_offset(path)
     return (yield from survey_steps(image, recipe, offset=offset))

@@ -65,7 +65,7 @@ class SuggestPanel(QWidget):
         for index, (line, check) in enumerate(zip(self.lines, self.checks, strict=True)):
             line.setVisible(index < len(tiles))
             # Only where the person is: nobody has looked at the others.
-            check.setVisible(index < len(tiles) and tiles[index] is self._suggesting.gone_to)
+            check.setVisible(index < len(tiles) and tiles[index].region == self._suggesting.gone_to)
             if index < len(tiles):
                 tile = tiles[index]
                 why = _words.suggested(tile.nuclei, tile.uncertainty, tile.disagreement, judges=tile.judges)
