@@ -1,46 +1,51 @@
 """Speed of one picture: against the same network in eager float32, StarDist and Cellpose 3.
 
     python benchmarks/speed.py
-    python benchmarks/speed.py --stardist-python ENV/bin/python --stardist-weights FOLDER
+    python benchmarks/speed.py --stardist WEIGHTS --cellpose WEIGHTS --sizes 512 1024 2048 4096
 
-Everyone is warm and takes turns with the others. A ratio is one median over another of this run.
+Everyone is warm and takes turns with the others. A ratio is one median over another of this run. The other
+tools run where `nucleus-kd baselines install` put them, and see nuclei at the size they were made for.
 """
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import ExitStack
-from pathlib import Path
+import os
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import _common as common
-from _baselines import Baseline
 from _common import BenchmarkError, Finding, Target
 from _mosaic import Mosaic
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.segmenters import Segmenter
     from napari_nucleus_kd.types import FloatArray
 
-    Contestants = dict[str, Callable[[], float]]
-
 EAGER = "eager float32"
-_BASELINES = {"stardist": ("StarDist", Target(">", 1)), "cellpose": ("Cellpose 3", Target(">=", 15))}
+_TOOLS = {"stardist": ("StarDist", Target(">", 1)), "cellpose": ("Cellpose 3", Target(">=", 15))}
 _WARM_UP = 2
+_FEWEST_ROUNDS = 3  # of a large picture
 
 
 def parse() -> argparse.Namespace:
     parser = common.options("Speed of one picture, end to end.", rounds=15)
     common.add_model(parser)
-    parser.add_argument("--size", type=common.positive, default=512, help="edge of the picture in pixels")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=common.positive,
+        default=[512],
+        metavar="N",
+        help="edges of pictures in pixels; at the first, engines and the parts of a run are compared, too",
+    )
     parser.add_argument("--image", default="fluorescence", help="sample name or file; its middle is taken")
     parser.add_argument(
         "--devices",
@@ -48,10 +53,8 @@ def parse() -> argparse.Namespace:
         metavar="DEVICE",
         help="engines; the first is judged (default: openvino if installed, then cpu)",
     )
-    for name, (title, _) in _BASELINES.items():
-        parser.add_argument(f"--{name}-python", type=Path, metavar="FILE", help=f"Python that has {title}")
-        kind = "folder of its model" if name == "stardist" else "file of its weights"
-        parser.add_argument(f"--{name}-weights", type=Path, metavar="PATH", help=kind)
+    for name, (title, _) in _TOOLS.items():
+        parser.add_argument(f"--{name}", metavar="WEIGHTS", help=f"of {title}: their place or name")
     return parser.parse_args()
 
 
@@ -59,28 +62,32 @@ def main() -> int:
     arguments = parse()
     import torch
 
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.package import load_model
 
-    torch.set_num_threads(arguments.threads or torch.get_num_threads())
-    threads = torch.get_num_threads()
+    threads = arguments.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(threads))  # of the tools
     model = load_model(arguments.model)
     devices = arguments.devices or _cpu_engines()
-    picture = load_picture(arguments.image, arguments.size)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nucleus-kd-speed-")))
-        baselines = open_baselines(arguments, threads, folder, stack)
-        ours = open_ours(devices, arguments.model, picture)
-        contestants: Contestants = {}
-        for run, _ in ours.values():
-            contestants |= run
-        contestants |= _baseline_turns(baselines, picture, folder)
-        common.say(f"{len(contestants)} contestants, {arguments.rounds} rounds")
-        seconds = common.interleave(contestants, arguments.rounds)
-        findings = judge_ours(seconds, {name: result for name, (_, result) in ours.items()}, devices)
-        findings += judge_baselines(seconds, baselines, devices[0])
+    engines = {device: Recipe(model=arguments.model, device=device) for device in devices}
+    tools = {name: tool_recipe(name, weights) for name in _TOOLS if (weights := getattr(arguments, name))}
+    findings = []
+    for size in arguments.sizes:
+        picture, is_first = load_picture(arguments.image, size), size == arguments.sizes[0]
+        contestants = {devices[0]: engines[devices[0]], **tools}
+        if is_first:
+            contestants |= {**engines, EAGER: _eager(engines[devices[0]])}
+        rounds = max(_FEWEST_ROUNDS, round(arguments.rounds * arguments.sizes[0] / size))
+        seconds, results = measure(
+            contestants, picture, rounds, in_parts=[*devices, EAGER] if is_first else []
+        )
+        if is_first:
+            findings += judge_ours(seconds, results, devices)
+        findings += judge_tools(seconds, results, devices[0], size)
     facts = common.machine(threads) | {
         "model": f"{model.spec.name} {model.spec.version} {model.hash[:12]}",
-        "picture": f"{arguments.image} {arguments.size} x {arguments.size}",
+        "image": arguments.image,
         "rounds": arguments.rounds,
     }
     return common.report("speed", findings, facts, strict=arguments.strict)
@@ -102,39 +109,57 @@ def load_picture(name: str, size: int) -> np.ndarray:
     return np.ascontiguousarray(image.pixels[0, y : y + size, x : x + size])
 
 
-def open_ours(devices: list[str], model: str, picture: np.ndarray) -> dict[str, tuple[Contestants, Result]]:
-    """Return for each engine its turns (whole run, network, decoding) and what it found."""
+def tool_recipe(name: str, weights: str) -> Recipe:
+    """Return a recipe of another tool that rescales nothing: nuclei have the size it was made for."""
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.config import Recipe
 
-    eager = _eager_loader()
-    if EAGER not in segmenters.names():
-        segmenters.register(EAGER, eager)
-    recipes = {device: Recipe(model=model, device=device) for device in devices}
-    recipes[EAGER] = Recipe(model=model, segmenter=EAGER, device="cpu")
-    return {name: _turns(name, recipe, picture) for name, recipe in recipes.items()}
+    common.say(f"starting {name}")
+    recipe = Recipe(segmenter=name, weights=weights, device="cpu")
+    diameter = segmenters.load(name, recipe).default_diameter_px
+    return recipe.model_copy(update={"diameter_px": diameter})
 
 
-def _turns(name: str, recipe: Recipe, picture: np.ndarray) -> tuple[Contestants, Result]:
+def measure(
+    recipes: Mapping[str, Recipe], picture: np.ndarray, rounds: int, in_parts: Container[str]
+) -> tuple[dict[str, list[float]], dict[str, Result]]:
+    """Return the seconds of each recipe's runs, and what it found.
+
+    Parameters
+    ----------
+    in_parts : recipes of which the network and the decoding are timed by themselves, too.
+    """
     from napari_nucleus_kd.job import prepare
     from napari_nucleus_kd.pipeline import segment, to_image
 
-    common.say(f"warming up {name}")
-    result = segment(picture, recipe)
-    for _ in range(_WARM_UP - 1):
-        result = segment(picture, recipe)
-    image, maps, segmenter = to_image(picture), result.maps, result.segmenter
-    assert maps is not None and segmenter is not None
-    tile = prepare(image, recipe).tile(image.pixels)
-    return {
-        f"{name}: whole": common.timed(lambda: segment(image, recipe)),
-        f"{name}: network": common.timed(lambda: segmenter.maps(tile, result.diameter_px)),
-        f"{name}: decoding": common.timed(lambda: segmenter.decode(maps, result.recipe.decode)),
-    }, result
+    image = to_image(picture)
+    results: dict[str, Result] = {}
+    turns: dict[str, Callable[[], float]] = {}
+    for name, recipe in recipes.items():
+        common.say(f"warming up {name}")
+        for _ in range(_WARM_UP):
+            results[name] = segment(image, recipe)
+        turns[f"{name}: whole"] = common.timed(partial(segment, image, recipe))
+        if name in in_parts:
+            result, tile = results[name], prepare(image, recipe).tile(image.pixels)
+            maps, segmenter = result.maps, result.segmenter
+            assert maps is not None and segmenter is not None
+            turns[f"{name}: network"] = common.timed(partial(segmenter.maps, tile, result.diameter_px))
+            turns[f"{name}: decoding"] = common.timed(partial(segmenter.decode, maps, result.recipe.decode))
+    common.say(f"{len(turns)} things to time, {rounds} rounds")
+    return common.interleave(turns, rounds), results
+
+
+def _eager(recipe: Recipe) -> Recipe:
+    """Return a recipe with the network as it is trained: float32, nothing fused or reordered."""
+    from napari_nucleus_kd import segmenters
+
+    if EAGER not in segmenters.names():
+        segmenters.register(EAGER, _eager_loader())
+    return recipe.model_copy(update={"segmenter": EAGER, "device": "cpu"})
 
 
 def _eager_loader() -> Callable[[Recipe], Segmenter]:
-    """Return a loader of the network as it is trained: float32, nothing fused or reordered."""
     import torch
 
     from napari_nucleus_kd.engine import Engine
@@ -171,36 +196,6 @@ def _cpu_engines() -> list[str]:
     from napari_nucleus_kd.engine import available_devices
 
     return [device for device in available_devices() if device in ("openvino", "cpu")]
-
-
-def open_baselines(
-    arguments: argparse.Namespace, threads: int, folder: Path, stack: ExitStack
-) -> dict[str, Baseline | str]:
-    """Start the baselines that the command line names; the others get the reason for leaving them out."""
-    opened: dict[str, Baseline | str] = {}
-    for name, (title, _) in _BASELINES.items():
-        python, weights = (getattr(arguments, f"{name}_{what}") for what in ("python", "weights"))
-        if python is None or weights is None:
-            opened[name] = f"give --{name}-python and --{name}-weights"
-            continue
-        common.say(f"starting {title}")
-        opened[name] = stack.enter_context(Baseline(name, python, weights, threads, folder))
-    return opened
-
-
-def _baseline_turns(
-    baselines: Mapping[str, Baseline | str], picture: np.ndarray, folder: Path
-) -> Contestants:
-    file = folder / "picture.npy"
-    np.save(file, picture, allow_pickle=False)
-    turns: Contestants = {}
-    for name, baseline in baselines.items():
-        if isinstance(baseline, Baseline):
-            common.say(f"warming up {baseline.description}")
-            for _ in range(_WARM_UP):
-                baseline.segment(file)
-            turns[name] = lambda baseline=baseline: baseline.segment(file)
-    return turns
 
 
 def judge_ours(
@@ -269,20 +264,24 @@ def _shares(device: str, seconds: Mapping[str, list[float]]) -> list[Finding]:
     ]
 
 
-def judge_baselines(
-    seconds: Mapping[str, list[float]], baselines: Mapping[str, Baseline | str], device: str
+def judge_tools(
+    seconds: Mapping[str, list[float]], results: Mapping[str, Result], device: str, size: int
 ) -> list[Finding]:
-    """Say how many times faster the first engine is than each baseline."""
+    """Say how many times faster the first engine is than each of the other tools."""
     findings = []
-    for name, (title, target) in _BASELINES.items():
-        what = f"times as fast as {title} ({device})"
-        baseline = baselines[name]
-        if isinstance(baseline, str):
-            findings.append(common.skipped(name, what, baseline))
+    ours = seconds[f"{device}: whole"]
+    for name, (title, target) in _TOOLS.items():
+        key, what = f"{name}_{size}", f"{size} px: times as fast as {title} ({device})"
+        if name not in results:
+            findings.append(common.skipped(key, what, f"give --{name} WEIGHTS"))
             continue
-        speedup = common.ratio(seconds[name], seconds[f"{device}: whole"])
-        seen = f"{common.in_words(seconds[name])}, {baseline.count()} nuclei; {baseline.description}"
-        findings.append(Finding(name, what, speedup, target=target, seen=seen))
+        theirs, result = seconds[f"{name}: whole"], results[name]
+        assert result.segmenter is not None
+        found = f"{result.nuclei.count} nuclei, {results[device].nuclei.count} of ours"
+        seen = (
+            f"{common.in_words(theirs)} to {common.in_words(ours)}; {found}; {result.segmenter.description}"
+        )
+        findings.append(Finding(key, what, common.ratio(theirs, ours), target=target, seen=seen))
     return findings
 
 

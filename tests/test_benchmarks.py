@@ -15,53 +15,21 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="a source package comes without benchmarks")
 
-STARDIST = """
-import numpy as np
-print("noise on standard output")
-class StarDist2D:
-    def __init__(self, config, name, basedir):
-        assert (name, config) == ("weights", None)
-    def predict_instances(self, image):
-        assert 0.9 < np.percentile(image, 99.8) < 1.1, "not scaled"
-        return (image > 0.5).astype(int), {}
-"""
-CELLPOSE = """
-class CellposeModel:
-    def __init__(self, gpu, pretrained_model):
-        assert gpu is False and pretrained_model.endswith("weights")
-    def eval(self, image, channels):
-        assert channels == [0, 0]
-        return (image > image.mean()).astype(int) * 7, None, None
-"""
-NORMALIZE = """
-import numpy as np
-def normalize(x, low, high):
-    low, high = np.percentile(x, (low, high))
-    return (x - low) / (high - low)
-"""
-THREADING = """
-class config:
-    class threading:
-        set_intra_op_parallelism_threads = set_inter_op_parallelism_threads = staticmethod(lambda n: None)
-"""
-
 
 @pytest.fixture
 def modules(monkeypatch):
     """Import the benchmarks' modules as they import each other."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    names = ("_common", "_baselines", "_mosaic", "scaling", "startup")
+    names = ("_common", "_mosaic", "scaling", "speed", "startup")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    import _baselines
     import _common
     import _mosaic
     import scaling
+    import speed
     import startup
 
-    yield SimpleNamespace(
-        baselines=_baselines, common=_common, mosaic=_mosaic, scaling=scaling, startup=startup
-    )
+    yield SimpleNamespace(common=_common, mosaic=_mosaic, scaling=scaling, speed=speed, startup=startup)
     for name in names:
         sys.modules.pop(name, None)
 
@@ -100,31 +68,6 @@ def results(name: str, *arguments: object, **environment: str) -> dict[str, dict
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["benchmark"] == name and line["cpu"]
     return line["results"]
-
-
-def fake_environment(folder: Path, stardist: str = STARDIST) -> dict[str, str]:
-    """Write what the baselines' worker imports, without the networks."""
-    files = {
-        "stardist/models.py": stardist,
-        "csbdeep/utils.py": NORMALIZE,
-        "tensorflow/__init__.py": THREADING,
-        "cellpose/models.py": CELLPOSE,
-    }
-    for path, text in files.items():
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        (file.parent / "__init__.py").touch()
-        file.write_text(text)
-    for name in ("stardist", "tensorflow_cpu", "cellpose"):
-        info = folder / f"{name}-3.2.1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.2.1\n")
-    (folder / "weights").touch()
-    return {"PYTHONPATH": str(folder)}
-
-
-def baseline_options(name: str, folder: Path) -> tuple[object, ...]:
-    return (f"--{name}-python", sys.executable, f"--{name}-weights", folder / "weights")
 
 
 @pytest.mark.parametrize("name", ["speed", "scaling", "startup"])
@@ -212,32 +155,27 @@ def test_same_share_counts_what_only_one_image_has(modules):
     assert modules.scaling.same_share(one * 0, one * 0) == (1.0, (0, 0))
 
 
-def test_speed_takes_turns_with_the_baselines(student, tmp_path):
-    found = results(
-        "speed",
-        *("--model", student, "--rounds", 1, "--size", 128, "--devices", "cpu"),
-        *baseline_options("stardist", tmp_path),
-        *baseline_options("cellpose", tmp_path),
-        **fake_environment(tmp_path),
-    )
+def test_speed_takes_turns_with_other_tools(modules, student, fake_tool, monkeypatch, capsys):
+    monkeypatch.setattr("os.environ", dict(os.environ))
+    sizes = ("--devices", "cpu", "--sizes", "128", "160", "--cellpose", fake_tool())
+    monkeypatch.setattr(sys, "argv", ["speed", "--model", str(student), "--rounds", "1", *sizes])
+    assert modules.speed.main() == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
     assert found["cpu_whole"]["value"] > 0 and found["cpu_whole"]["target"] == "<= 0.5"
     assert 0 < found["decoding_share"]["value"] < 1
-    for name in ("stardist", "cellpose"):
-        assert (
-            found[name]["value"] > 0 and " 1 nuclei" in found[name]["seen"] and "3.2.1" in found[name]["seen"]
-        )
+    for size in (128, 160):
+        theirs, none = found[f"cellpose_{size}"], found[f"stardist_{size}"]
+        assert theirs["value"] > 0 and theirs["target"] == ">= 15" and "Cellpose 3.1" in theirs["seen"]
+        assert none["value"] is None and "give --stardist WEIGHTS" in none["seen"]
 
 
-def test_a_baseline_that_stops_says_why(modules, monkeypatch, tmp_path):
-    environment = fake_environment(tmp_path, "raise RuntimeError('no such ray')")
-    monkeypatch.setenv("PYTHONPATH", environment["PYTHONPATH"])
-    with pytest.raises(modules.common.BenchmarkError, match="no such ray"):
-        modules.baselines.Baseline("stardist", Path(sys.executable), tmp_path / "weights", 1, tmp_path)
-
-
-def test_a_baseline_refuses_weights_that_are_not_there(modules, tmp_path):
-    with pytest.raises(modules.common.BenchmarkError, match=r"none\.pth does not exist"):
-        modules.baselines.Baseline("cellpose", Path(sys.executable), tmp_path / "none.pth", 1, tmp_path)
+def test_speed_says_which_weights_are_not_there(modules, student, fake_tool, monkeypatch, capsys):
+    fake_tool()
+    missing = ("--cellpose", "none.pth")
+    monkeypatch.setattr(sys, "argv", ["speed", "--model", str(student), "--devices", "cpu", *missing])
+    with pytest.raises(SystemExit):
+        modules.common.run(modules.speed.main)
+    assert "none.pth" in capsys.readouterr().err
 
 
 def test_scaling_goes_from_disk_to_disk(student, tmp_path):
