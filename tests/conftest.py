@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores, also what they start
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 def draw_nuclei(height, width, seed=0, radius=(6.0, 11.0), spacing=26):

@@ -90,7 +90,7 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path)
 def test_a_simulated_person_corrects_and_retrains(tmp_path, draw):
     rows = []
     for i in range(6):
-        pixels, labels = draw(300, 520, seed=i)
+        pixels, labels = draw(200, 260, seed=i)
         if i > 4:
             pixels = np.stack([255 - pixels, 255 - pixels // 2, 255 - pixels // 3], -1)
         imsave(tmp_path / f"{i}.png", pixels, check_contrast=False)
