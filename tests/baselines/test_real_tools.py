@@ -1,25 +1,49 @@
 """The real Cellpose and StarDist: what comes back is what they find by themselves.
 
-Where a tool is not in this environment, NUCLEUS_KD_CELLPOSE_PYTHON and NUCLEUS_KD_STARDIST_PYTHON name an
-interpreter that has it; NUCLEUS_KD_BASELINE_WEIGHTS names a folder with cellpose/cyto.pth and
-stardist/dsb2018.
+`tox run -e tools` installs them and runs this. By hand: NUCLEUS_KD_TEST_TOOLS=1 takes them from where
+`nucleus-kd baselines` has them; NUCLEUS_KD_BASELINE_WEIGHTS names a folder with cellpose/cyto.pth and
+stardist/dsb2018, and without it each learns from a few drawn nuclei first, for a minute or two.
 """
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import pytest
 
 from napari_nucleus_kd import baselines, segmenters
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import BaselineError, ModelError
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.metrics import match, overlap
 
-WEIGHTS = Path(os.environ.get("NUCLEUS_KD_BASELINE_WEIGHTS", "baselines"))
+WEIGHTS = os.environ.get("NUCLEUS_KD_BASELINE_WEIGHTS")
+KNOWN = {"cellpose": "cellpose/cyto.pth", "stardist": "stardist/dsb2018"}
+LEARN = {
+    "cellpose": """
+import numpy as np, torch
+from cellpose import models, train
+torch.manual_seed(0)
+model = models.CellposeModel(gpu=False, pretrained_model=False, diam_mean=18.0)
+pictures = [np.stack([x, 0 * x]) for x in np.load("x.npy")]
+train.train_seg(
+    model.net, pictures, list(np.load("y.npy")), normalize=False, rescale=False, batch_size=4, bsize=64,
+    n_epochs=80, nimg_per_epoch=8, learning_rate=0.001, SGD=False, min_train_masks=1, model_name="small",
+)
+""",
+    "stardist": """
+import numpy as np
+from stardist.models import Config2D, StarDist2D
+x, y = np.load("x.npy"), np.load("y.npy")
+config = Config2D(
+    n_rays=32, grid=(2, 2), unet_n_depth=2, train_patch_size=(96, 96), train_batch_size=8, train_epochs=3,
+    train_steps_per_epoch=50, train_learning_rate=1e-3, train_tensorboard=False, train_shape_completion=False,
+)
+model = StarDist2D(config, name="small", basedir="models")
+model.train(x[:-2], y[:-2], validation_data=(x[-2:], y[-2:]))
+model.optimize_thresholds(x[-2:], y[-2:], nms_threshs=[0.4])
+""",
+}
 OWN = {
     "cellpose": """
 from cellpose.models import CellposeModel
@@ -37,27 +61,23 @@ labels = model.predict_instances(x.mean(0))[0]
 }
 
 
-def python_with(name):
-    named = os.environ.get(f"NUCLEUS_KD_{name.upper()}_PYTHON")
-    try:
-        return baselines.use(name, Path(named or sys.executable)).python
-    except BaselineError as error:
-        if named:
-            raise
-        pytest.skip(f"{name}: {error}")
-
-
-@pytest.fixture(
-    params=[("cellpose", "cellpose/cyto.pth"), ("stardist", "stardist/dsb2018")], ids=lambda p: p[0]
-)
-def tool(request, monkeypatch, tmp_path):
-    """Return name, weights and interpreter of a tool that is there."""
-    monkeypatch.setattr(platformdirs, "user_data_path", lambda *_, **__: tmp_path / "home")
-    name, place = request.param
-    python = python_with(name)
-    if not (WEIGHTS / place).exists():
-        pytest.skip(f"no weights of {name} in {WEIGHTS}")
-    return name, str(WEIGHTS / place), python
+@pytest.fixture(scope="module", params=["cellpose", "stardist"])
+def tool(request, draw, tmp_path_factory):
+    """Return name, weights and interpreter of a tool."""
+    name = request.param
+    if "NUCLEUS_KD_TEST_TOOLS" not in os.environ:
+        pytest.skip("run tox run -e tools")
+    python = baselines.find(name).python
+    if WEIGHTS is not None:
+        return name, str(Path(WEIGHTS) / KNOWN[name]), python
+    folder = tmp_path_factory.mktemp(name)
+    drawn = [draw(160, 160, seed=seed) for seed in range(10, 18)]
+    if name == "stardist":  # has no size of its own: it is to know the one that others are brought to
+        drawn[::2] = [draw(160, 160, seed, (10.0, 15.0), 36) for seed in range(4)]
+    np.save(folder / "x.npy", np.stack([pixels.astype(np.float32) / 255 for pixels, _ in drawn]))
+    np.save(folder / "y.npy", np.stack([labels for _, labels in drawn]))
+    subprocess.run([str(python), "-c", LEARN[name]], check=True, capture_output=True, cwd=folder)
+    return name, str(folder / "models" / "small"), python
 
 
 @pytest.mark.parametrize("diameter", [None, 20.0])
