@@ -124,8 +124,24 @@ def test_tiles_that_judge_are_known_and_come_last(spots, picture, finish):
     judging = {t.region for t in tiles_of(picture.shape, 1) if t.role is Role.VAL}
     assert {t.region for t in tiles if t.judges} == judging and 0 < len(judging) < 4
     assert [t.judges for t in suggest(tiles, 4)] == [False] * (4 - len(judging)) + [True] * len(judging)
+    assert suggest([], 4) == []
     unknown, _ = finish(survey_steps(to_image(picture), recipe(spots)))
     assert not any(t.judges for t in unknown)
+
+
+def test_who_checks_what_is_suggested_can_soon_judge_by_it():
+    places = [(t.region, t.role is Role.VAL) for t in tiles_of((2048, 2048), 1)]
+    rng = np.random.default_rng(0)
+    tiles = [
+        replace(tile(0, 0, rng.random()), region=region, judges=judges, disagreement=rng.random())
+        for region, judges in places
+    ]
+    at_once = suggest(tiles, 30)
+    one_by_one = []
+    for _ in range(30):
+        one_by_one += suggest([t for t in tiles if t not in one_by_one], 1, known=one_by_one)
+    for chosen in (at_once, one_by_one):
+        assert [i for i, t in enumerate(chosen, 1) if t.judges] == [6, 11, 16, 21, 26]
 
 
 def test_nothing_is_suggested_twice():

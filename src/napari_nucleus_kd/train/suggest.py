@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_nucleus_kd.job import measure_diameter, prepare
 from napari_nucleus_kd.metrics import match, overlap
-from napari_nucleus_kd.project import Role, grid, tiles_of
+from napari_nucleus_kd.project import JUDGED_EACH, Role, grid, tiles_of
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -120,8 +120,8 @@ def suggest(
     """Choose the tiles to annotate next, the best first.
 
     Each further tile counts the more, the less it resembles, and the farther it lies from, what is
-    verified or chosen already; of tiles that count alike, the farther one is taken. Tiles that judge come
-    after all others: they teach nothing.
+    verified or chosen already; of tiles that count alike, the farther one is taken. Tiles that judge teach
+    nothing: five others come before the first, and four before each further one, while there are both.
 
     Parameters
     ----------
@@ -140,7 +140,12 @@ def suggest(
     free = [t for t, known in zip(tiles, done, strict=True) if not known]
     if strategy == "uncertainty":
         return sorted(free, key=lambda t: -t.uncertainty)[:count]
-    distances = _Distances([*free, *(t for t, verified in zip(tiles, done, strict=True) if verified), *known])
+    if not free:
+        return []
+    passed = [*(t for t, verified in zip(tiles, done, strict=True) if verified), *known]
+    distances = _Distances([*free, *passed])
+    judging = sum(t.judges for t in passed)
+    teaching = len(passed) - judging
     promise, judges = np.array([t.promise for t in free]), np.array([t.judges for t in free])
     nearest = np.full(len(free), np.inf)
     for i in range(len(free), len(distances)):
@@ -149,8 +154,10 @@ def suggest(
     while len(chosen) < min(count, len(free)):
         worth = promise * np.where(np.isfinite(nearest), nearest, 1.0)
         taken = np.isin(np.arange(len(free)), chosen)
-        best = int(np.lexsort((-nearest, -worth, judges, taken))[0])  # the last key counts most
+        due = teaching > (JUDGED_EACH - 1) * (judging + 1)
+        best = int(np.lexsort((-nearest, -worth, judges != due, taken))[0])  # the last key counts most
         chosen.append(best)
+        judging, teaching = judging + int(judges[best]), teaching + int(not judges[best])
         nearest = np.minimum(nearest, distances.to(best)[: len(free)])
     return [free[i] for i in chosen]
 

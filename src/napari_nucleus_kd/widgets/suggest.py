@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import SMALL_STYLE, button, row
@@ -48,6 +48,8 @@ class SuggestPanel(QWidget):
             )
             for index in range(MOST)
         ]
+        for line in self.lines:  # a long one ends at the edge of a narrow dock, and pushes no button out
+            line.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
