@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from napari_nucleus_kd.add import Adder
+from napari_nucleus_kd.add import Adder, _rounded
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.pipeline import segment, to_image
@@ -60,6 +60,18 @@ def test_a_nucleus_that_the_run_missed_is_found_at_a_click(scene, recipe):
     assert found[tuple(round(c) for c in point)]
     assert found[truth == faint].sum() == found.sum(), "this network sees the bright middle only"
     assert iou(found, truth == faint) > 0.3
+
+
+def test_what_the_model_is_unsure_of_gets_no_ragged_outline():
+    yy, xx = np.mgrid[:60, :60]
+    nucleus = np.hypot(yy - 30, xx - 30) < 10
+    ragged = nucleus.copy()
+    ragged[30:32, 30:33] = False
+    ragged[30, 38:55] = ragged[10:25, 30] = True  # fingers
+    assert iou(_rounded(ragged, (25, 30), 2.0), nucleus) > 0.95
+    scribble = np.zeros((60, 60), bool)
+    scribble[20:40:4, 10:50] = scribble[20:40, 10] = True
+    assert not _rounded(scribble, (20, 30), 2.0).any()
 
 
 def test_every_nucleus_is_found_as_the_run_finds_it(scene, recipe):

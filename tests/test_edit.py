@@ -47,6 +47,7 @@ def assert_others_stay(before, after, changed):
 
 
 TWO = disks((40, 40, 12), (40, 61, 12), (15, 90, 8))  # two that touch, and another
+APART = disks((20, 20, 10), (20, 80, 10))
 
 
 def test_merge_gives_the_first_number_to_all_that_the_stroke_crosses():
@@ -65,8 +66,8 @@ def test_merge_of_nuclei_apart_bridges_them_along_the_stroke():
 
 
 def test_merge_along_a_stroke_that_leaves_the_image_bridges_along_its_border():
-    labels = disks((6, 20, 5), (6, 60, 5))
-    after = done(labels, edit.merge(labels, [(6, 20), (-8, 40), (6, 60)]))
+    labels = disks((9, 30, 9), (9, 56, 9))
+    after = done(labels, edit.merge(labels, [(9, 30), (-5, 43), (9, 56)]))
     assert_whole(after)
     assert (after[labels > 0] == 1).all()
 
@@ -170,6 +171,10 @@ def test_the_extent_of_a_nucleus_is_tight():
         (lambda: edit.delete(TWO, (400, 0)), "no nucleus"),
         (lambda: edit.merge(TWO, [(40, 40), (40, 44)]), "fewer than two"),
         (lambda: edit.merge(TWO, []), "fewer than two"),
+        (
+            lambda: edit.merge(APART, [(20, 20), (20, 80)]),
+            r"39 px apart, farther than the widest is wide \(2\d px\)",
+        ),
         (lambda: edit.split(TWO, [(0, 0), (3, 3)], 4), "crosses no nucleus"),
         (lambda: edit.split(TWO, [(40, 40)], 4), "does not cut"),
         (lambda: edit.redraw(TWO, [(3, 3), (4, 4)], 4), "encloses no pixel"),

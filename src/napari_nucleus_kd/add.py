@@ -10,6 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
+from skimage.morphology import disk
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.instances import largest_piece, pieces_of
@@ -33,6 +35,8 @@ _LEVELS = (0.5, 0.35, 0.25, 0.18, 0.13, 0.09, 0.06, 0.05)  # foreground threshol
 # share of their own peak: on H&E, half of it gave outlines a quarter too small, a quarter of it fits.
 _SURE, _EDGE = 0.9, 0.25
 _LARGEST, _SMALLEST = 2.0, 0.3  # diameters, in typical ones, that are believed
+_RAGGED = 0.1  # typical diameters: what is thinner of an outline that the model is unsure of goes,
+_LEFT = 0.6  # if so much of its area is left
 _FREE = 0.5  # share of a nucleus that no other one has; less is the rim of one that is there already
 _FILLED = 0.25  # share of a box that a nucleus fills, or else the threshold falls on
 _AROUND = 2  # typical diameters that are looked at around a point, besides what the network needs to see
@@ -78,6 +82,8 @@ class Adder:
         mask, typical = self._mask_at((y - window.y0, x - window.x0), maps), self._diameter_px()
         if mask is None:
             raise EditError("the model sees no nucleus at this point; draw its outline instead")
+        if not mask.any():
+            raise EditError("the model is too unsure of the outline here; draw it instead")
         across = _diameter(mask)
         if across > _LARGEST * typical:
             raise EditError(
@@ -173,8 +179,16 @@ class Adder:
             wider: Mask = lower == lower[at]
             # Below its edge it may run into a neighbour: then the first look was better.
             fits = lower[at] and _diameter(wider) <= _LARGEST * self._diameter_px()
-            return wider if fits else mask
+            return _rounded(wider if fits else mask, at, _RAGGED * self._diameter_px())
         return None
+
+
+def _rounded(mask: Mask, at: tuple[int, int], radius_px: float) -> Mask:
+    """Return a mask without holes and without what is thinner than a disk; nothing if little is left."""
+    whole = ndimage.binary_fill_holes(mask)
+    pieces = pieces_of(ndimage.binary_opening(whole, disk(max(1, round(radius_px)))))
+    kept: Mask = (pieces == pieces[at]) & (pieces > 0)
+    return kept if kept.sum() > _LEFT * whole.sum() else np.zeros_like(mask)
 
 
 def _diameter(mask: Mask) -> float:

@@ -12,6 +12,7 @@ number, wherever its pixels are.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def merge(labels: Labels, path: Sequence[Point]) -> Edit:
 
     Raises
     ------
-    EditError : the stroke crosses fewer than two nuclei.
+    EditError : the stroke crosses fewer than two nuclei, or they lie farther apart than the widest is wide.
     """
     rows, cols = _line(path)
     inside = _inside(rows, cols, labels.shape)
@@ -117,6 +118,13 @@ def merge(labels: Labels, path: Sequence[Point]) -> Edit:
             pieces.append(_piece(labels, point))
     if len(pieces) < 2:
         raise EditError("the stroke crosses fewer than two nuclei; drag from one nucleus into another")
+    gap = int(np.diff(crossed).max()) - 1
+    widest = max(2 * math.sqrt(piece.mask.sum() / math.pi) for piece in pieces)
+    if gap > widest:
+        raise EditError(
+            f"the nuclei lie {gap} px apart, farther than the widest is wide ({widest:.0f} px); draw the "
+            "outline of one that holds both (Redraw)"
+        )
     between = slice(crossed[0], crossed[-1] + 1)
     stroke = Region(rows[between].min(), cols[between].min(), rows[between].max(), cols[between].max())
     window = _joint([stroke, *(piece.window for piece in pieces)], labels.shape, margin=2)

@@ -103,6 +103,10 @@ def test_waists_and_holes(widget, viewer, act):
     act("At waist", (40, 45))
     np.testing.assert_array_equal(layer.data, done(labels, edit.split_at_waist(labels, (40, 45), 6)))
     assert "2 nuclei now" in widget.said.text()
+    act("Merge", (40, 40), (40, 61))
+    assert "2 nuclei joined" in widget.said.text()
+    widget.corrections.undo()
+    assert widget.said.text() == "The newest correction was taken back."
     act("Fill holes", (14, 90))
     assert layer.data[15, 90] == 3 and layer.selected_label == 3
     act("Fill holes", (14, 90))
@@ -314,6 +318,12 @@ def test_small_nuclei_are_shown_then_removed_in_one_step(widget, viewer, session
     assert "Removed 2 nuclei" in widget.said.text() and widget.offer.isHidden()
     layer.undo()
     np.testing.assert_array_equal(layer.data, LABELS)
+    widget.corrections.undo()
+    assert "nothing to take back" in widget.said.text()
+    widget.small.click()
+    settle(session)
+    widget.keep.click()
+    assert widget.said.text() == "Nothing was removed." and widget.offer.isHidden()
 
 
 def test_nuclei_at_the_border_can_be_kept(widget, viewer, session, settle):

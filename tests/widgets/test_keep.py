@@ -170,14 +170,21 @@ def test_new_labels_come_in_but_what_is_verified_stays():
     assert len(set(inside)) == 1 and inside[0] > 5
 
 
-def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_file):
+def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_file, monkeypatch):
+    threads, keep_steps = set(), _keeping.keep_steps
+
+    def seen(*arguments):
+        threads.add(threading.get_ident())
+        return (yield from keep_steps(*arguments))
+
+    monkeypatch.setattr(_keeping, "keep_steps", seen)
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()
     assert "in memory only" in person.panel.state.text()
     person.box((20, 20), (70, 80))
-    assert not is_project(project_folder(nuclei_file)), "not in the thread of the window"
     person.settle()
     person.saved()
+    assert threads and threading.get_ident() not in threads, "not in the thread of the window"
     labels, verified = kept_in(project_folder(nuclei_file))
     np.testing.assert_array_equal(labels, LABELS)
     expected = np.zeros(LABELS.shape, bool)
@@ -342,8 +349,9 @@ def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuc
         widget.redo.click()
         redone.append(state())
     assert redone == [*undone[3::-1], undone[0]]
-    assert "what is checked was made again" in widget.said.text()
+    assert "nothing to make again" in widget.said.text()
     widget.undo.click()
+    assert "what is checked was taken back" in widget.said.text()
     layer.data_setitem((np.array([2]), np.array([0])), 9)
     before = state()
     widget.redo.click()

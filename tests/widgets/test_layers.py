@@ -250,6 +250,14 @@ def test_what_is_seen_is_given_in_full_resolution(model):
     assert _layers.visible_region(_only(model), model) == Region(100, 200, 300, 600)
 
 
+def test_who_sees_nearly_all_of_an_image_means_all_of_it(model):
+    layer = model.add_image(np.zeros((512, 512)))
+    layer.corner_pixels = np.array([[0, 0], [511, 507]])
+    assert _layers.visible_region(_only(model), model) is None
+    layer.corner_pixels = np.array([[0, 0], [511, 479]])
+    assert _layers.visible_region(_only(model), model) == Region(0, 0, 512, 480)
+
+
 @pytest.mark.parametrize(
     ("note", "plane"),
     [("z plane 3 of 7, counted from 0, the middle one", (3, 7)), ("time point 1 of 2", None)],

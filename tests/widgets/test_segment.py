@@ -452,17 +452,17 @@ def test_a_part_too_large_for_memory_goes_to_a_file_and_lies_in_its_place(
 ):
     monkeypatch.setattr(_runs, "ON_DISK_EDGE_PX", 100)
     monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "part.ome.zarr"), ""))
-    # All but one row at the edge of the canvas.
-    viewer.layers[0].corner_pixels = np.array([[1, 0], [181, 207]])
-    assert session.runs.region() == Region(1, 0, 182, 208)
+    # All but some rows at the edge of the canvas.
+    viewer.layers[0].corner_pixels = np.array([[10, 0], [181, 207]])
+    assert session.runs.region() == Region(10, 0, 182, 208)
     widget._update_plan()
     assert "asked for a file" in widget.plan.text()
     widget.start()
     settle(session, 120)
     assert session.workspace.problem is None
     layer = viewer.layers[-1]
-    assert layer.data[0].shape[-2:] == (181, 208) if layer.multiscale else layer.data.shape == (181, 208)
-    np.testing.assert_allclose(layer.translate, [0.5, 0])
+    assert layer.data[0].shape[-2:] == (172, 208) if layer.multiscale else layer.data.shape == (172, 208)
+    np.testing.assert_allclose(layer.translate, [5.0, 0])
 
 
 def test_no_file_chosen_means_no_run(widget, session, monkeypatch):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 
 from napari_nucleus_kd.errors import EditError
@@ -263,11 +264,12 @@ class Corrections:
 
     def apply(self, target: Target, change: Edit, word: str, *, select: bool = True) -> None:
         """Make a correction in the layer, and select the nucleus that it was about if wished."""
+        said = f"{word}: {_outcome(target, change)}"  # as the labels are before it
         if len(change.rows):
             target.apply(change)
         if change.number and select:
             target.layer.selected_label = change.number
-        self.say(f"{word}: {_outcome(change)}")
+        self.say(said)
 
     def say(self, text: str) -> None:
         """Tell what was done."""
@@ -306,9 +308,14 @@ class Corrections:
             self.session.workspace.problem = None
 
 
-def _outcome(change: Edit) -> str:
+def _outcome(target: Target, change: Edit) -> str:
+    """Say what a correction changes."""
     if not len(change.rows):
         return "nothing to change there."
-    parts = len(set(change.after.tolist()) - set(change.before.tolist()) - {0})
-    split = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
-    return f"{split}{len(change.rows)} px² changed."
+    before, after = (set(numbers.tolist()) - {0} for numbers in (change.before, change.after))
+    around = tuple(slice(max(0, at.min() - 1), at.max() + 2) for at in (change.rows, change.cols))
+    parts = len(after - set(np.unique(target.labels[around]).tolist()))  # with numbers that were not there
+    joined = 0 if parts else len(before - after)
+    said = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
+    said = f"{joined + 1} nuclei joined, " if joined and len(after) == 1 else said
+    return f"{said}{len(change.rows)} px² changed."

@@ -70,18 +70,22 @@ class History:
     def undo(self) -> None:
         """Take back the newest step of the nuclei in hand, or of what is checked of their image."""
         layer = _newest(self._done, self._together(), "_undo_history")
-        if layer is not None:
-            layer.visible = True  # a hidden layer tells nobody, and a person would not see it
-            layer.undo()
-            self._say(layer, "taken back", undone=True)
+        if layer is None:
+            self._corrections.say("There is nothing to take back in this layer.")
+            return
+        layer.visible = True  # a hidden layer tells nobody, and a person would not see it
+        layer.undo()
+        self._say(layer, "taken back", undone=True)
 
     def redo(self) -> None:
         """Make again the step of these that was taken back last."""
         layer = _newest(self._undone, self._together(), "_redo_history")
-        if layer is not None:
-            layer.visible = True
-            layer.redo()
-            self._say(layer, "made again", undone=False)
+        if layer is None:
+            self._corrections.say("There is nothing to make again in this layer.")
+            return
+        layer.visible = True
+        layer.redo()
+        self._say(layer, "made again", undone=False)
 
     def _together(self) -> tuple[Labels, ...]:
         """Return the layers whose steps are undone in one order now."""
@@ -95,9 +99,11 @@ class History:
         return (layer,) if mask is None else (layer, mask.layer)
 
     def _say(self, layer: Labels, what: str, *, undone: bool) -> None:
-        if layer is not self._corrections.layer:
-            self._corrections.say(f"The newest change of what is checked was {what}.")
-            self._corrections.review.note_marks(undone=undone)
+        if layer is self._corrections.layer:
+            self._corrections.say(f"The newest correction was {what}.")
+            return
+        self._corrections.say(f"The newest change of what is checked was {what}.")
+        self._corrections.review.note_marks(undone=undone)
 
     def _on_step(self, layer: Labels, step: Step) -> None:
         if step == "undone":

@@ -31,6 +31,7 @@ PLANE_KEY = "nucleus_kd_plane"  # types.Image.notes of the plane that labels wer
 VERIFIED_KEY = "nucleus_kd_verified"  # True, on layers that say what a person has checked
 
 MICROMETRE = "micrometer"
+_NEARLY = 0.98  # share of each edge: who sees so much of an image means all of it
 Z_NOTE = re.compile(r"z plane (\d+) of (\d+)")  # as our reader notes it
 
 
@@ -250,7 +251,7 @@ def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
 
     Returns
     -------
-    None when all of it is seen, nothing was drawn yet, or the viewer shows volumes.
+    None when (nearly) all of it is seen, nothing was drawn yet, or the viewer shows volumes.
     """
     layer = source.layers[0]
     if viewer.dims.ndisplay != 2:
@@ -267,10 +268,9 @@ def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
         # The last corner is the last pixel that is seen.
         spans.append((start, min(size, int(np.ceil(last[axis] + factors[axis])))))
     (y0, y1), (x0, x1) = spans
-    whole = full_resolution(layer).shape
-    if last[list(axes)].max() <= 0 or (y1 - y0, x1 - x0) == (whole[axes[0]], whole[axes[1]]):
-        return None
-    return Region(y0, x0, y1, x1)
+    sizes = [full_resolution(layer).shape[axis] for axis in axes]
+    is_whole = min((y1 - y0) / sizes[0], (x1 - x0) / sizes[1]) >= _NEARLY
+    return None if is_whole or last[list(axes)].max() <= 0 else Region(y0, x0, y1, x1)
 
 
 def z_plane(image: Image) -> tuple[int, int] | None:

@@ -95,6 +95,11 @@ class Removal:
             return
         self._corrections.apply(target, change, f"Removed {count(offered, 'nucleus', 'nuclei')}")
 
+    def keep(self) -> None:
+        """Show them no more, and say that nothing is removed."""
+        self.cancel()
+        self._corrections.say("Nothing was removed.")
+
     def cancel(self) -> None:
         """Show them no more; nothing is removed."""
         target, shown = self._target, self._shown

@@ -155,7 +155,7 @@ class CorrectWidget(StepWidget):
         removal = self.corrections.removal
         self.small.clicked.connect(lambda: removal.look_small(self.below.value()))
         self.border.clicked.connect(removal.look_at_border)
-        self.keep.clicked.connect(removal.cancel)
+        self.keep.clicked.connect(removal.keep)
         self.follow(self.corrections.changed, self._refresh)
         self.follow(self.corrections.drawn, self._draw)
         self.follow(self.session.view_changed, self._refresh_glass)
