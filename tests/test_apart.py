@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from napari_nucleus_kd import apart
@@ -80,8 +82,41 @@ def test_errors_come_over_as_they_are(task):
     with pytest.raises(SettingsError, match="too small") as caught:
         next(apart_steps(task("def task(request):\n    raise SettingsError('too small')\n    yield\n"), None))
     assert str(caught.value) == "too small"
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+    with pytest.raises(RuntimeError) as caught:
         next(apart_steps(task("def task(request):\n    1 / 0\n    yield\n"), None))
+    assert str(caught.value) == "ZeroDivisionError: division by zero", "for a person"
+    assert "Traceback" in caught.value.__notes__[0] and "1 / 0" in caught.value.__notes__[0]
+    with pytest.raises(MemoryError):
+        next(apart_steps(task("def task(request):\n    raise MemoryError\n    yield\n"), None))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_when_the_program_is_killed_the_process_closes_its_task_and_goes(task, tmp_path):
+    kept = tmp_path / "kept"
+    source = (
+        "def task(request):\n"
+        "    try:\n"
+        "        while True:\n"
+        "            time.sleep(0.05)\n"
+        "            yield Progress(1, 2, str(os.getpid()))\n"
+        "    finally:\n"
+        f"        Path({str(kept)!r}).write_text('kept')\n"
+    )
+    program = (
+        "import sys\n"
+        "from napari_nucleus_kd.apart import apart_steps\n"
+        "for progress in apart_steps(sys.argv[1], None):\n"
+        "    print(progress.message, flush=True)\n"
+    )
+    command = [sys.executable, "-c", program, task(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as window:
+        pid = int(window.stdout.readline())
+        window.kill()
+    began = time.monotonic()
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() - began < 30
+        time.sleep(0.05)
+    assert kept.read_text() == "kept"
 
 
 def test_a_process_that_dies_is_told_with_what_it_said(task):

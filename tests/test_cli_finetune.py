@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from napari_nucleus_kd import package
 from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.engine import available_devices
 from napari_nucleus_kd.networks.student import StudentConfig, build_student
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.project import Project, project_folder
@@ -51,10 +52,12 @@ def test_a_project_teaches_a_model_that_is_installed(setting, tmp_path):
     assert code == 0, text
     assert "verified nuclei to learn from" in text
     assert "Not judged" in text and "3 are needed" in text and "PQ on" not in text
+    again = run(setting, "--output", tmp_path / "run")
+    assert again[0] == 0 and "goes on to step 2" in again[1], "its own length, not that of a new run"
     assert "the same command with --install" in text
     assert not (tmp_path / "installed").exists(), "nothing is installed unless wished"
     code, text = run(setting, "--output", tmp_path / "run", "--steps", 3, "--install")
-    assert code == 0 and "goes on with what was verified" in text and "installed: mine-1" in text
+    assert code == 0 and "goes on to step 3 with what was verified" in text and "installed: mine-1" in text
     assert load_model("mine-1").spec.parent == "mine"
 
 
@@ -109,9 +112,18 @@ def test_settings_out_of_range_are_named_without_a_traceback(setting, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif("cuda" in available_devices(), reason="needs a computer without a GPU")
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(setting, tmp_path):
+    code, text = run(setting[:-1], "cuda", "--output", tmp_path / "run")
+    assert code == 2 and "device 'cuda' is not there" in text
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_project_is_refused(setting, tmp_path):
     (tmp_path / "photos").mkdir()
     setting[2] = str(tmp_path / "photos")
     code, text = run(setting, "--output", tmp_path / "run")
     assert code != 0 and "photos" in text and "Traceback" not in text
     assert not (tmp_path / "run/data").exists()
+    setting[2] = str(tmp_path / "typo.nucleus-kd")
+    assert "there is no such folder" in run(setting, "--output", tmp_path / "run")[1]

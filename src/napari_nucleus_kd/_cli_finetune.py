@@ -9,6 +9,7 @@ from rich.console import Console
 
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe, complaint
+from napari_nucleus_kd.engine import check_device
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES
 from napari_nucleus_kd.package import list_models, load_model
@@ -16,11 +17,11 @@ from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX, Project
 from napari_nucleus_kd.train.finetune import (
     FinetuneSettings,
     accept,
+    begun,
     data_steps,
     finetune_steps,
     goes_on,
     reject,
-    run_folder,
 )
 from napari_nucleus_kd.train.settings import taken_over
 from napari_nucleus_kd.words import count
@@ -31,13 +32,18 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.finetune import Tuned
 
 
-def read_settings(**given: object) -> FinetuneSettings:
+def read_settings(run: Path, **given: object) -> FinetuneSettings:
     """Return the settings that are given (not None); the others are as they are by themselves.
+
+    A run that goes on has the length it was begun with, unless another one is given.
 
     Raises
     ------
     SettingsError : one is out of range.
     """
+    found = begun(run) if goes_on(run) else None
+    if found is not None and given.get("steps") is None:
+        given["steps"] = found[1].steps
     try:
         return FinetuneSettings.model_validate({n: value for n, value in given.items() if value is not None})
     except ValidationError as error:
@@ -45,7 +51,7 @@ def read_settings(**given: object) -> FinetuneSettings:
 
 
 def finetune_model(
-    project: Path, model: str | None, output: Path | None, settings: FinetuneSettings, *, install: bool
+    project: Path, model: str | None, output: Path, settings: FinetuneSettings, *, install: bool
 ) -> None:
     """Fine-tune a model on what is verified in a project, say what it gained, and install it if wished.
 
@@ -54,15 +60,16 @@ def finetune_model(
     Parameters
     ----------
     model : name or folder of the model to start from; None: the one that came with the program.
-    output : folder of the run; None: that of the window.
+    output : folder of the run.
     """
-    console, output = Console(), output or run_folder(project)
+    console = Console()
     model = model or Recipe().model
     start = load_model(model)
     taken_over(start.spec, {})  # a model that cannot learn shows now, not after data were written
+    check_device(settings.device)
     address = model if start.folder.is_absolute() else str(start.folder.resolve())
     if goes_on(output):
-        console.print("This run goes on with what was verified when it began.")
+        console.print(f"This run goes on to step {settings.steps} with what was verified when it began.")
     with Project(project, write=False) as opened:
         data = show(data_steps(opened, output), console)
     for note in data.notes:
@@ -79,9 +86,8 @@ def finetune_model(
         console.print("To make it the next version of the model: the same command with --install")
 
 
-def discard_run(project: Path, output: Path | None) -> None:
+def discard_run(folder: Path) -> None:
     """Remove a run, if there is one, and say so."""
-    folder = output or run_folder(project)
     said = "The run in {} is removed." if folder.exists() else "There is no run in {}."
     reject(folder)
     Console().print(said.format(folder), markup=False, soft_wrap=True)
@@ -90,6 +96,8 @@ def discard_run(project: Path, output: Path | None) -> None:
 def _gain(tuned: Tuned) -> str:
     """Return old and new PQ on the held-out tiles, in words; of too few tiles no number."""
     tiles = len(tuned.after)
+    if not tiles:
+        return "Not judged: too little is kept to judge by, see above."
     if tuned.mean_pq is None or tuned.gain is None:
         return (
             f"Not judged: of the tiles that are completely verified one in five is held out, which gives "

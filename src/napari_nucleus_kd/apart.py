@@ -59,7 +59,7 @@ def apart_steps(task: str, request: JsonValue) -> Generator[Progress, None, Json
     ------
     NucleusKDError : what the task raises of these, as it is.
     DeviceError : the process died.
-    RuntimeError : a fault of the task's, with its traceback.
+    RuntimeError : a fault of the task's, with its traceback as a note.
     """
     command = [sys.executable, "-P", "-m", __name__, task]
     with tempfile.TemporaryFile() as said, started(command, said, _PATIENCE_S) as process:
@@ -157,12 +157,14 @@ def _write(pipe: IO[bytes], value: Any) -> None:
     pipe.flush()
 
 
-def _error(name: str, text: str) -> Exception:
-    """Return an error of this package as it was raised, or another one with its traceback."""
-    kind = getattr(errors, name, None)
-    if isinstance(kind, type) and issubclass(kind, NucleusKDError):
+def _error(name: str, text: str, trace: str) -> Exception:
+    """Return an error of this package, or MemoryError, as it was raised; another one with its traceback."""
+    kind = MemoryError if name == MemoryError.__name__ else getattr(errors, name, None)
+    if isinstance(kind, type) and issubclass(kind, NucleusKDError | MemoryError):
         return kind(text)
-    return RuntimeError(text)
+    error = RuntimeError(f"{name}: {text}")
+    error.add_note(trace)
+    return error
 
 
 def how_it_ended(process: subprocess.Popen[bytes], said: IO[bytes]) -> str:
@@ -219,10 +221,8 @@ def _serve(task: Any, request: JsonValue, to: IO[bytes]) -> None:
                 return
             values = {n: v for n, v in progress["values"].items() if math.isfinite(v)}
             _write(to, ("progress", progress | {"values": values}))
-    except NucleusKDError as error:
-        _write(to, ("error", (type(error).__name__, str(error))))
-    except Exception:
-        _write(to, ("error", ("", traceback.format_exc())))
+    except Exception as error:
+        _write(to, ("error", (type(error).__name__, str(error), traceback.format_exc())))
     finally:
         if steps is not None:
             steps.close()

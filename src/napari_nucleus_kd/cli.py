@@ -417,13 +417,16 @@ def finetune(
     --discard, then the same again.
     """
     from napari_nucleus_kd._cli_finetune import discard_run, finetune_model, read_settings
+    from napari_nucleus_kd.train.finetune_folder import run_folder
 
     if install and discard:
         raise SettingsError("--install keeps a run and --discard removes it; give one of them")
+    run = output or run_folder(project)
     if discard:
-        discard_run(project, output)
+        discard_run(run)
         return
     settings = read_settings(
+        run,
         steps=steps,
         learning_rate=learning_rate,
         keep=keep,
@@ -433,7 +436,7 @@ def finetune(
         seed=seed,
         device=device,
     )
-    finetune_model(project, model, output, settings, install=install)
+    finetune_model(project, model, run, settings, install=install)
 
 
 @app.command()

@@ -30,7 +30,7 @@ def test_a_project_without_its_image_finds_it_where_it_was(project, image, tmp_p
 
 def test_a_missing_image_can_be_pointed_to_anew(project, image, arrays, tmp_path, check):
     image.rename(tmp_path / "elsewhere.tif")
-    assert "tonsil.ome.tif is not there any more; point to where it is now" in project.notices[0]
+    assert "tonsil.ome.tif is not there any more; put it back" in project.notices[0]
     with pytest.raises(ProjectError, match="not there any more"):
         project.images[0].read_image()
     check(project, *arrays)  # the labels do not need it

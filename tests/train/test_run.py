@@ -366,7 +366,7 @@ def test_missing_tensorboard_is_named(index, tmp_path, monkeypatch, finish):
 def test_a_folder_of_another_run_is_not_gone_on_with(index, tmp_path, finish):
     finish(train_steps(TINY, index, tmp_path / "run"))
     other = TINY.model_copy(update={"seed": 5})
-    with pytest.raises(SettingsError, match=r"other seed \(0, not 5\); choose another output"):
+    with pytest.raises(SettingsError, match=r"other seed \(0, not 5\); discard it, choose another output"):
         finish(train_steps(other, index, tmp_path / "run"))
     index.write_text(index.read_text() + "\n")
     with pytest.raises(SettingsError, match="other data"):

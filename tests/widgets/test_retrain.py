@@ -218,8 +218,9 @@ def test_too_little_to_judge_is_said_instead_of_a_number(desk, qtbot):
     assert desk.session.workspace.problem is None
     assert desk.run.data.judged == 0
     assert "Too little is checked" in desk.retrain.result.said.text()
-    assert "check about 15 more" in desk.retrain.result.said.text()
-    assert "too few are left to judge by" in desk.retrain.about.text()
+    about = desk.retrain.about.text()
+    assert "too few are left to judge by" in about
+    assert "Nothing can be judged: 0 verified nuclei are in tiles kept for that, and 20 are needed" in about
     qtbot.waitUntil(lambda: desk.run.pair is not None, timeout=30_000)
     result = desk.retrain.result
     assert not result.pictures.isHidden() and not result.before.pixmap().isNull()
@@ -353,13 +354,53 @@ def told_by(work, monkeypatch):
 def test_stopping_early_is_offered(desk, monkeypatch):
     desk.check((0, 0), (255, 255))
     begun = []
-    monkeypatch.setattr(desk.run, "start", lambda model, settings: begun.append(settings))
+    monkeypatch.setattr(desk.run, "start", lambda model, settings, goes_on: begun.append(settings))
     widget = desk.retrain
     widget.start.click()
     widget.patience.setValue(3)
     widget.start.click()
     assert [settings.early_stop for settings in begun] == [None, 3]
-    assert begun[0] == FinetuneSettings()
+    assert begun[0] == FinetuneSettings(device="cpu")
+
+
+@pytest.mark.parametrize(("chosen", "trained"), [("auto", "auto"), ("openvino", "cpu"), ("cuda:1", "cuda")])
+def test_it_learns_on_the_device_that_is_chosen(desk, monkeypatch, chosen, trained):
+    desk.check((0, 0), (255, 255))
+    begun = []
+    monkeypatch.setattr(desk.run, "start", lambda model, settings, goes_on: begun.append(settings))
+    desk.session.workspace.recipe = desk.session.workspace.recipe.model_copy(update={"device": chosen})
+    desk.retrain.start.click()
+    assert [settings.device for settings in begun] == [trained]
+
+
+def test_a_run_that_another_program_began_meanwhile_is_not_replaced(desk, monkeypatch):
+    told_by(lambda tell: pytest.fail("it was begun"), monkeypatch)
+    desk.check((0, 0), (255, 255))
+    output = run_folder(desk.session.keeping.kept.project.folder)
+    output.mkdir()
+    finetune_folder.note_begun(output, "mine", QUICK)
+    desk.retrain.start.click()
+    desk.settle()
+    said = desk.retrain.message.text()
+    assert "Another program began a run of this project" in said and "A run of 4 steps from mine" in said
+    assert not desk.retrain.go_on.isHidden()
+
+
+def test_a_version_is_brought_back_once_however_often_it_is_asked(desk, monkeypatch):
+    gone, restored = threading.Event(), []
+
+    def restore(name):
+        gone.wait(30)
+        restored.append(name)
+        return package.load_model(name)
+
+    monkeypatch.setattr("napari_nucleus_kd.versions.restore", restore)
+    desk.run.bring_back("mine")
+    assert not desk.retrain.back.isEnabled()
+    desk.run.bring_back("mine")
+    gone.set()
+    desk.settle()
+    assert restored == ["mine"] and desk.retrain.back.isEnabled()
 
 
 def test_a_pause_is_no_time_that_steps_take(monkeypatch):

@@ -92,7 +92,8 @@ def read_file(folder: Path) -> ProjectFile:
     """
     path = folder / FILE
     if not path.is_file():
-        raise ProjectError(f"{folder} is no project: it has no {FILE}. Choose a folder *.nucleus-kd")
+        what = f"it has no {FILE}" if folder.exists() else "there is no such folder"
+        raise ProjectError(f"{folder} is no project: {what}. Choose a folder *.nucleus-kd")
     remedy = "restore the file from a backup; the labels beside it are untouched"
     try:
         if path.stat().st_size > _MAX_BYTES:

@@ -224,11 +224,14 @@ class ProjectImage:
         """Return what a person should know: damage, or an image file that is missing or another one."""
         path, state = self.find()
         if state is ImageState.MISSING:
-            image = f"the image {path} is not there any more; point to where it is now. Its labels are safe"
+            image = (
+                f"the image {path} is not there any more; put it back, or open the project in the window and "
+                "press “Point to the image…”. Its labels are safe"
+            )
         elif state is ImageState.CHANGED:
             image = (
-                f"the image {path} is not the file that was labelled; put the old one back, or point to the "
-                "image that the labels are of"
+                f"the image {path} is not the file that was labelled; put the old one back, or press "
+                "“Point to the image…” in the window, and show the one that the labels are of"
             )
         else:
             image = ""

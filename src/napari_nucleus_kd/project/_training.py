@@ -19,7 +19,7 @@ from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
 from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.project._data import INDEX, Origin, Summary, read_training
-from napari_nucleus_kd.project._tiles import MARGIN_PX, TILE_PX, Role, Verified, tiles_of
+from napari_nucleus_kd.project._tiles import JUDGED_EACH, MARGIN_PX, TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
@@ -244,7 +244,8 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
     if len(nuclei[Role.VAL]) < ENOUGH:
         notes.append(
             f"nothing can be judged: {len(nuclei[Role.VAL])} verified nuclei are in tiles kept for that, and "
-            f"{ENOUGH} are needed. Verify larger areas completely: 2 x 3 tiles of {TILE_PX} pixels or more"
+            f"{ENOUGH} are needed. Verify larger areas completely: of {JUDGED_EACH} tiles of {TILE_PX} "
+            "pixels, one is kept"
         )
         rows[Role.VAL], nuclei[Role.VAL] = [], set()
     learnt = [*rows[Role.TRAIN], *rows[Role.TUNE]]

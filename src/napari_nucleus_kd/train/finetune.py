@@ -176,14 +176,18 @@ def finetune_steps(
     def look(now: Model) -> Generator[Progress, None, dict[str, float]]:
         if preview is not None:
             yield from _preview_steps(preview, now, chosen.device)
-        scores = yield from held_out.judge_steps(now)
+        scores = yield from enough_steps(now)
         return {"val PQ": _mean_pq(scores)} if scores else {}
+
+    def enough_steps(now: Model) -> Generator[Progress, None, list[Score]]:
+        scores = yield from held_out.judge_steps(now)
+        return scores if len(scores) >= FEWEST_IMAGES else []  # of fewer no number is told
 
     with alone(output):
         remove_left(output)
         note_begun(output, model, chosen)
         before = yield from held_out.judge_steps(parent)
-        judge = Judge(held_out.judge_steps, _SEEN)
+        judge = Judge(enough_steps, _SEEN)
         tuned = yield from run_steps(planned, index, output, watch=look, judge=judge)
         assert tuned is not None
         after = yield from held_out.judge_steps(tuned)

@@ -178,7 +178,8 @@ def alone(output: Path) -> Iterator[None]:
         ) from error
     except (OSError, NotImplementedError) as error:
         raise WriteError(
-            f"{output} cannot be written: {error}; choose a folder on a disk of yours"
+            f"{output} cannot be written: {getattr(error, 'strerror', None) or error}; choose another folder "
+            "(--output), on a disk of yours"
         ) from error
     try:
         yield

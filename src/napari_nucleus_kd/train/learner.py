@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.errors import DeviceError, SettingsError
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrained_part
@@ -149,7 +150,21 @@ class Learner:
         return patience is not None and self.checks_since_best >= patience
 
     def learn(self, batches: Sequence[Any]) -> dict[str, float]:
-        """Take one step on the mean of batches; returns the value of each term."""
+        """Take one step on the mean of batches; returns the value of each term.
+
+        Raises
+        ------
+        DeviceError : the graphics card has too little memory. SettingsError : a value is no number any more.
+        """
+        try:
+            return self._learn(batches)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                "the graphics card has too little memory for this training; close other programs that use "
+                "it, choose cpu as the device, or make batch or crop_px smaller"
+            ) from error
+
+    def _learn(self, batches: Sequence[Any]) -> dict[str, float]:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         self.network.train()
@@ -177,7 +192,7 @@ class Learner:
             astray = [name for name in astray if name != "objective"] or astray  # the terms say more
             raise SettingsError(
                 f"training went astray at step {self.step + 1}: {', '.join(astray)} is no number any more; "
-                "lower learning_rate, or set precision to 32-true, and start anew in another folder"
+                "discard this run, or take another folder; lower learning_rate, or set precision to 32-true"
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -298,12 +313,17 @@ class Learner:
                 raise OSError(str(error).splitlines()[0]) from error
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        before = state["made_from"]
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            before = state["made_from"]
+        except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
+            raise SettingsError(
+                f"{self.checkpoint} is damaged; discard this run, or choose another output folder"
+            ) from error
         if differing := _differences(before, self.made_from):
             raise SettingsError(
-                f"{self.output} holds a run with other {', '.join(differing)}; choose another output folder, "
-                "or give it the settings of its recipe.json"
+                f"{self.output} holds a run with other {', '.join(differing)}; discard it, choose another "
+                "output folder, or give it the settings of its recipe.json"
             )
         for name in _KEPT:
             setattr(self, name, state[name])

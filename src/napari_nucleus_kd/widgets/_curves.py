@@ -31,8 +31,8 @@ class CurvesPicture:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3.2, 2.9), dpi=100)
-        figure.subplots_adjust(left=0.12, right=0.7, top=0.93, bottom=0.13, hspace=0.3)
+        figure = Figure(figsize=(3.8, 3.1), dpi=100)
+        figure.subplots_adjust(left=0.11, right=0.72, top=0.93, bottom=0.13, hspace=0.35)
         figure.patch.set_alpha(0)
         self._canvas = FigureCanvasAgg(figure)
         self._losses, self._accuracy = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -41,16 +41,16 @@ class CurvesPicture:
         self._judged = judged
         if not judged:
             middle = {"ha": "center", "va": "center", "transform": self._accuracy.transAxes}
-            self._accuracy.text(0.5, 0.5, "too little is checked", fontsize=8, color=_GREY, **middle)
+            self._accuracy.text(0.5, 0.5, "too little is checked", fontsize=9, color=_GREY, **middle)
         self._losses.set_yscale("log")
-        self._losses.set_title("losses", fontsize=8, color=_GREY)
-        self._accuracy.set_title("PQ of what is held out", fontsize=8, color=_GREY)
+        self._losses.set_title("losses", fontsize=9, color=_GREY)
+        self._accuracy.set_title("PQ of what is held out", fontsize=9, color=_GREY)
         self._accuracy.set_ylim(0, 1)
         self._accuracy.set_xlim(0, max(1, total))
-        self._accuracy.set_xlabel("step", fontsize=7, color=_GREY)
+        self._accuracy.set_xlabel("step", fontsize=8, color=_GREY)
         for axes in (self._losses, self._accuracy):
             axes.patch.set_alpha(0)
-            axes.tick_params(colors=_GREY, labelsize=7, which="both")
+            axes.tick_params(colors=_GREY, labelsize=8, which="both")
             for edge in axes.spines.values():
                 edge.set_color(_GREY)
 
@@ -73,7 +73,7 @@ class CurvesPicture:
             each.set_data(*seen.T)
         if len(self._lines) > known:
             place = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "borderaxespad": 0.2}
-            self._losses.legend(fontsize=6, labelcolor=_GREY, framealpha=0, handlelength=1, **place)
+            self._losses.legend(fontsize=8, labelcolor=_GREY, framealpha=0, handlelength=1, **place)
         if self._judged and curves.get(PQ):
             self._pq.set_data(*np.array(curves[PQ]).T)
         self._losses.relim()

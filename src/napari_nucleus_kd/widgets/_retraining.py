@@ -148,18 +148,25 @@ class Retraining:
             self._prepared = True
             self._session.run_beside(one_step(prepare), lambda _: None, step=STEP)
 
-    def start(self, model: str, settings: FinetuneSettings) -> None:
+    def start(self, model: str, settings: FinetuneSettings, *, goes_on: bool = False) -> None:
         """Learn from what is checked in the project in hand, in a thread.
 
         Parameters
         ----------
         model : name or folder of the model to start from.
+        goes_on : with the run that was stopped; otherwise nothing is begun while there is one.
         """
         from napari_nucleus_kd.train.finetune_folder import run_folder
 
         kept = self._session.keeping.kept
         if kept is None or self.running:
             return
+        if not goes_on:
+            self._look_for_run()
+            if self._found or self.broken:  # of the command line, meanwhile
+                self.note = "Another program began a run of this project."
+                self.changed.emit()
+                return
         self._session.workspace.problem = None
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
         self.judged, self.chosen, self.folder = False, "", kept.project.folder
@@ -239,7 +246,7 @@ class Retraining:
     def show_tile(self, tile: int) -> None:
         """Draw a tile that is held out, or that nobody checked, as the old model and the new one see it."""
         tuned = self.tuned
-        if tuned is None or not tuned.tiles:
+        if tuned is None or not tuned.tiles or self.doing:
             return
         self._stop_drawing()
         self.tile = tile % tuned.tiles
@@ -279,7 +286,7 @@ class Retraining:
 
     def _accepted(self, found: tuple[Model, tuple[Model, ...], str]) -> None:
         model, models, left = found
-        self.tuned, self.pair, self._output = None, None, None
+        self.tuned, self.pair, self.data, self._output = None, None, None, None
         self._choose(model, models)
         self.note = f"{model.spec.name} is installed, and chosen in Segment. The versions before stay."
         if left:
@@ -332,6 +339,8 @@ class Retraining:
 
     def bring_back(self, name: str) -> None:
         """Make an older version the newest again."""
+        if self.doing:
+            return
 
         def work() -> tuple[Model, tuple[Model, ...]]:
             from napari_nucleus_kd.versions import restore

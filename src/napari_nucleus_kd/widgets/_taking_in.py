@@ -16,15 +16,13 @@ from napari_nucleus_kd.widgets._kept_steps import Whole, merged_steps
 from napari_nucleus_kd.widgets._layers import PLANE_KEY, RECIPE_KEY, shown_plane
 from napari_nucleus_kd.widgets._target import Target, image_under, target_of
 from napari_nucleus_kd.widgets._verifying import key_of
+from napari_nucleus_kd.widgets._worker import one_step
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import numpy.typing as npt
     from napari.layers import Labels
 
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.types import Progress
     from napari_nucleus_kd.widgets._keeping import Keeping
     from napari_nucleus_kd.widgets._kept import Kept
     from napari_nucleus_kd.widgets._session import Session
@@ -68,7 +66,7 @@ class TakingIn:
         self._watch(kept, target)
         self._keeping.doing = f"Taking in “{target.layer.name}”…"
         self._session.run_beside(
-            _steps(kept, found, part, target.layer.metadata.get(RECIPE_KEY)),
+            merged_steps(kept.labels, kept.mask.pixels, found, part),
             partial(self._merged, kept, target),
             ended=partial(self._ended, kept, target, corner),
             step=STEP,
@@ -123,6 +121,9 @@ class TakingIn:
             layer.visible, layer.name = False, former
             layer = self._add_whole(kept, merged, recipe)
         kept.touch_all()
+        if recipe is not None and recipe.modality is not None:
+            noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))
+            self._session.run_beside(noted, lambda _: None, step=STEP)
         viewer.layers.selection.active = layer
         self._keeping.note = (
             f"Taken in. Nuclei in verified pixels stayed as they were; all former ones are in “{former}”."
@@ -159,13 +160,3 @@ def _with_plane(target: Target, merged: npt.NDArray[np.int32]) -> npt.NDArray[An
     index = tuple(slice(None) if axis in target.axes else at for axis, at in enumerate(target.point))
     whole[index] = merged
     return whole
-
-
-def _steps(
-    kept: Kept, found: Whole, part: Region, recipe: Recipe | None
-) -> Generator[Progress, None, npt.NDArray[np.int32]]:
-    """Merge, and note in the project how the new labels came about."""
-    merged = yield from merged_steps(kept.labels, kept.mask.pixels, found, part)
-    if recipe is not None and recipe.modality is not None:
-        kept.image.note_origin(recipe.modality, recipe)
-    return merged

@@ -24,6 +24,8 @@ _CLASSICAL_GUESS = 1.0
 _NETWORK_BYTES = 600_000_000  # torch and the weights, once
 _RUN_BYTES_PER_PX = 90  # input, maps, labels and what decoding needs, for each pixel of a region in memory
 _ON_DISK_BYTES = 1_500_000_000
+_UNJUDGED = "Too little is checked to judge the new version by numbers"
+_LOOK = "Look at its results before you accept it."
 
 
 def pixel_size(size_um: float | None) -> str:
@@ -99,12 +101,12 @@ def suggested(nuclei: int, uncertainty: float, disagreement: float, *, judges: b
     """Say why a tile should be checked next.
 
     >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0, judges=True)
-    ('23 nuclei, 40% seen differently, 31% unsure', '0 nuclei, 20% unsure, judges only')
+    ('23 nuclei, 40% seen differently, 31% unsure', 'judges only, 0 nuclei, 20% unsure')
     """
-    parts = [count(nuclei, "nucleus", "nuclei")]
+    parts = ["judges only"] if judges else []
+    parts += [count(nuclei, "nucleus", "nuclei")]
     parts += [f"{100 * disagreement:.0f}% seen differently"] if disagreement >= 0.005 else []
     parts += [f"{100 * uncertainty:.0f}% unsure"]
-    parts += ["judges only"] if judges else []
     return ", ".join(parts)
 
 
@@ -148,6 +150,8 @@ def gain(
     Of the tiles that are checked completely, one in five is held out: check about 5 more (256 px each).
     Look at its results before you accept it.
     """
+    if not tiles:  # why stands among the notes on the data
+        return f"{_UNJUDGED}.\n{_LOOK}"
     if mean_pq is None or difference is None:
         from napari_nucleus_kd.evaluate import FEWEST_IMAGES
         from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX
@@ -155,9 +159,8 @@ def gain(
         held = f"{count(tiles, 'tile')} {'is' if tiles == 1 else 'are'} held out, {FEWEST_IMAGES} are needed"
         more = f"check about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
         return (
-            f"Too little is checked to judge the new version by numbers: {held}.\n"
-            f"Of the tiles that are checked completely, one in five is held out: {more}.\n"
-            "Look at its results before you accept it."
+            f"{_UNJUDGED}: {held}.\n"
+            f"Of the tiles that are checked completely, one in five is held out: {more}.\n{_LOOK}"
         )
     said = f"PQ on {count(tiles, 'held-out tile')}: {mean_pq[1]:.3f}, before {mean_pq[0]:.3f}."
     mean, low, high = difference

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -35,13 +35,12 @@ from napari_nucleus_kd.widgets._taking_in import STEP as TAKING_IN
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from napari import Viewer
     from qtpy.QtGui import QPixmap, QShowEvent
 
 _STEPS = 100
-_PICTURE_PX = 160  # edge of a tile that is shown
+_DEVICES: dict[str, Any] = {"openvino": "cpu"}  # that training cannot take, and what it takes instead
+_PICTURE_PX = 184  # edge of a tile that is shown
 _BUSY = 1000
 _button = partial(button, focus=True)  # no keys of the canvas are used along with it
 
@@ -156,18 +155,23 @@ class RetrainWidget(StepWidget):
         self.retraining.prepare()
 
     def _on_start(self) -> None:
-        settings = FinetuneSettings(steps=self.steps.value(), early_stop=self.patience.value() or None)
+        device = self.workspace.recipe.device.partition(":")[0]
+        settings = FinetuneSettings(
+            steps=self.steps.value(),
+            early_stop=self.patience.value() or None,
+            device=_DEVICES.get(device, device),
+        )
         self._run(self.model.currentData(), settings)
 
     def _on_go_on(self) -> None:
         found = self.retraining.unfinished()
         if found is not None:
-            self._run(*found)
+            self._run(*found, goes_on=True)
 
-    def _run(self, model: str, settings: FinetuneSettings) -> None:
+    def _run(self, model: str, settings: FinetuneSettings, *, goes_on: bool = False) -> None:
         self.curves.clear()
         self.preview.clear()
-        self.retraining.start(model, settings)
+        self.retraining.start(model, settings, goes_on=goes_on)
 
     def _on_bring_back(self) -> None:
         if self.versions.currentData():
@@ -184,7 +188,7 @@ class RetrainWidget(StepWidget):
             for model in students:
                 box.addItem(f"{model.spec.name} {model.spec.version}", model.spec.name)
             box.setCurrentIndex(max(0, box.findData(former)))
-        self.back.setEnabled(bool(students))
+        self.back.setEnabled(bool(students) and not self.retraining.doing)
 
     def _refresh(self, *_: object) -> None:
         retraining = self.retraining
@@ -196,6 +200,7 @@ class RetrainWidget(StepWidget):
         self.start.setEnabled(not refusal)
         self.stopped.setVisible(idle and (unfinished or bool(retraining.broken)))
         self.go_on.setVisible(unfinished)
+        self.back.setEnabled(self.versions.count() > 0 and not retraining.doing)
         self.running.setVisible(retraining.running)
         self.pause.setText("Go on" if retraining.paused else "Pause")
         self.message.setText(self._message())
@@ -246,7 +251,8 @@ class RetrainWidget(StepWidget):
                 f"{data.judged} others judge" if self.retraining.judged else "too few are left to judge by"
             )
             lines.append(f"{count(data.taught, 'nucleus', 'nuclei')} teach, {judged}.")
-            if self.retraining.tuned is None:  # else the result says how it can be judged
+            tuned = self.retraining.tuned
+            if tuned is None or not tuned.after:  # else the result says how it can be judged
                 lines += [f"{note[:1].upper()}{note[1:]}." for note in data.notes]
         return "\n".join(lines)
 
@@ -256,7 +262,9 @@ class RetrainWidget(StepWidget):
             return retraining.doing
         if not retraining.running:
             found = retraining.unfinished()
-            waiting = "" if found is None else f"A run from {found[0]} is not finished."
+            waiting = (
+                "" if found is None else f"A run of {found[1].steps} steps from {found[0]} is not finished."
+            )
             if retraining.broken and retraining.tuned is None:
                 waiting = f"There is a run that cannot be gone on with; discard it. {retraining.broken}"
             return "\n".join(filter(None, (self._note() or self._taken_in(), waiting)))
@@ -318,8 +326,10 @@ class ResultPanel(QWidget):
         if tuned is None:
             return
         idle = not self._retraining.doing
-        self.accept.setEnabled(idle)
-        self.reject.setEnabled(idle)
+        for part in (self.accept, self.reject):
+            part.setEnabled(idle)
+        for part in (self.previous, self.next):
+            part.setEnabled(idle and tuned.tiles > 1)
         self.said.setText(_words.gain(tuned.mean_pq, tuned.gain, len(tuned.after)))
         self.pictures.setVisible(pair is not None)
         if pair is not None:
