@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -31,6 +32,9 @@ def disks(shape, *circles):
 
 
 LABELS = disks((182, 208), (40, 40, 12), (40, 61, 12), (100, 90, 8), (150, 20, 6), (90, 180, 15))
+
+
+SOON_MS = _kept.SOON_MS  # as it is for people
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +206,19 @@ def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_f
     np.testing.assert_array_equal(labels, layer.data)
     assert (labels == 9).any()
     assert not verified[:, :41].any() and verified[20:71, 41:81].all()
+
+
+def test_who_paints_without_a_pause_is_saved_within_ten_seconds(desk, nuclei_file, monkeypatch, qtbot):
+    person = desk()
+    layer = person.keep(nuclei_file)
+    monkeypatch.setattr(_kept, "SOON_MS", SOON_MS)
+    before, began = person.keeping.kept.saved, time.monotonic()
+    while person.keeping.kept.saved == before:
+        assert time.monotonic() - began < 10
+        layer.paint((150, 150), 9)
+        layer.paint((150, 150), 8)
+        qtbot.wait(200)
+    assert np.isin(kept_in(project_folder(nuclei_file))[0], (8, 9)).any()
 
 
 def test_what_was_kept_is_found_with_the_image(desk, nuclei_file):
