@@ -101,11 +101,11 @@ def suggested(nuclei: int, uncertainty: float, disagreement: float, *, judges: b
     """Say why a tile should be checked next.
 
     >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0, judges=True)
-    ('23 nuclei, 40% seen differently, 31% unsure', 'judges only, 0 nuclei, 20% unsure')
+    ('23 nuclei, 40% differ, 31% unsure', 'judges only, 0 nuclei, 20% unsure')
     """
     parts = ["judges only"] if judges else []
     parts += [count(nuclei, "nucleus", "nuclei")]
-    parts += [f"{100 * disagreement:.0f}% seen differently"] if disagreement >= 0.005 else []
+    parts += [f"{100 * disagreement:.0f}% differ"] if disagreement >= 0.005 else []
     parts += [f"{100 * uncertainty:.0f}% unsure"]
     return ", ".join(parts)
 
