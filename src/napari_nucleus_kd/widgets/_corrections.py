@@ -313,9 +313,11 @@ def _outcome(target: Target, change: Edit) -> str:
     if not len(change.rows):
         return "nothing to change there."
     before, after = (set(numbers.tolist()) - {0} for numbers in (change.before, change.after))
+    said = f"{len(change.rows)} px² changed."
+    if not after or not before - after:
+        return said
     around = tuple(slice(max(0, at.min() - 1), at.max() + 2) for at in (change.rows, change.cols))
     parts = len(after - set(np.unique(target.labels[around]).tolist()))  # with numbers that were not there
-    joined = 0 if parts else len(before - after)
-    said = f"{parts + 1} nuclei now, " if parts and change.before.all() else ""
-    said = f"{joined + 1} nuclei joined, " if joined and len(after) == 1 else said
-    return f"{said}{len(change.rows)} px² changed."
+    if parts:
+        return f"{parts + 1} nuclei now, {said}" if change.before.all() else said
+    return f"{len(before - after) + 1} nuclei joined, {said}" if len(after) == 1 else said

@@ -147,7 +147,6 @@ class RetrainWidget(StepWidget):
         self.follow(self.session.models_changed, self._on_models)
         self.follow(self.workspace.events.recipe, self._on_models)
         self._on_models()
-        self._refresh()
 
     def showEvent(self, event: QShowEvent) -> None:
         """Load what a run needs."""
@@ -188,7 +187,7 @@ class RetrainWidget(StepWidget):
             for model in students:
                 box.addItem(f"{model.spec.name} {model.spec.version}", model.spec.name)
             box.setCurrentIndex(max(0, box.findData(former)))
-        self.back.setEnabled(bool(students) and not self.retraining.doing)
+        self._refresh()
 
     def _refresh(self, *_: object) -> None:
         retraining = self.retraining
