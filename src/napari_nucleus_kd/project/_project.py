@@ -341,21 +341,20 @@ class Project:
         """Make a folder for an image; one that is there, listed or not, is never used again."""
         with self.busy:  # two images that are added at once get two
             listed = (image.record.id for image in self.images)
-            folder = self.folder / f"{_IMAGE}{_next_number(self.folder, listed):04d}"
+            folder = self.folder / f"{_IMAGE}{next_offset(self.folder, listed):04d}"
             make_folder(folder)
         return folder
 
 
-def next_offset(folder: Path) -> int:
-    """Return the offset that an image gets which is added next to the project in a folder, see tiles_of.
+def next_offset(folder: Path, listed: Iterable[str] = ()) -> int:
+    """Return the number, and so the offset, of the image that is added next to the project in a folder.
 
-    A plane of an image that is there has that one's instead, see Project.offset_of. Needs no project there.
+    A plane of an image that is there has that one's offset, see Project.offset_of. Needs no project there.
+
+    Parameters
+    ----------
+    listed : ids of images whose folders may be missing.
     """
-    return _next_number(folder)
-
-
-def _next_number(folder: Path, listed: Iterable[str] = ()) -> int:
-    """Return a number that no image of a project has, by the names of those listed and of its folders."""
     names = [*listed, *(path.name for path in folder.glob(f"{_IMAGE}*"))]
     digits = [name.removeprefix(_IMAGE) for name in names]
     return max((int(text) for text in digits if text.isdigit()), default=0) + 1
