@@ -209,7 +209,16 @@ TOOLS = {
     "grow": lambda labels, path, fresh: edit.grow(labels, path[0], 2),
     "shrink": lambda labels, path, fresh: edit.grow(labels, path[0], -1),
     "redraw": edit.redraw,
+    "add": lambda labels, path, fresh: edit.add(labels, *spot(labels, path[0]), fresh),
 }
+MANY = {"small": lambda labels: edit.small(labels, 200), "at the border": edit.at_border}
+
+
+def spot(labels, at):
+    """Return a disk around a point inside the image, and where it lies."""
+    window = Region(*(round(c) for c in at), *(round(c) + 1 for c in at)).grown(9, labels.shape)
+    yy, xx = np.mgrid[window.slices]
+    return window, np.hypot(yy - round(at[0]), xx - round(at[1])) <= 9
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -234,9 +243,25 @@ def test_every_edit_keeps_labels_unique_and_others_untouched(tool, scene):
         assert np.array_equal(after > 0, labels > 0)
         assert len(np.unique(after)) > len(np.unique(labels)) and after.max() >= fresh
         assert_one_changed(labels, after, crossed if tool == "split" else {pointed})
+    elif tool == "add":
+        assert_others_stay(labels, after, ())
+        window, mask = spot(labels, path[0])
+        assert set(np.unique(after[labels != after])) == {fresh}
+        assert mask[after[window.slices] == fresh].all() and (after == fresh).sum() == (after != labels).sum()
     else:
         assert_one_changed(labels, after, inside if tool == "redraw" else {pointed})
         assert set(np.unique(after)) <= set(np.unique(labels)) | ({fresh} if tool == "redraw" else set())
+
+
+@pytest.mark.parametrize("find", MANY)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(scene=scenes())
+def test_removing_many_takes_these_and_no_pixel_of_others(find, scene):
+    labels, _ = scene
+    numbers = MANY[find](labels)
+    after = done(labels, edit.remove(labels, numbers))
+    assert_others_stay(labels, after, numbers)
+    assert not np.isin(after, numbers).any() and MANY[find](after) == []
 
 
 def meant(labels, path):
@@ -289,7 +314,8 @@ def test_an_edit_of_a_large_image_looks_at_its_neighbourhood_only():
     outline = [(5030, 7030), (5030, 7050), (5050, 7040)]
     seconds = {}
     for name, tool in TOOLS.items():
-        path = {"redraw": outline, "split": [(5020, 7040), (5060, 7040)]}.get(name, stroke)
+        split, free = [(5020, 7040), (5060, 7040)], [(5070, 7020)]
+        path = {"redraw": outline, "split": split, "add": free}.get(name, stroke)
         start = time.perf_counter()
         for _ in range(5):
             tool(large, path, 4)

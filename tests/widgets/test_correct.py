@@ -17,7 +17,18 @@ from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.widgets import _copying, _numbers
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, source_key
 from napari_nucleus_kd.widgets._removal import LAYER_NAME
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, key_help
+from napari_nucleus_kd.widgets._tools import (
+    ADD,
+    BORDER,
+    BOX,
+    NEXT,
+    PREVIOUS,
+    SMALL,
+    TOOLS,
+    UNVERIFY,
+    VERIFY,
+    key_help,
+)
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 BY_WORD = {tool.word: tool for tool in TOOLS}
@@ -304,7 +315,7 @@ def test_labels_too_large_for_memory_are_not_copied(widget, viewer, monkeypatch)
 def test_small_nuclei_are_shown_then_removed_in_one_step(widget, viewer, session, settle):
     layer = viewer.add_labels(LABELS.copy(), scale=(0.5, 0.5))
     widget.below.setValue(100)
-    widget.small.click()
+    widget.buttons[SMALL].click()
     settle(session)
     shown = viewer.layers[LAYER_NAME]
     small = np.isin(LABELS, edit.small(LABELS, 100))
@@ -320,7 +331,7 @@ def test_small_nuclei_are_shown_then_removed_in_one_step(widget, viewer, session
     np.testing.assert_array_equal(layer.data, LABELS)
     widget.corrections.undo()
     assert "nothing to take back" in widget.said.text()
-    widget.small.click()
+    widget.buttons[SMALL].click()
     settle(session)
     widget.keep.click()
     assert widget.said.text() == "Nothing was removed." and widget.offer.isHidden()
@@ -328,7 +339,7 @@ def test_small_nuclei_are_shown_then_removed_in_one_step(widget, viewer, session
 
 def test_nuclei_at_the_border_can_be_kept(widget, viewer, session, settle):
     layer = viewer.add_labels(LABELS.copy())
-    widget.border.click()
+    widget.buttons[BORDER].click()
     settle(session)
     assert "Remove 1 nucleus at the border" in widget.task.button.text()
     widget.keep.click()
@@ -336,11 +347,30 @@ def test_nuclei_at_the_border_can_be_kept(widget, viewer, session, settle):
     np.testing.assert_array_equal(layer.data, LABELS)
 
 
+def test_small_nuclei_go_and_those_at_the_border_stay_by_keys(widget, viewer, session, settle):
+    layer = viewer.add_labels(LABELS.copy())
+    widget.below.setValue(100)
+
+    def press(key):
+        next(slot for known, slot in layer.keymap.items() if str(known) == key)(layer)
+        settle(session)
+
+    press("Shift+B")
+    assert widget.buttons[BORDER].isChecked() and widget.offer.isVisible()
+    press("Shift+B")
+    assert widget.said.text() == "Nothing was removed." and not widget.buttons[BORDER].isChecked()
+    assert "Enter" not in map(str, layer.keymap), "the key is napari's own again"
+    press("Shift+S")
+    press("Enter")
+    np.testing.assert_array_equal(layer.data, np.where(np.isin(LABELS, edit.small(LABELS, 100)), 0, LABELS))
+    assert "Enter" not in map(str, layer.keymap) and LAYER_NAME not in viewer.layers
+
+
 @pytest.mark.parametrize("change", ["edit", "undo", "paint", "mark", "layer", "hide"])
 def test_what_is_shown_goes_when_the_labels_change(widget, viewer, session, settle, act, change):
     layer = viewer.add_labels(LABELS.copy())
     act("Grow", (15, 90))
-    widget.border.click()
+    widget.buttons[BORDER].click()
     settle(session)
     assert LAYER_NAME in viewer.layers
     {
@@ -359,7 +389,7 @@ def test_what_is_shown_goes_when_the_labels_change(widget, viewer, session, sett
 def test_nothing_to_remove_is_said(widget, viewer, session, settle):
     viewer.add_labels(LABELS.copy())
     widget.below.setValue(1)
-    widget.small.click()
+    widget.buttons[SMALL].click()
     settle(session)
     assert "no nuclei below 1 px²" in widget.said.text() and widget.offer.isHidden()
 

@@ -12,10 +12,11 @@ from napari_nucleus_kd import edit
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._stroke import StrokeView
-from napari_nucleus_kd.widgets._tools import TOOLS, Gesture
+from napari_nucleus_kd.widgets._tools import BORDER, TOOLS, Gesture
 
 PLUGIN = "napari-nucleus-kd"
 LEFT, NOTHING = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
+NO_KEY = Qt.KeyboardModifier.NoModifier
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 
 
@@ -61,13 +62,13 @@ class Person:
             QPointF(self.native.mapToGlobal(pos)),
             NOTHING if held is NOTHING else LEFT,
             held,
-            Qt.KeyboardModifier.NoModifier,
+            NO_KEY,
         )
         self.qtbot.wait(15)  # vispy drops moves in quick succession
         QApplication.sendEvent(self.native, event)
         self.qtbot.wait(15)  # and napari waits for a moment
 
-    def key(self, key, modifier=Qt.KeyboardModifier.NoModifier):
+    def key(self, key, modifier=NO_KEY):
         self.qtbot.keyClick(self.native, key, modifier)
 
     def drag(self, *path, see=None):
@@ -129,6 +130,18 @@ def test_keys_act_under_the_cursor_and_undo_goes_with_painting(person, shown):
         np.testing.assert_array_equal(layer.data, expected)
     person.key(Qt.Key.Key_Z, CTRL | SHIFT)
     np.testing.assert_array_equal(layer.data, deleted)
+
+
+def test_small_nuclei_are_shown_and_removed_by_keys(person, shown, settle):
+    layer, small = shown.layers[0], edit.small(LABELS, 400)
+    person.widget.below.setValue(400)
+    person.move((40, 66))
+    for key, modifier in ((Qt.Key.Key_S, SHIFT), (Qt.Key.Key_Return, NO_KEY)):
+        np.testing.assert_array_equal(layer.data, LABELS)
+        person.key(key, modifier)
+        settle(person.session)
+    assert small
+    np.testing.assert_array_equal(layer.data, np.where(np.isin(LABELS, small), 0, LABELS))
 
 
 def test_strokes_cut_join_and_draw(person, shown, tmp_path):
@@ -350,7 +363,7 @@ def test_closing_the_viewer_with_a_tool_in_hand_is_harmless(make_napari_viewer, 
     person = Person(viewer, qtbot)
     person.look(80, 100)
     person.choose("Split")
-    person.session.corrections.removal.look_at_border()
+    person.choose(BORDER.word)
     viewer.close()
     qtbot.waitUntil(lambda: not person.session.busy, timeout=10_000)
     assert not layer.keymap

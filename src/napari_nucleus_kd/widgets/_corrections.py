@@ -22,7 +22,18 @@ from napari_nucleus_kd.widgets._painting import Painting
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
-from napari_nucleus_kd.widgets._tools import ADD, BOX, NEXT, PAINT, PREVIOUS, TOOLS, UNVERIFY, VERIFY, Tool
+from napari_nucleus_kd.widgets._tools import (
+    ADD,
+    BOX,
+    NEXT,
+    PAINT,
+    PREVIOUS,
+    REMOVALS,
+    TOOLS,
+    UNVERIFY,
+    VERIFY,
+    Tool,
+)
 from napari_nucleus_kd.widgets._visits import Visits
 from napari_nucleus_kd.workspace import Problem
 
@@ -50,6 +61,10 @@ class Corrections:
     -------
     changed : what the widgets show: the layer, the tool in hand, what was done last.
     drawn : the stroke so far in pixels of the canvas (x, y), and whether it is closed; empty at its end.
+
+    Attributes
+    ----------
+    bindings : keys of the layer in hand; None if none is.
     """
 
     changed = Signal()
@@ -70,7 +85,7 @@ class Corrections:
         self.canvas_px = _CANVAS_PX  # shorter edge of the canvas; the glass over it tells when it changes
         self._views = 0
         self._numbers: Numbers | None = None
-        self._bindings: Bindings | None = None
+        self.bindings: Bindings | None = None
         self._changes: Changes | None = None
         self._steady = False
         self._watched: Layer | None = None
@@ -159,14 +174,14 @@ class Corrections:
         if self._numbers is None or self._numbers.layer is not layer:
             self._drop_numbers()
             self._numbers = Numbers(layer, self.session)
-        self._bindings = Bindings(layer)
+        self.bindings = Bindings(layer)
         for tool in TOOLS:
             for key in filter(None, (tool.key, tool.also)):
-                self._bindings.bind(key, pressed(partial(self.press, tool)))
-        self._bindings.bind(_UNDO_KEY, pressed(self.undo))
-        self._bindings.bind(_REDO_KEY, pressed(self.redo))
+                self.bindings.bind(key, pressed(partial(self.press, tool)))
+        self.bindings.bind(_UNDO_KEY, pressed(self.undo))
+        self.bindings.bind(_REDO_KEY, pressed(self.redo))
         self.history.watch([layer])
-        self.hand.over(layer, self._bindings)
+        self.hand.over(layer, self.bindings)
         self.bind_review()
         layer.events.data.connect(self.visits.forget)
         layer.events.paint.connect(self.visits.on_paint)
@@ -176,8 +191,8 @@ class Corrections:
 
     def bind_review(self) -> None:
         """Bind the keys of the review, if it is of the layer in hand."""
-        if self.layer is not None and self._bindings is not None:
-            self.review.over(self.layer, self._bindings)
+        if self.layer is not None and self.bindings is not None:
+            self.review.over(self.layer, self.bindings)
 
     def _let_go(self) -> None:
         """Leave the layer as it was found."""
@@ -192,9 +207,9 @@ class Corrections:
             self._changes.close()
             self._changes = None
         self.review.leave()
-        if self._bindings is not None:
-            self._bindings.release()
-            self._bindings = None
+        if self.bindings is not None:
+            self.bindings.release()
+            self.bindings = None
         viewer, numbers = self.session.viewer_if_there, self._numbers
         if not self._views or viewer is None or (numbers is not None and numbers.layer not in viewer.layers):
             self._drop_numbers()
@@ -223,6 +238,8 @@ class Corrections:
             self._guarded(self.painting.begin)
         elif tool in (PREVIOUS, NEXT):
             self._guarded(lambda target: self.visits.go(target, 1 if tool is NEXT else -1))
+        elif tool in REMOVALS:
+            self._guarded(lambda target: self.removal.look(tool, target))
         elif self.armed is tool:
             self.hand.drop()
         else:

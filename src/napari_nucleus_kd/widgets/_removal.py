@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import edit
-from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.widgets._bindings import pressed
 from napari_nucleus_kd.widgets._layers import Plane, Source
 from napari_nucleus_kd.widgets._show import placed
-from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
+from napari_nucleus_kd.widgets._target import PASSING_KEY
+from napari_nucleus_kd.widgets._tools import SMALL
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.edit import Edit
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._target import Target
+    from napari_nucleus_kd.widgets._tools import Tool
 
 LAYER_NAME = "nuclei that would go"
 _COLOR = "#d55e00"  # vermilion, seen by the colour-blind on all labels, which have none of it
 _OPACITY = 0.9
+_REMOVE_KEY = "Enter"
+SMALL_PX = 50  # px2, where no typical diameter is known
 
 
 class Removal:
@@ -34,49 +38,49 @@ class Removal:
 
     Attributes
     ----------
+    below_px : area in pixels below which a nucleus counts as small.
     offered : number of nuclei that are shown and would go; 0 if none are.
     what : which these are, in words.
+    tool : which shows them; None if none are shown.
     """
 
     def __init__(self, corrections: Corrections) -> None:
         self._corrections = corrections
+        self.below_px = SMALL_PX
         self.offered = 0
         self.what = ""
+        self.tool: Tool | None = None
         self._change: Edit | None = None
         self._target: Target | None = None
         self._shown: Labels | None = None
 
-    def look_small(self, below_px: int) -> None:
-        """Look for nuclei with an area below this, px."""
-        self._look(partial(edit.small, below_px=below_px), f"below {below_px} px²")
-
-    def look_at_border(self) -> None:
-        """Look for nuclei that touch the border of the layer."""
-        self._look(edit.at_border, "at the border")
-
-    def _look(self, find: Callable[[Any], list[int]], what: str) -> None:
-        self.cancel()
-        session = self._corrections.session
-        try:
-            target = target_of(session.viewer)
-        except EditError as error:
-            self._corrections.complain(str(error))
+    def look(self, tool: Tool, target: Target) -> None:
+        """Look for nuclei to remove; if those of this tool are shown, keep them."""
+        if self.tool is tool:
+            self.keep()
             return
-        session.run_main(
+        self.cancel()
+        small = tool is SMALL
+        what = f"below {self.below_px} px²" if small else "at the border"
+        self._corrections.session.run_main(
             "correct",
             f"Looking for nuclei {what}",
-            removal_steps(target.labels, find),
-            partial(self._offer, target, what),
+            removal_steps(
+                target.labels, partial(edit.small, below_px=self.below_px) if small else edit.at_border
+            ),
+            partial(self._offer, tool, target, what),
         )
 
-    def _offer(self, target: Target, what: str, found: tuple[int, Edit, Any]) -> None:
+    def _offer(self, tool: Tool, target: Target, what: str, found: tuple[int, Edit, Any]) -> None:
         number, change, mask = found
-        if target.layer is not self._corrections.layer:
+        bindings = self._corrections.bindings
+        if target.layer is not self._corrections.layer or bindings is None:
             return
         if not number:
             self._corrections.say(f"There are no nuclei {what}.")
             return
-        self.offered, self.what, self._target, self._change = number, what, target, change
+        self.offered, self.what, self.tool, self._target, self._change = number, what, tool, target, change
+        bindings.bind(_REMOVE_KEY, pressed(self.confirm))
         with self._corrections.steady():
             self._shown = _show_passing(self._corrections.session.viewer, target, mask)
         for emitter in self._watched(target.layer):
@@ -104,8 +108,10 @@ class Removal:
         """Show them no more; nothing is removed."""
         target, shown = self._target, self._shown
         self.offered, self.what = 0, ""
-        self._target = self._change = self._shown = None
+        self.tool = self._target = self._change = self._shown = None
         if target is not None:
+            if self._corrections.bindings is not None:
+                self._corrections.bindings.free(_REMOVE_KEY)
             for emitter in self._watched(target.layer):
                 emitter.disconnect(self._on_changed)
         viewer = self._corrections.session.viewer_if_there

@@ -100,6 +100,19 @@ PAINT = Tool(
     "Paint with the brush what you have checked; once more goes back to the nuclei",
 )
 MARKS = (VERIFY, UNVERIFY, PAINT)  # not of nuclei, but of what is checked
+SMALL = Tool(
+    "Small…",
+    "Shift-S",
+    Gesture.NONE,
+    "Show the nuclei below an area; Enter removes them, once more keeps them",
+)
+BORDER = Tool(
+    "Border…",
+    "Shift-B",
+    Gesture.NONE,
+    "Show the nuclei that touch the border of the layer; Enter removes them, once more keeps them",
+)
+REMOVALS = (SMALL, BORDER)
 PREVIOUS = Tool("Previous", "Shift-N", Gesture.NONE, "Go to the previous nucleus")
 NEXT = Tool("Next", "N", Gesture.NONE, "Go to the next nucleus, line by line")
 
@@ -181,6 +194,7 @@ TOOLS = (
     BOX,
     PREVIOUS,
     NEXT,
+    *REMOVALS,
     *MARKS,
 )
 RIGHT = Tool("Right", "Y", Gesture.NONE, "This nucleus is right as it is now: accept it and go on")

@@ -7,7 +7,7 @@ from html import escape
 from math import pi
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._copying import copy_to_memory, is_copyable
@@ -30,6 +30,7 @@ from napari_nucleus_kd.widgets._tools import (
     MARKS,
     PAINT,
     REDO_KEY,
+    REMOVALS,
     TOOLS,
     UNDO_KEY,
     Tool,
@@ -56,7 +57,6 @@ QPushButton:checked {{ background: #0072b2; color: white; font-weight: bold; }}
 """
 _COLUMNS = 3
 _SMALL = 0.4  # of the typical diameter: what is smaller is likely no nucleus
-_SMALL_PX = 50  # px2, where no typical diameter is known
 
 
 class CorrectWidget(StepWidget):
@@ -94,16 +94,15 @@ class CorrectWidget(StepWidget):
         self.problem = ProblemBox(self, STEP)
         self.below = QSpinBox()
         self.below.setRange(1, 1_000_000)
-        self.below.setValue(_SMALL_PX)
         self.below.setPrefix("< ")
         self.below.setSuffix(" px²")
         self.below.setToolTip("Area in pixels below which nuclei are removed")
-        self.small = button("Small…", "Show the nuclei below this area; they go when you say so")
-        self.border = button(
-            "At the border…", "Show the nuclei that touch the border of the layer; they go when you say so"
-        )
         self.task = TaskBar(
-            self, STEP, "Remove", "Remove the nuclei that are marked", self.corrections.removal.confirm
+            self,
+            STEP,
+            "Remove",
+            "Remove the nuclei that are marked (Enter)",
+            self.corrections.removal.confirm,
         )
         self.keep = button("Keep them", "Remove nothing")
         self.offer = row(self.task, self.keep)
@@ -130,7 +129,7 @@ class CorrectWidget(StepWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        buttons = [each for tool, each in self.buttons.items() if tool not in MARKS]
+        buttons = [each for tool, each in self.buttons.items() if tool not in (*MARKS, *REMOVALS)]
         buttons.insert(-2, self.undo)  # above Redo, in the last column
         for place, each in enumerate((*buttons, self.redo)):
             grid.addWidget(each, *divmod(place, _COLUMNS))
@@ -143,7 +142,8 @@ class CorrectWidget(StepWidget):
         # Below the buttons, so that these stay under the mouse.
         for part in (self.hint, self.said):
             inner.addWidget(part)
-        self.removal = row(QLabel("Remove"), self.small, self.below, self.border, stretch=2)
+        small, border = (self.buttons[tool] for tool in REMOVALS)
+        self.removal = row(QLabel("Remove"), small, self.below, border, stretch=2)
         layout = QVBoxLayout(self)
         for part in (self.about, self.copy, self.review, self.tools, self.problem):
             layout.addWidget(part)
@@ -153,8 +153,7 @@ class CorrectWidget(StepWidget):
 
     def _watch(self) -> None:
         removal = self.corrections.removal
-        self.small.clicked.connect(lambda: removal.look_small(self.below.value()))
-        self.border.clicked.connect(removal.look_at_border)
+        self.below.valueChanged.connect(partial(setattr, removal, "below_px"))
         self.keep.clicked.connect(removal.keep)
         self.follow(self.corrections.changed, self._refresh)
         self.follow(self.corrections.drawn, self._draw)
@@ -199,7 +198,7 @@ class CorrectWidget(StepWidget):
         self.removal.setEnabled(layer is not None)
         for tool, each in self.buttons.items():
             painting = tool is PAINT and corrections.painting.layer is not None
-            each.setChecked(corrections.armed is tool or painting)
+            each.setChecked(tool in (corrections.armed, removal.tool) or painting)
         self.hint.setText("" if layer is None else _hint(corrections.armed))
         self.said.setText(corrections.said)
         self.said.setVisible(self.problem.isHidden())  # an empty line keeps what is below in its place
@@ -210,6 +209,7 @@ class CorrectWidget(StepWidget):
         self.keep_panel.refresh()
         self.suggest.refresh()
         self._suggest_size()
+        self.below.setValue(removal.below_px)
         self._on_activity(self.workspace.activity)
         self._refresh_glass()
 
@@ -220,8 +220,7 @@ class CorrectWidget(StepWidget):
         if recipe is None or recipe.diameter_px is None or recipe is self._suggested:
             return
         self._suggested = recipe
-        with QSignalBlocker(self.below):
-            self.below.setValue(round(pi / 4 * (_SMALL * recipe.diameter_px) ** 2))
+        self.corrections.removal.below_px = round(pi / 4 * (_SMALL * recipe.diameter_px) ** 2)
 
     def _on_activity(self, activity: Activity | None) -> None:
         offered = bool(self.corrections.removal.offered)
