@@ -14,8 +14,8 @@ from napari_nucleus_kd.widgets._tools import VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
-def begin(viewer, corrections, path):
-    """Open an image, add nuclei and mark a box as checked; returns their layer, and how to wait."""
+def begin(viewer, corrections, path, nuclei=None):
+    """Open an image, add nuclei and mark them as checked, or a box; returns their layer, and how to wait."""
     session = session_of(viewer)
 
     def wait(condition):
@@ -24,10 +24,12 @@ def begin(viewer, corrections, path):
 
     session.open(path)
     wait(lambda: bool(viewer.layers) and not session.busy)
-    layer = viewer.add_labels(np.zeros(viewer.layers[0].data.shape[-2:], np.int32), name="nuclei")
+    none = np.zeros(viewer.layers[0].data.shape[-2:], np.int32)
+    layer = viewer.add_labels(none if nuclei is None else nuclei, name="nuclei")
     layer.scale, layer.units = viewer.layers[0].scale[-2:], viewer.layers[0].units[-2:]
     viewer.layers.selection.active = layer
-    corrections.act(VERIFY, [tuple(layer.data_to_world(at)) for at in ((0, 0), (50, 60))])
+    last = (50, 60) if nuclei is None else tuple(n - 1 for n in none.shape)
+    corrections.act(VERIFY, [tuple(layer.data_to_world(at)) for at in ((0, 0), last)])
     wait(lambda: session.keeping.kept is not None)
     return layer, wait
 

@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import napari
 import numpy as np
+import psutil
 import pytest
 import tifffile
 import torch
@@ -124,7 +128,8 @@ def sit(qtbot, settle, draw, tmp_path):
     def sit(viewer):
         pixels, truth = draw(512, 512)
         path = tmp_path / "tissue.tif"
-        tifffile.imwrite(path, pixels)
+        if not path.exists():
+            tifffile.imwrite(path, pixels)
         desks.append(Desk(viewer, qtbot, settle, path, truth))
         return desks[0]
 
@@ -209,6 +214,44 @@ def test_a_run_waits_stops_goes_on_and_is_rejected(desk, qtbot):
     assert run.tuned is None and run.unfinished() is None and not widget.begin.isHidden()
     assert not run_folder(desk.session.keeping.kept.project.folder).exists()
     assert [model.spec.name for model in desk.session.models] == ["mine"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_a_window_that_is_killed_while_a_model_learns_offers_to_go_on(
+    sit, draw, roots, tmp_path, monkeypatch
+):
+    pixels, truth = draw(512, 512)
+    for name, array in (("tissue", pixels), ("truth", truth)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", array)
+    script = Path(__file__).with_name("retraining_window.py")
+    settings = QUICK.model_copy(update={"steps": 400, "check_every": 5}).model_dump_json()
+    files = tmp_path / "tissue.tif", tmp_path / "truth.tif", roots
+    program = subprocess.Popen(
+        [sys.executable, str(script), *map(str, files), settings], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        seen = next(done for line in program.stdout if (done := int(line)) > 5)
+        learners = psutil.Process(program.pid).children()
+    finally:
+        program.kill()
+        program.communicate()
+    assert program.returncode == -9 and len(learners) == 1
+    _, left = psutil.wait_procs(learners, 60)
+    assert not left, "the process that learns ends with its window"
+    desk = sit(ViewerModel())
+    run, widget = desk.run, desk.retrain
+    desk.qtbot.waitUntil(lambda: desk.session.keeping.kept is not None, timeout=20_000)
+    desk.settle()
+    kept = desk.session.keeping.kept
+    assert np.array_equal(kept.target.layer.data, truth) and kept.mask.pixels.all()
+    model, chosen = run.unfinished()
+    assert model.endswith("mine") and chosen.steps == 400
+    assert not widget.stopped.isHidden() and widget.begin.isHidden()
+    widget.go_on.click()
+    desk.qtbot.waitUntil(
+        lambda: run.progress is not None and run.progress.message == "training", timeout=600_000
+    )
+    assert run.progress.done >= seen - seen % 5
 
 
 def test_too_little_to_judge_is_said_instead_of_a_number(desk, qtbot):
