@@ -153,7 +153,7 @@ def test_a_damaged_package_is_refused_by_file_and_rule(copy, roots, tmp_path, da
     with pytest.raises(ModelError, match=message) as caught:
         install_model(source)
     assert str(source) in str(caught.value) or "model.json" in str(caught.value)
-    assert "partial" not in str(caught.value) and ".install-" not in str(caught.value)
+    assert "partial" not in str(caught.value) and ".scratch-" not in str(caught.value)
     assert left(roots[1]) == []
 
 

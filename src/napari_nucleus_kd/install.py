@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
-from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.atomic import put_in_place, scratch_folder
 from napari_nucleus_kd.package import (
     FILES,
     did_you_mean,
@@ -53,24 +53,20 @@ def install_model(source: str | os.PathLike[str], *, overwrite: bool = False) ->
     WriteError if the name is taken or the disk refuses.
     """
     source, own = Path(source).expanduser(), model_roots()[1]
-    scratch = own / f".install-{uuid.uuid4().hex[:8]}"  # the dot hides it from the list of models
     try:
-        own.mkdir(parents=True, exist_ok=True)
-        scratch.mkdir()
-        if source.is_dir():
-            _check_folder(source)
-            _copy_files(source, scratch)
-        else:
-            unpack(source, scratch)
-        spec = _checked(scratch, source)
-        folder = _folder_for(spec, overwrite=overwrite)
-        put_in_place(scratch, folder)
+        with scratch_folder(own) as scratch:
+            if source.is_dir():
+                _check_folder(source)
+                _copy_files(source, scratch)
+            else:
+                unpack(source, scratch)
+            spec = _checked(scratch, source)
+            folder = _folder_for(spec, overwrite=overwrite)
+            put_in_place(scratch, folder)
     except OSError as error:
         raise WriteError(
             f"{source} cannot be installed in {own}: {error.strerror or error}; check space and permissions"
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return open_model(folder)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import uuid
 from itertools import count
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import WriteError
+from napari_nucleus_kd.io.atomic import scratch_folder
 from napari_nucleus_kd.package import FILES, list_models, load_model, model_folders, model_roots, open_model
 
 if TYPE_CHECKING:
@@ -84,20 +84,17 @@ def add_version(package: Path, base: str, said: str = "", *, parent: str | None 
     ModelError : the package is damaged, or does not give its test output. WriteError : the disk refuses.
     """
     own = model_roots()[1]
-    scratch = own / f".install-{uuid.uuid4().hex[:8]}"  # the dot hides it from the list of models
     try:
-        scratch.mkdir(parents=True)
-        for name in FILES:
-            if (package / name).is_file():
-                shutil.copyfile(package / name, scratch / name)
-        open_model(scratch).verify()
-        return open_model(_placed(scratch, own, base[:_LONGEST], said, parent))
+        with scratch_folder(own) as scratch:
+            for name in FILES:
+                if (package / name).is_file():
+                    shutil.copyfile(package / name, scratch / name)
+            open_model(scratch).verify()
+            return open_model(_placed(scratch, own, base[:_LONGEST], said, parent))
     except OSError as error:
         raise WriteError(
             f"{package} cannot be installed in {own}: {error.strerror or error}; check space and permissions"
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _placed(scratch: Path, own: Path, base: str, said: str, parent: str | None) -> Path:

@@ -1,10 +1,11 @@
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.io.atomic import put_in_place, settle, write_text
+from napari_nucleus_kd.io.atomic import put_in_place, scratch_folder, settle, write_text
 
 
 @pytest.mark.parametrize("there", [None, "file", "folder"])
@@ -66,3 +67,14 @@ def test_settling_waits_for_the_disk_and_says_if_it_fails(tmp_path, monkeypatch)
     assert (tmp_path / "file").read_text() == "content"
     with pytest.raises(FileNotFoundError):
         settle(tmp_path / "none")
+
+
+def test_what_a_killed_program_left_unfinished_goes_after_an_hour(tmp_path):
+    with scratch_folder(tmp_path) as running, scratch_folder(tmp_path) as left:
+        (left / "weights").write_bytes(b"12")
+        hour_ago = time.time() - 3601
+        os.utime(left, (hour_ago, hour_ago))
+        (tmp_path / f"{left.name}-old").mkdir()  # what put_in_place set aside: it may be a person's only copy
+        with scratch_folder(tmp_path) as folder:
+            assert folder.is_dir() and running.is_dir() and not left.exists()
+        assert not folder.exists() and (tmp_path / f"{left.name}-old").is_dir()

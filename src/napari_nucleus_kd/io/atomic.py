@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from io import StringIO
@@ -15,6 +16,9 @@ from napari_nucleus_kd.errors import WriteError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+_SCRATCH, _SCRATCH_NUMBER = ".scratch-", 8  # the dot hides it; so many digits behind it
+_LEFT_S = 3600  # older ones were left by a program that was killed
 
 
 def make_folder(path: Path) -> None:
@@ -30,6 +34,29 @@ def make_folder(path: Path) -> None:
         raise WriteError(
             f"{path} cannot be made: {error.strerror or error}; choose another folder"
         ) from error
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Give a new hidden folder in another one, to prepare something in; it goes, or is moved, in the end.
+
+    One that a killed program left there goes, too.
+
+    Raises
+    ------
+    OSError : the disk refuses.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(_SCRATCH + "?" * _SCRATCH_NUMBER):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{_SCRATCH}{uuid.uuid4().hex[:_SCRATCH_NUMBER]}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(partial: Path, path: Path) -> None:
