@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 import _common
@@ -264,7 +265,7 @@ def learnt(args: argparse.Namespace, name: str, strategy: str, seed: int, consol
         person.play(strategy, seed, settings, judged)
         _common.say(f"{name} {strategy} {seed}: {asdict(person.rounds[-1])}")
     old = mean_pq(person.model, rows_of(args.index, shift.old, "val"), folder, console)
-    found = {"rounds": [asdict(r) for r in person.rounds], "old": old}
+    found = {"rounds": [asdict(r) for r in person.rounds], "old": old, "threads": torch.get_num_threads()}
     write_text(result, json.dumps(found))
     shutil.rmtree(folder)
     return found
@@ -288,12 +289,14 @@ def limits_of(args: argparse.Namespace, name: str, console: Console) -> dict[str
 
 def summed_up(limits: dict[str, float], runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Return the lines of a Markdown table: what each way of choosing had reached, and what it cost."""
+    used = {run["threads"] for found in runs.values() for run in found}
+    threads = " or ".join(map(str, sorted(used)))
     lines = [
         f"PQ before {limits['before']:.3f}, with all images of the new kind {limits['everything']:.3f}; "
         f"on the old kind {limits['old']:.3f} before.",
         "",
         "| tiles chosen | nuclei corrected (in the tiles) | PQ (95%) | of everything "
-        "| change on the old kind | seconds a round |",
+        f"| change on the old kind | seconds a round (threads: {threads}) |",
         "|---" * 6 + "|",
     ]
     for strategy, found in runs.items():

@@ -132,6 +132,9 @@ class SideBySide:
 
 
 _WARMUP_STEPS = 10
+# How often images that the old model teaches are drawn; what is verified is drawn once. The sample images
+# stand for all other kinds: drawn no more often than unverified tiles, they left a model to forget.
+_DRAWN = {UNKNOWN: 0.5, REHEARSED: 2.0}
 _SEEN = (
     "These images are tiles: their pixels are scaled, and the diameter of their nuclei is taken, as when the "
     "images are segmented that they are parts of."
@@ -279,9 +282,7 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
             "batch": chosen.batch,
             "crop_px": chosen.crop_px,
             "wide_share": 0.05,
-            "source_weights": dict.fromkeys(
-                sources & {UNKNOWN, REHEARSED}, 0.5
-            ),  # as often as what is verified
+            "source_weights": {source: _DRAWN[source] for source in _DRAWN if source in sources},
         },
         "blend": chosen.blend,
         "frozen_norms": True,  # a few tiles of one kind would else undo what it knows of other kinds
