@@ -62,7 +62,8 @@ def cells(widget):
 
 
 def errors(viewer):
-    return [layer for layer in viewer.layers if ERRORS_KEY in layer.metadata]
+    """Return the layers of errors that are seen."""
+    return [layer for layer in viewer.layers if ERRORS_KEY in layer.metadata and layer.visible]
 
 
 def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, settle, truth):
@@ -91,6 +92,7 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     widget.table.selectRow([widget.table.item(i, 0).text() for i in range(2)].index("Layer: mine"))
     (layer,) = errors(viewer)
     assert layer.name == "Errors of Layer: mine"
+    assert sum(ERRORS_KEY in layer.metadata for layer in viewer.layers) == 2, "one each; the other is hidden"
     np.testing.assert_array_equal(layer.data, picture(truth, viewer.layers["mine"].data.astype(np.int32)))
     assert tuple(layer.scale) == (0.5, 0.5)
     assert "Layer: Errors" not in " ".join(widget.choices()), "errors are no nuclei"
@@ -144,6 +146,16 @@ def test_the_arrows_go_from_error_to_error(widget, session, viewer, settle, trut
     assert seen == set(missed)
     widget.after.click()
     first = tuple(camera_of(viewer).center)
+    widget.kind.setCurrentIndex(0)
+    heads = [widget.table.horizontalHeaderItem(i).text() for i in range(widget.table.columnCount())]
+    widget.table.cellClicked.emit(0, heads.index("PQ"))
+    assert widget.kind.currentData() == "", "a click on a number of another kind goes nowhere"
+    widget.table.cellClicked.emit(0, heads.index("Missed"))
+    assert widget.kind.currentData() == "missed" and tuple(camera_of(viewer).center) == first
+    widget.table.cellClicked.emit(0, heads.index("Missed"))
+    assert tuple(camera_of(viewer).center) != first
+    widget.before.click()
+    assert tuple(camera_of(viewer).center) == first
     widget.before.click()
     widget.after.click()
     assert tuple(camera_of(viewer).center) == first

@@ -61,6 +61,34 @@ def test_the_canvas_shows_image_and_nuclei(shown, qtbot, settle, nuclei):
     assert image.visible
 
 
+def test_the_canvas_shows_who_errs_where(shown, settle, nuclei, draw):
+    session, truth = session_of(shown), draw(*nuclei.shape)[1]
+    shown.add_image(nuclei, name="nuclei", visible=False)
+    missed = int(truth[truth > 0][0])
+    less = np.where(truth == missed, 0, truth)
+    for name, labels in (("truth", truth), ("one less", less), ("none", 0 * truth)):
+        shown.add_labels(labels, name=name, visible=False)
+    _dock, widget = shown.window.add_plugin_dock_widget(PLUGIN, "Compare")
+    settle(session)
+    compare = widget.step
+    for name in compare.ticked():
+        compare.tick(name, False)
+    for name in ("Layer: one less", "Layer: none"):
+        compare.tick(name)
+    compare.truth.setCurrentIndex(compare.truth.findData("Layer: truth"))
+    compare.start()
+    settle(session)
+    seen = {}
+    for line in range(2):
+        compare.table.selectRow(line)
+        _, green, blue, _ = np.moveaxis(shown.screenshot(flash=False, canvas_only=True).astype(int), -1, 0)
+        seen[compare.chosen()] = (blue > green + 20).sum(), (green > blue + 4).sum()  # missed, correct
+    few, all_missed = (seen[f"Layer: {name}"] for name in ("one less", "none"))
+    share = (truth == missed).sum() / (truth > 0).sum()
+    assert 0.5 * share < few[0] / all_missed[0] < 2 * share, "one is blue in the one, all in the other"
+    assert few[1] > 5 * few[0], "the others are green"
+
+
 def test_what_i_see_follows_the_camera(shown, qtbot, settle):
     session = session_of(shown)
     big = np.zeros((1500, 1500), np.uint8)

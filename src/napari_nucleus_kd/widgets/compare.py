@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 STEP = "compare"
 CHECKED = "What is checked"  # as ground truth
-ERRORS_KEY = "nucleus_kd_errors"  # True, on layers that show what became of nuclei
+ERRORS_KEY = "nucleus_kd_errors"  # whose errors a layer shows
 _LIST_ROWS, _TABLE_PX, _NAME_PX = 6, 170, 110
 _FAINT = 0.4  # of what is correct: the eye is to fall on the errors
 _METRICS = {"DQ": "dq", "SQ": "sq", "AJI": "aji", "AJI+": "aji_plus", "Dice": "dice"} | {
@@ -65,6 +65,7 @@ _METRICS = {"DQ": "dq", "SQ": "sq", "AJI": "aji", "AJI+": "aji_plus", "Dice": "d
     "AP@0.75": "ap75",
 }
 _VERDICTS = ("missed", "spurious", "split", "merged")
+_GO = "click on a number to go to them one by one"
 _TIPS = {
     "PQ": "Panoptic quality: DQ x SQ, 0 to 1",
     "95%": "Interval of the PQ over the nuclei that are seen, resampled; another image may differ by more",
@@ -79,10 +80,10 @@ _TIPS = {
     "AP@0.5": "Average precision at IoU 0.5, as StarDist and Cellpose define it",
     "AP@0.75": "The same at IoU 0.75",
     "Nuclei": "Number of outlines",
-    "Missed": "Nuclei of the ground truth that were not found",
-    "Spurious": "Outlines where no nucleus is",
-    "Split": "Outlines that are one of several in one nucleus",
-    "Merged": "Outlines that hold several nuclei",
+    "Missed": f"Nuclei of the ground truth that were not found; {_GO}",
+    "Spurious": f"Outlines where no nucleus is; {_GO}",
+    "Split": f"Outlines that are one of several in one nucleus; {_GO}",
+    "Merged": f"Outlines that hold several nuclei; {_GO}",
     "s": "Seconds, each tool being warm; empty for layers",
     "MB": "Most main memory (10⁶ bytes) of the process that segments, with all its libraries;\n"
     "of a tool, of the tool's own process alone",
@@ -130,6 +131,7 @@ class CompareWidget(StepWidget):
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setMinimumHeight(_TABLE_PX)
         self.table.itemSelectionChanged.connect(self._on_row)
+        self.table.cellClicked.connect(self._on_cell)
         self.kind = narrow_combo("Which errors the arrows go to")
         self.kind.currentIndexChanged.connect(self._on_kind)
         self.before = button("◂", "Go to the error before", partial(self.jump, -1))
@@ -327,6 +329,7 @@ class CompareWidget(StepWidget):
             return
         self._plane, self.compared, self._jumps = plane, compared, -1
         self._forget_errors()
+        self._show_errors(plane, compared)
         self._fill_table(compared)
         self.plots.setPixmap(pixmap(np.concatenate(list(compared.plots.values()))))
         judged = compared.comparison.judged
@@ -347,9 +350,8 @@ class CompareWidget(StepWidget):
         self.table.selectRow(0)
 
     def _forget_errors(self) -> None:
-        layers = self.session.viewer.layers
-        for layer in [layer for layer in layers if ERRORS_KEY in layer.metadata]:
-            layers.remove(layer)
+        for layer in self._errors():
+            self.session.viewer.layers.remove(layer)
 
     def _fill_table(self, compared: Compared) -> None:
         lines = [_cells(standing, compared.comparison) for standing in compared.standings]
@@ -380,32 +382,48 @@ class CompareWidget(StepWidget):
         items = self.table.selectedItems()
         return self.table.item(items[0].row(), 0).text() if items else ""
 
-    def _on_row(self) -> None:
-        """Show the errors of the chosen one as a layer, in the place of another one's."""
-        name, compared, plane = self.chosen(), self.compared, self._plane
-        if compared is None or plane is None or name not in compared.pictures:
-            return
+    def _show_errors(self, plane: Plane, compared: Compared) -> None:
+        """Add a layer of errors for each contestant, hidden until its line is chosen."""
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
 
-        self._forget_errors()
         colours: dict[int | None, Any] = {v.value: COLOURS[v] for v in Verdict}
         colours[Verdict.CORRECT.value] = COLOURS[Verdict.CORRECT] + f"{round(255 * _FAINT):02x}"
-        layer = Labels(
-            np.expand_dims(compared.pictures[name], plane.hidden),
-            name=f"Errors of {name}",
-            colormap=DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"}),
-            metadata={
-                ERRORS_KEY: True,
-                FROM_KEY: plane.source.key,
-                LOCKED_KEY: "it shows what a comparison says of other labels",
-            },
-            opacity=0.6,
-            **placed(plane, compared.region),
-        )
-        layer.editable = False
-        self.session.viewer.add_layer(layer)
+        for name, verdicts in compared.pictures.items():
+            layer = Labels(
+                np.expand_dims(verdicts, plane.hidden),
+                name=f"Errors of {name}",
+                colormap=DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"}),
+                metadata={
+                    ERRORS_KEY: name,
+                    FROM_KEY: plane.source.key,
+                    LOCKED_KEY: "it shows what a comparison says of other labels",
+                },
+                opacity=0.6,
+                visible=False,
+                **placed(plane, compared.region),
+            )
+            layer.editable = False
+            self.session.viewer.add_layer(layer)
+
+    def _errors(self) -> list[Labels]:
+        return [layer for layer in self.session.viewer.layers if ERRORS_KEY in layer.metadata]
+
+    def _on_row(self) -> None:
+        """Show the errors of the chosen one, and hide those of the others."""
+        chosen = self.chosen()
+        if not chosen:
+            return
+        for layer in self._errors():
+            layer.visible = layer.metadata[ERRORS_KEY] == chosen
         self._jumps = -1
+
+    def _on_cell(self, line: int, column: int) -> None:
+        """Go to the next error of the kind whose number was clicked."""
+        kind = self.kind.findData(self.table.horizontalHeaderItem(column).text().lower())
+        if column and kind > 0:
+            self.kind.setCurrentIndex(kind)
+            self.jump(1)
 
     def _on_kind(self, _: int) -> None:
         self._jumps = -1
