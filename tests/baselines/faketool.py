@@ -22,6 +22,8 @@ class FakeTool:
             raise OSError("Name or service not known")
         if self.fault == "of another kind":
             raise KeyError("output.2.weight")
+        if self.fault == "too large to open":
+            raise MemoryError
         if self.fault == "silent end":
             os._exit(3)
 
@@ -48,6 +50,8 @@ class FakeTool:
             time.sleep(600)
         if self.fault == "no memory":
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if self.fault == "no main memory":
+            raise MemoryError
         if self.fault == "fault":
             raise KeyError("flows")
         if self.fault == "odd arrays":

@@ -17,6 +17,8 @@ from napari_nucleus_kd.baselines import TOOLS, Worker, weights_digest
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError, SettingsError
+from napari_nucleus_kd.index import read_labels
+from napari_nucleus_kd.ondisk import segment_to_zarr_steps
 from napari_nucleus_kd.segmenters import baseline
 
 PICTURE = np.zeros((3, 40, 50), np.float32)
@@ -35,6 +37,18 @@ def test_an_image_is_segmented_by_the_tool(fake_tool, draw):
     assert any("Cellpose 3.1, none.weights, on cpu" in note for note in result.notes)
     again = pipeline.segment(pixels, result.recipe)
     np.testing.assert_array_equal(again.nuclei.labels, result.nuclei.labels)
+
+
+def test_in_tiles_and_on_disk_a_tool_finds_the_same(fake_tool, draw, finish, same_nuclei, tmp_path):
+    pixels = draw(420, 480)[0]
+    recipe = Recipe(segmenter="cellpose", weights=fake_tool(), diameter_px=18)
+    whole = pipeline.segment(pixels, recipe).nuclei.labels
+    in_tiles = recipe.model_copy(update={"tile_px": 128})
+    place = tmp_path / "labels.ome.zarr"
+    path, progress = finish(segment_to_zarr_steps(pipeline.to_image(pixels), place, in_tiles))
+    assert max(p.done for p in progress) >= 12
+    found = read_labels(path)
+    assert same_nuclei(whole, found) > 0.99 and same_nuclei(found, whole) > 0.99
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
@@ -86,6 +100,7 @@ def test_a_process_that_died_is_replaced(fake_tool):
     [
         ("crash", DeviceError, r"(?s)Cellpose 3 ended by signal 6.*about to crash.*smaller tiles"),
         ("no memory", DeviceError, "CUDA out of memory.*smaller tiles"),
+        ("no main memory", DeviceError, "there is too little memory; close other programs"),
         ("fault", BaselineError, "Cellpose 3 failed: KeyError: 'flows'"),
         ("odd arrays", BaselineError, "did not answer as expected.*baselines list"),
         ("garbage", BaselineError, "did not answer as expected.*baselines list"),
@@ -113,6 +128,7 @@ def test_labels_that_are_none_are_refused(fake_tool, draw):
             "of another kind.weights cannot be opened by cellpose .KeyError.*give weights",
         ),
         ("no network", ModelError, "could not be downloaded.*Name or service.*give their file"),
+        ("too large to open", DeviceError, "there is too little memory; close other programs"),
         ("silent end", DeviceError, "ended with status 3.*prints while it loads"),
         ("says too little", BaselineError, "did not answer as expected: weights: is missing"),
     ],
