@@ -64,7 +64,10 @@ def main() -> int:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.package import load_model
+    from napari_nucleus_kd.pipeline import ONE_TILE_PX
 
+    if arguments.sizes[0] > ONE_TILE_PX:
+        raise BenchmarkError(f"the first of --sizes is taken apart: it must be at most {ONE_TILE_PX}")
     threads = arguments.threads or torch.get_num_threads()
     torch.set_num_threads(threads)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(threads))  # of the tools
