@@ -58,7 +58,7 @@ class _Written:
     ----------
     unknown : rows of tiles in which nothing is verified, and of samples.
     made_of : the images, as they were when they were read.
-    samples : names of the sample images that are written.
+    kinds : of the images in which something is verified.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
@@ -66,7 +66,7 @@ class _Written:
     nuclei: dict[Role, set[tuple[str, int]]] = field(default_factory=lambda: {role: set() for role in Role})
     loose: int = 0
     made_of: list[Origin] = field(default_factory=list)
-    samples: set[str] = field(default_factory=lambda: set(SAMPLES))
+    kinds: set[Modality] = field(default_factory=set)
 
 
 def training_steps(
@@ -84,9 +84,9 @@ def training_steps(
     scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
     from, and judged by, looks as it does when the whole image is segmented.
 
-    A few tiles of each image in which nothing is verified, and the sample images of this package (but those
-    of which a person verified something), are written without labels: a teacher says what is in them, so that
-    a student does not forget it. Their sources are UNKNOWN and REHEARSED.
+    A few tiles of each image in which nothing is verified, and the sample images of this package of other
+    kinds than what is verified, are written without labels: a teacher says what is in them, so that a student
+    does not forget it. Their sources are UNKNOWN and REHEARSED.
 
     What was saved last is read; save first.
 
@@ -145,7 +145,7 @@ def _image_steps(
         return
     record, image = entry.record, entry.read_image()
     yield Progress(0, 0, f"looking at what is verified of {image.name}")
-    written.samples -= {name for name in written.samples if _is_sample(image, name)}
+    written.kinds.add(record.modality)
     whole = _input(image, record)
     tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
@@ -216,17 +216,11 @@ def _write(
     return _write_pixels(folder, name, pixels, image), f"labels/{name}.tif", valid
 
 
-def _is_sample(image: Image, name: str) -> bool:
-    """Tell whether an image is a sample image, pixel by pixel."""
-    known = sample(name).pixels
-    return image.pixels.shape == known.shape and np.array_equal(np.asarray(image.pixels), np.asarray(known))
-
-
 def _write_samples(written: _Written, folder: Path) -> None:
-    """Write the sample images; where a person corrected one, what a model says of it must not be taught."""
+    """Write the sample images of other kinds: what a model says of one's own kind a person is correcting."""
     make_folder(folder / "images")
     for name, modality in SAMPLES.items():
-        if name not in written.samples:
+        if modality in written.kinds:
             continue
         image = sample(name)
         place = _write_pixels(folder, f"sample-{name}", np.asarray(image.pixels), image)

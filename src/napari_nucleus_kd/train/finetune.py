@@ -133,7 +133,7 @@ class SideBySide:
 
 _WARMUP_STEPS = 10
 # How often images that the old model teaches are drawn; what is verified is drawn once. The sample images
-# stand for all other kinds: drawn no more often than unverified tiles, they left a model to forget.
+# stand for all other kinds: drawn no more often than unverified tiles, they let a model forget these.
 _DRAWN = {UNKNOWN: 0.5, REHEARSED: 2.0}
 _SEEN = (
     "These images are tiles: their pixels are scaled, and the diameter of their nuclei is taken, as when the "
