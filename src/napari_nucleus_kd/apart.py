@@ -19,7 +19,7 @@ import threading
 import traceback
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -28,14 +28,17 @@ from napari_nucleus_kd.errors import DeviceError, NucleusKDError
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from pydantic import JsonValue
 
 _PATIENCE_S = 60.0  # for the step in hand, when the steps are closed
 _KILO = 1024
 _NICER = 5  # by how much it steps back behind the window, in units of `nice`
-_WAITED_FOR: dict[int, subprocess.Popen[bytes]] = {}  # by the thread that waits for an answer
+# By the thread that waits for an answer, after the one whose work it does.
+_WAITED_FOR: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
+_BEHALF = threading.local()
+_T = TypeVar("_T")
 _SHOWN = 2000  # characters of what a process said before it died
 
 
@@ -118,18 +121,36 @@ def started(
 def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
     """Note that this thread waits for an answer of a process, so that another one can end that."""
     thread = threading.get_ident()
-    _WAITED_FOR[thread] = process
+    key = getattr(_BEHALF, "thread", thread), thread
+    _WAITED_FOR[key] = process
     try:
         yield
     finally:
-        del _WAITED_FOR[thread]
+        del _WAITED_FOR[key]
+
+
+def on_behalf(work: Callable[..., _T]) -> Callable[..., _T]:
+    """Return a function for another thread, which does a part of the work of this one; see end_waiting."""
+    thread = threading.get_ident()
+
+    def do(*args: Any, **kwargs: Any) -> _T:
+        _BEHALF.thread = thread
+        return work(*args, **kwargs)
+
+    return do
 
 
 def end_waiting(thread: int) -> None:
-    """Kill the process that a thread waits for, and those that it started; what they have in hand is lost."""
-    process = _WAITED_FOR.get(thread)
-    if process is None:
-        return
+    """Kill the processes that a thread, or another one on its behalf, waits for; what they do is lost.
+
+    The processes that these started are killed, too.
+    """
+    for (owner, _), process in tuple(_WAITED_FOR.items()):
+        if owner == thread:
+            _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(psutil.Error):  # it has just ended
         for inner in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):

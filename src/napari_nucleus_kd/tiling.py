@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from napari_nucleus_kd.apart import on_behalf
 from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
@@ -139,11 +140,11 @@ def run_tiles(
         return part[:, *inside.slices] if prepare is None else prepare(part, inside)
 
     with ThreadPoolExecutor(1, thread_name_prefix="prepare tile") as beside:
-        ahead = [beside.submit(fetch, start_tile)] if start_tile < len(tiles) else []
+        ahead = [beside.submit(on_behalf(fetch), start_tile)] if start_tile < len(tiles) else []
         for index in range(start_tile, len(tiles)):
             prepared = ahead.pop().result()
             if index + 1 < len(tiles):
-                ahead.append(beside.submit(fetch, index + 1))
+                ahead.append(beside.submit(on_behalf(fetch), index + 1))
             done = _write_tile(predict(prepared), tiles[index], index, out, next_label)
             del prepared  # two tiles in memory are enough
             next_label = done.next_label
