@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from napari_nucleus_kd import pipeline, segmenters
+from napari_nucleus_kd import apart, pipeline, segmenters
 from napari_nucleus_kd.baselines import TOOLS, Worker, weights_digest
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
@@ -49,6 +49,24 @@ def test_in_tiles_and_on_disk_a_tool_finds_the_same(fake_tool, draw, finish, sam
     assert max(p.done for p in progress) >= 12
     found = read_labels(path)
     assert same_nuclei(whole, found) > 0.99 and same_nuclei(found, whole) > 0.99
+
+
+def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool, draw, monkeypatch):
+    real, asked = Worker.decode, []
+
+    def decode(*arguments):
+        asked.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(Worker, "decode", decode)
+    result = pipeline.segment(draw(150, 190)[0], segmenter="cellpose", weights=fake_tool())
+    before, so_far = result.nuclei.labels.copy(), len(asked)
+    result.nuclei.labels[:] = 0  # as a person may who corrects them
+    again = pipeline.redecode(result, result.recipe.decode)
+    np.testing.assert_array_equal(again.nuclei.labels, before)
+    assert len(asked) == so_far
+    pipeline.redecode(result, result.recipe.decode.model_copy(update={"foreground": 0.7}))
+    assert len(asked) == so_far + 1
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
@@ -161,6 +179,25 @@ def ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+def test_a_tool_that_hangs_in_a_tile_ends_with_the_job(fake_tool, draw, monkeypatch):
+    monkeypatch.setattr(pipeline, "ONE_TILE_PX", 100)  # in tiles, the next one is prepared in another thread
+    recipe = Recipe(segmenter="cellpose", weights=fake_tool("hang"), diameter_px=18)
+    caught = []
+
+    def segment():
+        with pytest.raises(DeviceError, match="ended by signal 9") as error:
+            pipeline.segment(draw(150, 190)[0], recipe)
+        caught.append(error)
+
+    job = threading.Thread(target=segment, daemon=True)
+    job.start()
+    while not apart._WAITED_FOR or (job.ident, job.ident) in apart._WAITED_FOR:
+        time.sleep(0.05)
+    apart.end_waiting(job.ident)
+    job.join(60)
+    assert caught
 
 
 def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next(fake_tool, ctrl_c):

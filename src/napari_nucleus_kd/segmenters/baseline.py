@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ _OPEN: dict[tuple[str, str, str], tuple[object, Worker, str]] = {}
 def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     """Return a process with these weights, the one that is there or a new one, and their fingerprint."""
     place = Path(weights).absolute()
-    if place.exists():
+    if weight_files(place):
         weights = str(place)
     stats = [(file, file.stat()) for file in weight_files(place)]
     state = [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats]
@@ -101,6 +102,7 @@ class BaselineSegmenter:
         )
         self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
         self.default_diameter_px = self._about.diameter_px or _STARDIST_PX
+        self._decoded: tuple[weakref.ref[FloatArray], tuple[float, int], LabelArray] | None = None
 
     def _tool(self) -> Worker:
         """Return the process; a new one if it was ended, as by a Cancel elsewhere."""
@@ -163,14 +165,20 @@ class BaselineSegmenter:
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
         """Let the tool turn maps into nuclei; leave out those of a low score."""
-        found = self._tool().decode(maps.values, maps.shape_yx, settings.foreground, settings.min_area_px)
-        return _scored(found, maps, settings.min_score)
+        found = self._labels(maps, settings.foreground, settings.min_area_px)
+        return _scored(found.copy(), maps, settings.min_score)  # these are kept, those may be edited
+
+    def _labels(self, maps: Maps, foreground: float, min_area_px: int) -> LabelArray:
+        """Return the tool's labels of maps; of the same ones it is not asked twice, as for their diameter."""
+        known = self._decoded
+        if known is None or known[0]() is not maps.values or known[1] != (foreground, min_area_px):
+            labels = self._tool().decode(maps.values, maps.shape_yx, foreground, min_area_px)
+            self._decoded = known = weakref.ref(maps.values), (foreground, min_area_px), labels
+        return known[2]
 
     def diameter_in(self, maps: Maps) -> float | None:
         """Return the median diameter of the nuclei that maps show."""
-        found = self._tool().decode(
-            maps.values, maps.shape_yx, self.decode_defaults.foreground, self.decode_defaults.min_area_px
-        )
+        found = self._labels(maps, self.decode_defaults.foreground, self.decode_defaults.min_area_px)
         area = np.bincount(found.ravel())[1:]
         area = area[area > 0]
         return float(2 * np.sqrt(np.median(area) / np.pi)) if area.size else None
