@@ -28,7 +28,7 @@ from napari_nucleus_kd._cli_record import (
     read_record,
 )
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ModelError, NucleusKDError, ReadError, SettingsError, WriteError
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
 
 if TYPE_CHECKING:
@@ -288,15 +288,8 @@ def _attempt(job: Job, order: Order, show: Callable[[Progress], None]) -> Outcom
     except StopIteration as stop:
         outcome: Outcome = stop.value
         return outcome
-    except NucleusKDError as error:
-        problem = str(error)
-    except PermissionError as error:
-        problem = f"{error.filename or job.source}: permission denied"
-    except MemoryError:
-        problem = "not enough memory; use --format ome-zarr, which works piece by piece"
     except Exception as error:
-        # A damaged file must not end a run over a thousand, whatever a library raises for it.
-        problem = f"unexpected {type(error).__name__}: {error}; please report it"
+        problem = told(error, "not enough memory; use --format ome-zarr, which works piece by piece")
     finally:
         steps.close()
     return Outcome(job.name, "failed", seconds=time.perf_counter() - began, problem=problem)

@@ -5,6 +5,17 @@ class NucleusKDError(Exception):
     """Base of every error that this package raises on purpose; its text is meant for people."""
 
 
+def told(error: Exception, without_memory: str = "not enough memory") -> str:
+    """Say why one of many images failed: whatever a library raises for it must not end the others."""
+    if isinstance(error, NucleusKDError):
+        return str(error)
+    if isinstance(error, PermissionError):
+        return f"{error.filename or 'a file'}: permission denied"
+    if isinstance(error, MemoryError):
+        return without_memory
+    return f"unexpected {type(error).__name__}: {error}; please report it"
+
+
 class ReadError(NucleusKDError):
     """A file cannot be read as an image."""
 

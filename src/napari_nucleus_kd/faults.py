@@ -121,8 +121,11 @@ def refuse_background(path: Path, labels: npt.NDArray[np.integer[Any]]) -> None:
         )
 
 
-def refuse_pieces(path: Path, labels: LabelArray) -> None:
-    """Raise LabelsError if the numbers of (Y, X) labels stand for no nuclei: a mask, classes, a picture."""
+def refuse_pieces(path: Path, labels: LabelArray, *, allowed: bool = False) -> None:
+    """Raise LabelsError if the numbers of (Y, X) labels stand for no nuclei: a mask, classes, a picture.
+
+    Several nuclei in pieces may also be `allowed`: what annotation should not be, a program may find.
+    """
     owner, area = pieces(labels)
     numbers, of, count = np.unique(owner, return_inverse=True, return_counts=True)
     if len(numbers) == 1 and count[0] >= _MASK_PIECES:
@@ -140,7 +143,7 @@ def refuse_pieces(path: Path, labels: LabelArray) -> None:
             "picture or a map of probabilities. Give the label image of this picture: were the two "
             f"exchanged? Of probabilities, {_BY_THRESHOLD}"
         )
-    if in_parts:
+    if in_parts and not allowed:
         raise LabelsError(
             f"{shown(path)}: {several} of {len(numbers)} numbers stand for several separate pieces each, as "
             f"in a map of classes or in tiles joined without numbering anew; {_OWN_NUMBERS}"

@@ -245,8 +245,12 @@ def read_valid(path: Path) -> npt.NDArray[np.bool_]:
     return valid
 
 
-def read_labels(path: Path) -> LabelArray:
+def read_labels(path: Path, *, in_pieces: bool = False) -> LabelArray:
     """Read instance labels from an image file, (Y, X) int32; whole numbers saved as float are taken.
+
+    Parameters
+    ----------
+    in_pieces : nuclei may lie in several pieces, as some programs find them.
 
     Raises
     ------
@@ -263,7 +267,7 @@ def read_labels(path: Path) -> LabelArray:
     if plane.size and whole_numbers.max() >= _LARGE:
         whole_numbers, _ = fastremap.renumber(whole_numbers)
     found: LabelArray = whole_numbers.astype(np.int32)
-    refuse_pieces(path, found)
+    refuse_pieces(path, found, allowed=in_pieces)
     return found
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from napari_nucleus_kd.compare import (
 )
 from napari_nucleus_kd.compare import run as runs
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import BaselineError, DeviceError, ReadError, SettingsError
+from napari_nucleus_kd.errors import BaselineError, DeviceError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import OVERALL
 from napari_nucleus_kd.index import Row
 from napari_nucleus_kd.metrics import scores
@@ -187,8 +188,75 @@ def test_a_broken_comparison_goes_on_and_what_changed_is_done_again(cases, their
     other = Contestant("classical", Recipe(segmenter="classical", diameter_px=15))
     assert again(other) == {"0.tif", "1.tif"}, "other settings"
     told = tmp_path / "out/labels/classical/1.json"
-    told.write_text("{broken")
-    assert again(other) == {"1.tif"}
+    for broken in (b"{broken", b"\xff"):
+        told.write_bytes(broken)
+        assert again(other) == {"1.tif"}
+
+
+def test_what_changes_within_an_ome_zarr_is_seen(cases, tmp_path):
+    (case,) = cases(1)
+    place = tmp_path / "labels.ome.zarr"
+    (place / "0").mkdir(parents=True)
+    (place / "0" / "chunk").write_bytes(b"12")
+    entry = runs._Entry(CLASSICAL, runs.Facts(description=""))
+    asked = replace(case, row=replace(case.row, labels=place))
+    before = runs._request(entry, asked)
+    assert runs._request(entry, asked) == before
+    time.sleep(0.02)
+    (place / "0" / "chunk").write_bytes(b"34")
+    assert runs._request(entry, asked) != before
+
+
+def test_seconds_of_another_sitting_are_told(cases, tmp_path):
+    out = tmp_path / "out"
+    comparison = finish(compare_steps(cases(2), [CLASSICAL], out))
+    assert "sittings" not in finish(report_steps(comparison, out)).read_text()
+    found = comparison.outcomes["classical"]
+    found[0] = found[0].model_copy(update={"timed": "another day"})
+    assert "measured in 2 sittings" in finish(report_steps(comparison, out)).read_text()
+
+
+def test_a_fault_on_one_image_ends_nothing_and_seconds_are_those_of_the_others(cases, tmp_path, monkeypatch):
+    real = runs.segment_steps
+
+    def faulty(image, recipe):
+        if image.name == "0.tif" and recipe.diameter_px == 15:
+            raise MemoryError
+        result = yield from real(image, recipe)
+        return replace(result, seconds=9.0 if image.name == "0.tif" else 1.0)
+
+    monkeypatch.setattr(runs, "segment_steps", faulty)
+    fails = Contestant("fails", Recipe(segmenter="classical", diameter_px=15))
+    comparison = finish(compare_steps(cases(2), [CLASSICAL, fails], tmp_path / "out"))
+    assert comparison.outcomes["fails"][0].problem == "not enough memory"
+    overall = [s for s in standings(comparison) if s.source == OVERALL]
+    assert [s.seconds for s in overall] == [1.0, 1.0], "not of the image that only one could do"
+
+
+def test_files_of_others_are_not_replaced(cases, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/images.csv").write_text("somebody's")
+    with pytest.raises(WriteError, match="belongs to no comparison"):
+        finish(compare_steps(cases(1), [CLASSICAL], tmp_path / "out"))
+    assert (tmp_path / "out/images.csv").read_text() == "somebody's"
+
+
+def test_labels_of_others_may_lie_in_pieces(cases, theirs, tmp_path):
+    (case,) = cases(1)
+    pieces = tifffile.imread(theirs.labels / "0_mask.tif")
+    first, second, third = np.unique(pieces)[1:4]
+    pieces[np.isin(pieces, (second, third))] = first
+    tifffile.imwrite(theirs.labels / "0_mask.tif", pieces)
+    (outcome,) = finish(compare_steps([case], [theirs], tmp_path / "out")).outcomes["theirs"]
+    assert not outcome.problem and outcome.values["pq"] > 0.3
+
+
+def test_an_image_that_cannot_be_shown_costs_its_picture_only(cases, tmp_path):
+    (case,) = cases(1)
+    comparison = finish(compare_steps([case], [CLASSICAL], tmp_path / "out"))
+    case.row.image.write_bytes(b"damaged since")
+    page = finish(report_steps(comparison, tmp_path / "out")).read_text()
+    assert "Cannot be shown: " in page and "<table" in page
 
 
 def test_who_fails_is_judged_as_if_nothing_had_been_found_and_tried_again(cases, theirs, tmp_path):
@@ -251,7 +319,7 @@ def test_without_truth_it_says_who_agrees_and_where_they_do_not(cases, theirs, t
     [
         ([], "at least one segmenter and one image"),
         ([CLASSICAL, CLASSICAL], "several are called classical"),
-        ([Contestant("a b", CLASSICAL.recipe), Contestant("a_b", CLASSICAL.recipe)], "give them other names"),
+        ([Contestant("a b", CLASSICAL.recipe), Contestant("a_b", CLASSICAL.recipe)], "names that differ in"),
         ([Contestant("x", CLASSICAL.recipe, Size.ANNOTATED)], "no annotated diameter"),
     ],
 )
@@ -310,7 +378,7 @@ def test_memory_is_that_of_a_process_of_its_own_and_kept(cases, theirs, tmp_path
     assert again.memory_of("classical") == large.memory_bytes
 
 
-@pytest.mark.parametrize("error", [DeviceError("killed"), RuntimeError("Traceback\nMemoryError"), OSError()])
+@pytest.mark.parametrize("error", [DeviceError("killed"), MemoryError(), RuntimeError("fault"), OSError()])
 def test_where_memory_cannot_be_measured_the_report_says_why(error, cases, tmp_path, monkeypatch):
     def dies(*_):
         yield from ()

@@ -85,7 +85,8 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     assert found["Classical (no network)"]["s"] >= 0
     shown = widget.plots.pixmap()
     assert (
-        list(widget.compared.plots) == ["Average precision", "Sizes"] and shown.height() > shown.width() > 300
+        list(widget.compared.plots) == ["Average precision", "Counts", "Sizes"]
+        and shown.height() > shown.width() > 300
     )
     (layer,) = errors(viewer)
     assert layer.name == "Errors of Classical (no network)" and not layer.editable

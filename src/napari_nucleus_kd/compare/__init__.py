@@ -11,6 +11,7 @@ from napari_nucleus_kd.compare.run import (
     Size,
     cases_of,
     compare_steps,
+    refuse_others,
 )
 from napari_nucleus_kd.compare.standings import Standing, agreements, standings
 
@@ -26,6 +27,7 @@ __all__ = [
     "cases_of",
     "compare_steps",
     "memory_steps",
+    "refuse_others",
     "report_steps",
     "standings",
 ]

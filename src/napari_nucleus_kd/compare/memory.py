@@ -61,7 +61,7 @@ def memory_steps(comparison: Comparison) -> Generator[Progress, None, Comparison
             asked = recipe.model_dump(mode="json", exclude_unset=True)
             steps = apart_steps(_TASK, {"image": str(case.row.image), "recipe": asked})
             measured = yield from retold(steps, lambda _, told=told: told)  # type: ignore[misc]
-        except (NucleusKDError, RuntimeError, OSError) as error:  # it could segment this image before
+        except (NucleusKDError, MemoryError, RuntimeError, OSError) as error:  # it could segment it before
             last = (str(error).strip() or type(error).__name__).splitlines()[-1]
             note = f"its memory could not be measured: {last}"
             outcomes[contestant.name][place] = outcome.model_copy(update={"notes": (*outcome.notes, note)})

@@ -15,9 +15,9 @@ import numpy as np
 
 from napari_nucleus_kd import __version__, metrics
 from napari_nucleus_kd.channels import asked_channels, fit_input, given_input
-from napari_nucleus_kd.compare.run import Size
+from napari_nucleus_kd.compare.run import REPORT, Size, refuse_others
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
-from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.evaluate import OVERALL
 from napari_nucleus_kd.index import true_labels
 from napari_nucleus_kd.io import read
@@ -72,24 +72,28 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
 
     Raises
     ------
-    WriteError : the disk refuses.
+    WriteError : the disk refuses, or `output` holds a report that no comparison wrote.
     """
+    refuse_others(output)
     make_folder(output)
     reached = standings(comparison)
     pairs, places = ({}, []) if comparison.judged else agreements(comparison)
-    write_csv(output / "comparison.csv", _table(comparison, reached))
-    write_csv(output / "images.csv", _images(comparison))
-    write_text(output / "comparison.json", _as_json(comparison, reached, pairs))
+    numbers, table, images, page = (output / name for name in REPORT)
+    write_text(numbers, _as_json(comparison, reached, pairs))
+    write_csv(table, _table(comparison, reached))
+    write_csv(images, _images(comparison))
     shown = list(_shown(comparison, places))
     parts = [_head(comparison), *_standing_tables(comparison, reached), *_pair_table(pairs)]
     parts += [_figure_part(title, figure) for title, figure in figures(comparison)]
     parts.append(_legend(comparison))
     for done, (title, case, region) in enumerate(shown, 1):
-        parts.append(_pictures(comparison, title, case, region))
+        try:
+            parts.append(_pictures(comparison, title, case, region))
+        except ReadError as error:
+            parts.append(f"<h3>{html.escape(title)}</h3><p>Cannot be shown: {html.escape(str(error))}</p>")
         yield Progress(done, len(shown), f"drawing {case.name}")
-    page = _PAGE.replace("{{body}}", "\n".join(parts))
-    write_text(output / "report.html", page)
-    return output / "report.html"
+    write_text(page, _PAGE.replace("{{body}}", "\n".join(parts)))
+    return page
 
 
 def _table(comparison: Comparison, reached: Sequence[Standing]) -> Iterator[list[object]]:
@@ -193,10 +197,11 @@ def _head(comparison: Comparison) -> str:
     lines = [
         f"<h1>Comparison on {count(number, 'image')}</h1>",
         "<p>All segmenters got the same files and, unless a recipe names others, the same channels. "
-        "Intensities are scaled between the percentiles that each was trained with; thresholds, and the way "
+        "Intensities are scaled between the percentiles that each was trained with, and clipped there; "
+        "thresholds, and the way "
         "from the network's maps to nuclei, are each one's own. An image on which one failed counts as "
         "one in which it found nothing, or, without nuclei, as wrong. Seconds are those of "
-        "segmenting, each tool being open and warm, and all taking turns. "
+        "segmenting, each tool being open and warm, and all taking turns, on the images that all could do. "
         f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
         "<ul>",
     ]
@@ -211,6 +216,12 @@ def _head(comparison: Comparison) -> str:
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     lines.append("</ul>")
+    sittings = sorted({o.timed for of in comparison.outcomes.values() for o in of if o.timed})
+    if len(sittings) > 1:
+        lines.append(
+            f"<p>The seconds were measured in {len(sittings)} sittings (begun {', '.join(sittings)}), "
+            "so what else the computer did may not be the same for all.</p>"
+        )
     if comparison.measured is not None:
         lines.append(
             "<p>Memory (in MB, 10<sup>6</sup> bytes): the most main memory, without that of a GPU, that the "
@@ -320,7 +331,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         axes.set_ylim(0, 1)
         axes.legend(fontsize="small")
         yield "Average precision", figure
-    if comparison.judged and len(comparison.cases) > 1:
+    if comparison.judged:
         figure = Figure(figsize=(5, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="annotated nuclei of an image", ylabel="found nuclei")
         most = 1.0

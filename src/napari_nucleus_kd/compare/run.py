@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from pydantic import Field, ValidationError
 from napari_nucleus_kd import __version__, metrics, segmenters
 from napari_nucleus_kd.channels import asked_channels
 from napari_nucleus_kd.config import Recipe, Settings
-from napari_nucleus_kd.errors import NucleusKDError, ReadError, SettingsError
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.index import read_labels, read_truth, true_labels
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder, write_text
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, LabelArray
 
 
-_RULES = 2  # to be raised when the same question gets another answer: what is kept is then done again
+_RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
+
+
+REPORT = ("comparison.json", "comparison.csv", "images.csv", "report.html")  # written in this order
 
 
 class Size(StrEnum):
@@ -100,9 +104,10 @@ class Outcome(Settings):
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
+    timed : when the comparison was begun that measured them, as a UTC date and time; "" without.
     memory_bytes : most that the process that segments has of main memory, with all its libraries; of a tool
         in a process of its own, that one. None unless it was measured, see memory_steps.
-    notes : choices and fallbacks of the run, for a person.
+    notes : what the segmenter had to change, for a person.
     problem : why it failed; it is then judged as if nothing had been found.
     """
 
@@ -117,6 +122,7 @@ class Outcome(Settings):
     verdicts: dict[str, int] = Field({})
     diameter_px: float | None = None
     seconds: float | None = None
+    timed: str = ""
     memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
@@ -171,6 +177,7 @@ class _Entry:
     facts: Facts
     files: dict[str, Path] = field(default_factory=dict)
     warm: bool = False
+    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(sep=" ", timespec="minutes"))
 
 
 def compare_steps(
@@ -192,9 +199,10 @@ def compare_steps(
     SettingsError : two contestants or cases share a name or there are none, or only some of the images have
         labels.
     ModelError, DeviceError, BaselineError, ReadError : a contestant cannot begin.
-    WriteError : the disk refuses.
+    WriteError : the disk refuses, or `output` holds a report that no comparison wrote.
     """
     _check(cases, contestants)
+    refuse_others(output)
     entries = []
     for done, contestant in enumerate(contestants):
         yield Progress(done, len(contestants), f"opening {contestant.name}")
@@ -222,6 +230,13 @@ def compare_steps(
         {name: [of[case.name] for case in cases] for name, of in outcomes.items()},
         output,
     )
+
+
+def refuse_others(folder: Path) -> None:
+    """Raise WriteError if a folder holds files called like those of a report, but no comparison."""
+    there = [name for name in REPORT if (folder / name).exists()]
+    if there and REPORT[0] not in there:
+        raise WriteError(f"{folder / there[0]} is there and belongs to no comparison; choose another folder")
 
 
 def cases_of(rows: Sequence[Row]) -> list[Case]:
@@ -257,7 +272,8 @@ def _check(cases: Sequence[Case], contestants: Sequence[Contestant]) -> None:
     twice = [c.name for c, place in zip(contestants, places, strict=True) if places.count(place) > 1]
     if twice:
         raise SettingsError(
-            f"several are called {', '.join(sorted(set(twice)))}; give them other names, as in NAME=..."
+            f"several are called {', '.join(sorted(set(twice)))}; give them names that differ in letters or "
+            "digits, as in NAME=..., and layers likewise"
         )
     marked = sum(case.row.labels is not None for case in cases)
     if 0 < marked < len(cases):
@@ -286,20 +302,12 @@ def _enter(contestant: Contestant) -> _Entry:
     )
 
 
-def _of_image(entry: _Entry, image: Path) -> Path | None:
-    """Return the label image of an image in a folder: of its name, else of its name with an ending.
-
-    Raises
-    ------
-    ReadError : several have it.
-    """
+def _of_image(entry: _Entry, image: Path) -> list[Path]:
+    """Return the label images of an image in a folder: the one of its name, else those with an ending."""
     stem = stem_of(image)
     if stem in entry.files:
-        return entry.files[stem]
-    found = [path for name, path in entry.files.items() if without_ending(name) == stem]
-    if len(found) > 1:
-        raise ReadError(f"{', '.join(path.name for path in found)} are labels of one image; keep one")
-    return found[0] if found else None
+        return [entry.files[stem]]
+    return [path for name, path in entry.files.items() if without_ending(name) == stem]
 
 
 def _fit_for_a_folder(name: str) -> str:
@@ -310,15 +318,18 @@ def _kept(output: Path, contestant: str, case: str, suffix: str = "_labels.tif")
     return output / "labels" / _fit_for_a_folder(contestant) / f"{case}{suffix}"
 
 
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """Return path, time of the last change and size of a file, or of what is in a folder, as of OME-Zarr."""
+    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else ()) if file.is_file()]
+    stats = stats or [path.stat()]
+    return str(path.resolve()), max(s.st_mtime_ns for s in stats), sum(s.st_size for s in stats)
+
+
 def _request(entry: _Entry, case: Case) -> str:
     """Return a fingerprint of what is asked: other images, labels or settings give other answers."""
     row, recipe = case.row, entry.contestant.recipe
-    files = [row.image, row.labels, row.valid, *entry.files.values()]
-    stamps = [
-        (str(path.resolve()), path.stat().st_mtime_ns, path.stat().st_size)
-        for path in files
-        if path is not None and path.exists()
-    ]
+    files = [row.image, row.labels, row.valid, *_of_image(entry, row.image)]
+    stamps = [_stamp(path) for path in files if path is not None and path.exists()]
     asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
     what = entry.contestant.size, entry.facts.digest, entry.facts.description, row.seen, row.modality
     parts = [stamps, asked, *what, __version__, _RULES]
@@ -328,12 +339,12 @@ def _request(entry: _Entry, case: Case) -> str:
 def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
     """Return what was kept of an earlier run, if that was asked the same and did not fail."""
     name = entry.contestant.name
-    told = _kept(output, name, case.name, ".json")
-    if not (told.exists() and _kept(output, name, case.name).exists()):
+    outcome = _kept(output, name, case.name, ".json")
+    if not (outcome.exists() and _kept(output, name, case.name).exists()):
         return None
     try:
-        known = Outcome.model_validate_json(read_text(told))
-    except (ReadError, ValidationError):
+        known = Outcome.model_validate_json(read_text(outcome))
+    except (ModelError, ValidationError):
         return None
     if known.request != _request(entry, case) or known.problem:
         return None
@@ -344,15 +355,15 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
     name, row = entry.contestant.name, case.row
     truth = None if row.labels is None else read_truth(row)
     known = {"contestant": name, "image": case.name, "source": row.source, "request": _request(entry, case)}
-    path, told = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
+    path, outcome = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
     make_folder(path.parent)
-    told.unlink(missing_ok=True)  # first: without it the labels are nobody's answer
+    outcome.unlink(missing_ok=True)  # first: without it the labels are nobody's answer
     path.unlink(missing_ok=True)
     try:
         labels, found = yield from _labels_steps(entry, case, truth)
-    except NucleusKDError as error:
+    except Exception as error:
         shape = read(row.image).shape_yx if truth is None else truth.labels.shape
-        labels, found = np.zeros(shape, np.int32), {"problem": str(error)}
+        labels, found = np.zeros(shape, np.int32), {"problem": told(error)}
     else:
         save_labels(labels, path, overwrite=True)
     true, labels = (None, labels) if truth is None else truth.and_found(labels)
@@ -372,8 +383,8 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
 
 def keep_outcome(outcome: Outcome, output: Path) -> Outcome:
     """Write what a contestant made of an image beside its labels; returns it."""
-    told = _kept(output, outcome.contestant, outcome.image, ".json")
-    write_text(told, outcome.model_dump_json(indent=2) + "\n")
+    path = _kept(output, outcome.contestant, outcome.image, ".json")
+    write_text(path, outcome.model_dump_json(indent=2) + "\n")
     return outcome
 
 
@@ -383,10 +394,13 @@ def _labels_steps(
     """Return the labels of a case, and what is to be noted of the run."""
     row = case.row
     if entry.contestant.recipe is None:
-        file = _of_image(entry, row.image)
-        if file is None:
+        files = _of_image(entry, row.image)
+        if not files:
             raise ReadError(f"{entry.contestant.labels}: no label image has the name of {row.image.name}")
-        labels = read_labels(file)
+        if len(files) > 1:
+            raise ReadError(f"{', '.join(path.name for path in files)} are labels of one image; keep one")
+        (file,) = files
+        labels = read_labels(file, in_pieces=True)
         shape = read(row.image).shape_yx
         if labels.shape != shape:
             raise ReadError(f"{file}: is {labels.shape}, its image {shape}")
@@ -396,12 +410,13 @@ def _labels_steps(
     if not entry.warm:
         yield from segment_steps(image, asked)
         entry.warm = True
-    segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
+    opened = segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
     result = yield from segment_steps(image, asked)
     return result.nuclei.labels, {
         "seconds": result.seconds,
+        "timed": entry.began,
         "diameter_px": result.diameter_px,
-        "notes": result.notes,
+        "notes": tuple(opened.notes),
     }
 
 
@@ -410,12 +425,12 @@ def asked_recipe(contestant: Contestant, row: Row, image: Image, truth: Truth | 
     recipe = contestant.recipe
     assert recipe is not None
     channels = asked_channels(image, recipe.channels, row.modality)
-    told: dict[str, Any] = {"modality": row.modality, "channels": channels} | row.seen
+    settings: dict[str, Any] = {"modality": row.modality, "channels": channels} | row.seen
     diameter = recipe.diameter_px
     if diameter is None and contestant.size is Size.OWN:
         diameter = segmenters.load(recipe.segmenter, recipe).default_diameter_px
     elif diameter is None and contestant.size is Size.ANNOTATED and truth is not None:
         diameter = metrics.median_diameter(truth.nuclei)
     if diameter is not None:
-        told["diameter_px"] = diameter
-    return recipe.model_copy(update=told)
+        settings["diameter_px"] = diameter
+    return recipe.model_copy(update=settings)

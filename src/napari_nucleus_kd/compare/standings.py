@@ -15,7 +15,7 @@ from napari_nucleus_kd.mistakes import chance, pq_over_nuclei
 from napari_nucleus_kd.project import grid
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from napari_nucleus_kd.compare.run import Case, Comparison, Outcome
     from napari_nucleus_kd.mistakes import Mistakes
@@ -37,7 +37,7 @@ class Standing:
     means : by metric: mean over images with its 95% bootstrap interval; NaN ends with fewer than 3 images.
         Of a comparison on one image, the interval of the PQ is over its nuclei, see mistakes.pq_over_nuclei.
     counts : nuclei by verdict, and "found" all of them; without ground truth only these.
-    seconds : median over the images; None for labels from a folder.
+    seconds : median over the images that all could segment; None for labels from a folder.
     ahead : mean over images of this PQ less that of the first contestant; None of the first.
     p : of a two-sided Wilcoxon signed-rank test of that; None with fewer than 6 images. Of a comparison on
         one image, of a test over its nuclei, see mistakes.chance.
@@ -59,13 +59,16 @@ def standings(comparison: Comparison) -> list[Standing]:
     sources = sorted({case.row.source for case in comparison.cases})
     groups = [*sources, OVERALL] if len(sources) > 1 else sources
     names = list(comparison.outcomes)
+    timed = [of for of in comparison.outcomes.values() if any(o.seconds is not None for o in of)]
+    untimed = {o.image for of in timed for o in of if o.seconds is None}  # by whoever failed on them
     out = []
     for source in groups:
         of = {
             name: [o for o in found if source in (o.source, OVERALL)]
             for name, found in comparison.outcomes.items()
         }
-        out += [_standing(source, of[name], of[names[0]] if name != names[0] else None) for name in names]
+        first = of[names[0]]
+        out += [_standing(source, of[name], None if of[name] is first else first, untimed) for name in names]
     return _over_nuclei(comparison, out) if comparison.judged and len(comparison.cases) == 1 else out
 
 
@@ -83,7 +86,9 @@ def _over_nuclei(comparison: Comparison, standings: list[Standing]) -> list[Stan
     return out
 
 
-def _standing(source: str, outcomes: Sequence[Outcome], first: Sequence[Outcome] | None) -> Standing:
+def _standing(
+    source: str, outcomes: Sequence[Outcome], first: Sequence[Outcome] | None, untimed: Collection[str]
+) -> Standing:
     means, ahead, p = {}, None, None
     if outcomes[0].values:
         means = {name: _mean([o.values[name] for o in outcomes]) for name in MEANS}
@@ -97,7 +102,7 @@ def _standing(source: str, outcomes: Sequence[Outcome], first: Sequence[Outcome]
     for outcome in outcomes:
         for verdict, number in outcome.verdicts.items():
             counts[verdict] = counts.get(verdict, 0) + number
-    times = [o.seconds for o in outcomes if o.seconds is not None]
+    times = [o.seconds for o in outcomes if o.seconds is not None and o.image not in untimed]
     return Standing(
         outcomes[0].contestant,
         source,

@@ -199,9 +199,11 @@ def _drawn(figure: Figure) -> npt.NDArray[np.uint8]:
 
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:
     """Write the report of a comparison, with all that was found, into a folder."""
+    from napari_nucleus_kd.compare import refuse_others
     from napari_nucleus_kd.compare import report_steps as steps
     from napari_nucleus_kd.errors import WriteError
 
+    refuse_others(folder)
     try:
         shutil.copytree(compared.comparison.folder / "labels", folder / "labels", dirs_exist_ok=True)
     except OSError as error:

@@ -183,7 +183,8 @@ class CompareWidget(StepWidget):
 
     def choices(self) -> dict[str, Recipe | Labels]:
         """Return what can be compared, by the names that the list shows."""
-        own = {"device": self.workspace.recipe.device, "channels": self.workspace.recipe.channels}
+        device = self.workspace.recipe.device
+        own = {"device": device, "channels": self.workspace.recipe.channels}
         found: dict[str, Recipe | Labels] = {
             model.spec.name: Recipe(model=model.spec.name, **own) for model in self.session.models
         }
@@ -192,7 +193,8 @@ class CompareWidget(StepWidget):
         if chosen.segmenter in TOOLS:
             self._keep_tool(Recipe(segmenter=chosen.segmenter, weights=chosen.weights))
         for name, recipe in self._tools.items():
-            found[name] = recipe.model_copy(update=own)
+            has_it = device.partition(":")[0] in TOOLS[recipe.segmenter].devices
+            found[name] = recipe.model_copy(update=own | ({} if has_it else {"device": "cpu"}))
         source = self.session.source
         if source is not None:
             found |= {f"Layer: {layer.name}": layer for layer in self._layers(source)}
