@@ -57,6 +57,9 @@ class FakeTool:
         if self.fault == "odd arrays":
             os.write(4, b'{"arrays": [5]}\n')
             time.sleep(5)
+        if self.fault == "endless array":
+            os.write(4, b'{"arrays": [["<f4", [3000000, 3000000]]]}\n')
+            time.sleep(5)
         if self.fault == "garbage":
             os.write(4, b"not JSON\n")
             time.sleep(5)

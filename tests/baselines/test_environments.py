@@ -113,10 +113,31 @@ def test_what_cannot_be_installed_leaves_nothing_that_is_used(wheel, home):
 
 def test_the_environment_that_works_stays_until_another_one_does(wheel, home):
     finish(baselines.install_steps("cellpose"))
+    baselines.note_checked("cellpose", "cyto3")
+    before = baselines.environment_state("cellpose")
     wheel.write_bytes(b"no wheel")
     with pytest.raises(BaselineError, match="failed with status"):
         finish(baselines.install_steps("cellpose"))
     assert baselines.find("cellpose").version == "3.1"
+    assert (baselines.environment_state("cellpose"), baselines.checked()) == (before, {"cellpose": "cyto3"})
+
+
+def test_an_environment_in_use_is_not_taken_apart(wheel, home, monkeypatch):
+    finish(baselines.install_steps("cellpose"))
+
+    def in_use(partial, path):
+        raise PermissionError(13, "Access is denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(making, "put_in_place", in_use)
+        with pytest.raises(WriteError, match="end what uses it, and install again"):
+            finish(baselines.install_steps("cellpose"))
+    assert baselines.find("cellpose").version == "3.1"
+    baselines.note_checked("cellpose", "cyto3")
+    before = baselines.environment_state("cellpose")
+    finish(baselines.install_steps("cellpose"))
+    assert baselines.environment_state("cellpose") != before
+    assert baselines.checked() == {}, "it is another one now"
 
 
 def test_folders_that_lie_about_are_no_packages(home, tmp_path, monkeypatch):

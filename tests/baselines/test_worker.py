@@ -121,6 +121,7 @@ def test_a_process_that_died_is_replaced(fake_tool):
         ("no main memory", DeviceError, "there is too little memory; close other programs"),
         ("fault", BaselineError, "Cellpose 3 failed: KeyError: 'flows'"),
         ("odd arrays", BaselineError, "did not answer as expected.*baselines list"),
+        ("endless array", BaselineError, r"float32 \(3000000, 3000000\) instead of float32 \(3, 40, 50\)"),
         ("garbage", BaselineError, "did not answer as expected.*baselines list"),
         ("too few rows", BaselineError, r"float32 \(3, 39, 50\) instead of float32 \(3, 40, 50\)"),
     ],
@@ -187,9 +188,9 @@ def test_a_tool_that_hangs_in_a_tile_ends_with_the_job(fake_tool, draw, monkeypa
     caught = []
 
     def segment():
-        with pytest.raises(DeviceError, match="ended by signal 9") as error:
+        with pytest.raises(DeviceError, match="ended by signal 9"):
             pipeline.segment(draw(150, 190)[0], recipe)
-        caught.append(error)
+        caught.append(True)
 
     job = threading.Thread(target=segment, daemon=True)
     job.start()
@@ -240,6 +241,14 @@ def test_weights_that_changed_are_loaded_anew(fake_tool):
 def test_weights_for_a_segmenter_that_takes_none_are_refused(name):
     with pytest.raises(SettingsError, match=f"mean nothing to the segmenter {name}; choose cellpose"):
         segmenters.load(name, Recipe(segmenter=name, weights="cyto3"))
+
+
+def test_a_tool_that_is_installed_anew_is_started_anew(fake_tool, monkeypatch):
+    recipe = Recipe(segmenter="cellpose", weights=fake_tool())
+    first = baseline.load(recipe)
+    assert baseline.load(recipe)._worker is first._worker
+    monkeypatch.setattr(baseline, "environment_state", lambda name: ("/another/python", None))
+    assert baseline.load(recipe)._worker is not first._worker
 
 
 def test_the_command_line_segments_judges_and_forgets_the_thresholds_of_another_tool(

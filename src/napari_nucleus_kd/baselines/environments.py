@@ -144,6 +144,7 @@ def use(name: str, python: Path) -> Found:
     python = (python_of(python) if python.is_dir() else python).absolute()
     found = Found(python, version_in(tool, python), "named by you")
     _note(_NAMED, _named() | {name: str(python)})
+    forget_checked(name)
     return found
 
 
@@ -165,6 +166,19 @@ def note_checked(name: str, weights: str) -> None:
     """Note that a tool works with these weights, a path or a name."""
     path = Path(weights).absolute()
     _note(_CHECKED, checked() | {tool_named(name).name: str(path) if path.exists() else weights})
+
+
+def forget_checked(name: str) -> None:
+    """Forget with which weights a tool works: it is another one now."""
+    known = checked()
+    if known.pop(name, None) is not None:
+        _note(_CHECKED, known)
+
+
+def environment_state(name: str) -> tuple[str | None, int | None]:
+    """Return what changes when a tool is taken from another environment, or is installed anew."""
+    made = folder() / name / MADE
+    return _named().get(name), made.stat().st_mtime_ns if made.exists() else None
 
 
 def _named() -> dict[str, str]:

@@ -18,12 +18,13 @@ from napari_nucleus_kd.baselines.environments import (
     clean_environment,
     folder,
     forget,
+    forget_checked,
     python_of,
     tool_named,
     version_in,
 )
 from napari_nucleus_kd.errors import BaselineError, WriteError
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import put_in_place, write_text
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -83,9 +84,14 @@ def _install_steps(
     yield Progress(2, 3, "looking whether it is there")
     version = version_in(tool, python_of(environment))
     write_text(environment / MADE, json.dumps({"version": version}) + "\n")
-    _remove(place)
-    environment.rename(place)
+    try:
+        put_in_place(environment, place)  # what was there goes only once it is
+    except OSError as error:
+        raise WriteError(
+            f"{place} cannot be replaced: {error.strerror or error}; end what uses it, and install again"
+        ) from error
     forget(name)
+    forget_checked(name)
     return Found(python_of(place), version, "made by nucleus-kd")
 
 

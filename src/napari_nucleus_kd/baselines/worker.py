@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 _PATIENCE_S = 2.0  # for a tool to go when it is not wanted any more
-_KINDS = ("<f4", "<i4")  # of the arrays that may come back
 _SERVE = serve.__file__  # run there
 _LINE = 1 << 20  # bytes; no line of an answer is longer
 
@@ -122,15 +121,13 @@ class Worker:
     def _array(
         self, request: dict[str, Any], sent: npt.NDArray[Any], kind: np.dtype[Any], shape: tuple[int, ...]
     ) -> npt.NDArray[Any]:
-        _, arrays = self._ask(request, sent)
-        if len(arrays) != 1 or arrays[0].dtype != kind or arrays[0].shape != shape:
-            got = ", ".join(f"{each.dtype} {each.shape}" for each in arrays) or "nothing"
-            raise BaselineError(self._garbled(f"{got} instead of {kind} {shape}"))
-        return arrays[0]
+        _, found = self._ask(request, sent, expected=np.empty(shape, kind))
+        assert found is not None
+        return found
 
     def _ask(
-        self, request: dict[str, Any], *arrays: npt.NDArray[Any]
-    ) -> tuple[dict[str, Any], list[npt.NDArray[Any]]]:
+        self, request: dict[str, Any], *arrays: npt.NDArray[Any], expected: npt.NDArray[Any] | None = None
+    ) -> tuple[dict[str, Any], npt.NDArray[Any] | None]:
         process, title = self._process, self._tool.title
         assert process.stdin is not None and process.stdout is not None
         with self._lock:
@@ -139,7 +136,7 @@ class Worker:
             try:
                 with apart.waiting_for(process):
                     serve.write_message(process.stdin, request, *arrays)
-                    answer = self._answer(process.stdout)
+                    answer = self._answer(process.stdout, expected)
             except OSError:
                 answer = None
             except (TypeError, ValueError) as error:
@@ -165,8 +162,10 @@ class Worker:
             raise DeviceError(f"{title}: {text}; close other programs, or take smaller tiles")
         raise BaselineError(f"{title} failed: {text}")
 
-    def _answer(self, pipe: IO[bytes]) -> tuple[dict[str, Any], list[npt.NDArray[Any]]] | None:
-        """Read an answer; None if the process has gone.
+    def _answer(
+        self, pipe: IO[bytes], expected: npt.NDArray[Any] | None
+    ) -> tuple[dict[str, Any], npt.NDArray[Any] | None] | None:
+        """Read an answer, and its array into the one that is expected; None if the process has gone.
 
         Raises
         ------
@@ -178,15 +177,17 @@ class Worker:
         message = json.loads(line)
         if not line.endswith(b"\n") or not isinstance(message, dict):
             raise ValueError("a line that is no answer")
-        arrays = []
-        for kind, shape in message.pop("arrays", []):
-            if kind not in _KINDS:
-                raise ValueError(f"an array of {kind}")
-            content = np.empty([int(n) for n in shape], kind)
-            if pipe.readinto(content.reshape(-1).view(np.uint8)) != content.nbytes:  # type: ignore[attr-defined]
-                return None
-            arrays.append(content)
-        return message, arrays
+        told = [(np.dtype(kind), tuple(shape)) for kind, shape in message.pop("arrays", [])]
+        if "error" in message or expected is None:
+            if told:
+                raise ValueError("arrays that nobody asked for")
+            return message, None
+        if told != [(expected.dtype, expected.shape)]:
+            got = ", ".join(f"{kind} {shape}" for kind, shape in told) or "nothing"
+            raise ValueError(f"{got} instead of {expected.dtype} {expected.shape}")
+        if pipe.readinto(expected.reshape(-1).view(np.uint8)) != expected.nbytes:  # type: ignore[attr-defined]
+            return None
+        return message, expected
 
     def _garbled(self, what: str) -> str:
         return (

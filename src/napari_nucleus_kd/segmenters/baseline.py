@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_nucleus_kd.baselines import TOOLS, Tool, Worker, weight_files, weights_digest
+from napari_nucleus_kd.baselines import (
+    TOOLS,
+    Tool,
+    Worker,
+    environment_state,
+    weight_files,
+    weights_digest,
+)
 from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
@@ -53,7 +60,7 @@ def load(recipe: Recipe) -> BaselineSegmenter:
 
 _MOST_OPEN = 4
 # The newest processes, for starting one takes seconds; by tool, weights and device: the state of the files
-# it was started with, and its fingerprint.
+# and the environment it was started with, and its fingerprint.
 _OPEN: dict[tuple[str, str, str], tuple[object, Worker, str]] = {}
 
 
@@ -63,7 +70,8 @@ def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     if weight_files(place):
         weights = str(place)
     stats = [(file, file.stat()) for file in weight_files(place)]
-    state = [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats]
+    files = [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats]
+    state = files, environment_state(tool.name)
     key = tool.name, weights, device
     known = _OPEN.pop(key, None)
     if known is None or known[0] != state or not known[1].is_alive:
