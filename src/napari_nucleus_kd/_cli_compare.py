@@ -37,7 +37,7 @@ from napari_nucleus_kd.words import count
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_nucleus_kd.compare.standings import Interval
+    from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
 _LABELS = "labels"
@@ -148,19 +148,17 @@ def _row(image: Path, problem: str) -> Row:
 
 def _tables(comparison: Comparison) -> list[Table]:
     """Return a table for each source, or of who agrees with whom."""
+    reached = standings(comparison)
     if not comparison.judged:
         pairs, _ = agreements(comparison)
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
         for (one, other), interval in pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
-        if comparison.measured is None:
-            return [table]
-        needs = Table("segmenter", "MB", title="Memory", box=None, padding=(0, 1))
-        for name in comparison.outcomes:
-            needs.add_row(escape(name), megabytes(comparison, name))
+        needs = Table("", "nuclei", "s", "MB", title="All images", box=None, padding=(0, 1))
+        for row in reached[-len(comparison.outcomes) :]:
+            needs.add_row(escape(row.contestant), str(row.counts["found"]), *_costs(comparison, row))
         return [table, needs]
     tables = []
-    reached = standings(comparison)
     for source in dict.fromkeys(row.source for row in reached):
         rows = [row for row in reached if row.source == source]
         over = ", interval and p over its nuclei" if len(comparison.cases) == 1 else ""
@@ -175,11 +173,16 @@ def _tables(comparison: Comparison) -> list[Table]:
                 _cell(row.means["pq"]),
                 "" if row.p is None else f"{row.p:.2g}",
                 *others,
-                "" if row.seconds is None else f"{row.seconds:.2f}",
-                megabytes(comparison, row.contestant),
+                *_costs(comparison, row),
             )
         tables.append(table)
     return tables
+
+
+def _costs(comparison: Comparison, row: Standing) -> tuple[str, str]:
+    """Return seconds an image and megabytes of memory."""
+    seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
+    return seconds, megabytes(comparison, row.contestant)
 
 
 def _cell(interval: Interval) -> str:

@@ -472,7 +472,7 @@ def test_the_command_without_labels(cases, tmp_path):
     out = tmp_path / "out"
     done = run(*files, "-s", "classical", "-s", "wide=classical@40", "--no-memory", "-o", out)
     assert done.exit_code == 0, done.output
-    assert "Agreement" in done.output
+    assert "Agreement" in done.output and "nuclei" in done.output
     assert "Who agrees with whom" in (out / "report.html").read_text()
     assert json.loads((out / "comparison.json").read_text())["agreement_f1"][0]["pair"] == [
         "classical",

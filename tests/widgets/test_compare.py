@@ -1,5 +1,6 @@
 """The Compare widget: what can be compared, the table, the layer of errors, and the way to each of them."""
 
+import json
 import sys
 import tempfile
 
@@ -187,6 +188,9 @@ def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
     settle(session)
     assert {"report.html", "comparison.csv", "labels"} <= {p.name for p in tmp_path.iterdir()}
     assert str(tmp_path / "report.html") in widget.words.text()
+    about = "nuclei, y 0 to 182, x 0 to 208; ground truth: Layer: truth"
+    assert json.loads((tmp_path / "comparison.json").read_text())["images"] == [about]
+    assert about in (tmp_path / "report.html").read_text()
     assert list((tmp_path / "labels").rglob("*.tif"))
 
 

@@ -160,7 +160,7 @@ def _as_json(
 ) -> str:
     told = {
         "program": f"napari-nucleus-kd {__version__}",
-        "images": [str(case.row.image) for case in comparison.cases],
+        "images": [case.about or str(case.row.image) for case in comparison.cases],
         "segmenters": {
             c.name: {
                 **comparison.facts[c.name].model_dump(),
@@ -198,13 +198,18 @@ def _head(comparison: Comparison) -> str:
         f"<h1>Comparison on {count(number, 'image')}</h1>",
         "<p>All segmenters got the same files and, unless a recipe names others, the same channels. "
         "Intensities are scaled between the percentiles that each was trained with, and clipped there; "
-        "thresholds, and the way "
-        "from the network's maps to nuclei, are each one's own. An image on which one failed counts as "
-        "one in which it found nothing, or, without nuclei, as wrong. Seconds are those of "
-        "segmenting, each tool being open and warm, and all taking turns, on the images that all could do. "
+        "thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
+        "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
+        "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
+        "all could do. "
         f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
-        "<ul>",
     ]
+    said = [html.escape(case.about) for case in comparison.cases if case.about]
+    if any(case.row.seen for case in comparison.cases):
+        said.append(
+            "The index tells of images how they are scaled, or how large nuclei are; that holds for all."
+        )
+    lines += [*(f"<p>{text}</p>" for text in said), "<ul>"]
     for each in comparison.contestants:
         how = "" if each.recipe is None else f"; {sizes[each.size]}"
         if each.recipe is not None and (each.recipe.diameter_px or each.recipe.diameter_um):

@@ -74,10 +74,12 @@ class Case:
     ----------
     name : that no other case has, fit for a file.
     row : its files; without labels there is no ground truth.
+    about : what a temporary file is a part of, for people.
     """
 
     name: str
     row: Row
+    about: str = ""
 
 
 class Facts(Settings):
