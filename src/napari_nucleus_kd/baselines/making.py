@@ -103,6 +103,7 @@ def remove(name: str) -> Path | None:
     BaselineError, WriteError
     """
     tool_named(name)
+    forget_checked(name)
     environment = folder() / name
     if forget(name) or not environment.exists():
         return None
