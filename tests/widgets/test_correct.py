@@ -366,6 +366,26 @@ def test_small_nuclei_go_and_those_at_the_border_stay_by_keys(widget, viewer, se
     assert "Enter" not in map(str, layer.keymap) and LAYER_NAME not in viewer.layers
 
 
+def test_a_second_look_before_the_first_is_answered_leaves_nothing(widget, viewer, session, settle):
+    layer = viewer.add_labels(LABELS.copy())
+    widget.buttons[BORDER].click()
+    widget.buttons[SMALL].click()
+    assert not widget.buttons[SMALL].isChecked(), "nothing is shown yet"
+    settle(session)
+    assert [each.name for each in viewer.layers].count(LAYER_NAME) == 1
+    widget.hide()
+    assert LAYER_NAME not in viewer.layers and not layer.keymap
+
+
+def test_another_size_is_looked_for_at_once(widget, viewer, session, settle):
+    viewer.add_labels(LABELS.copy())
+    for size, found in ((100, 2), (10_000, 5)):
+        widget.below.setValue(size)
+        widget.buttons[SMALL].click()
+        settle(session)
+        assert session.corrections.removal.offered == found
+
+
 @pytest.mark.parametrize("change", ["edit", "undo", "paint", "mark", "layer", "hide"])
 def test_what_is_shown_goes_when_the_labels_change(widget, viewer, session, settle, act, change):
     layer = viewer.add_labels(LABELS.copy())

@@ -30,7 +30,7 @@ LAYER_NAME = "nuclei that would go"
 _COLOR = "#d55e00"  # vermilion, seen by the colour-blind on all labels, which have none of it
 _OPACITY = 0.9
 _REMOVE_KEY = "Enter"
-SMALL_PX = 50  # px2, where no typical diameter is known
+_SMALL_PX = 50  # px2, where no typical diameter is known
 
 
 class Removal:
@@ -46,7 +46,7 @@ class Removal:
 
     def __init__(self, corrections: Corrections) -> None:
         self._corrections = corrections
-        self.below_px = SMALL_PX
+        self.below_px = _SMALL_PX
         self.offered = 0
         self.what = ""
         self.tool: Tool | None = None
@@ -55,13 +55,13 @@ class Removal:
         self._shown: Labels | None = None
 
     def look(self, tool: Tool, target: Target) -> None:
-        """Look for nuclei to remove; if those of this tool are shown, keep them."""
-        if self.tool is tool:
+        """Look for nuclei to remove; if just these are shown, keep them."""
+        small = tool is SMALL
+        what = f"below {self.below_px} px²" if small else "at the border"
+        if self.what == what:
             self.keep()
             return
         self.cancel()
-        small = tool is SMALL
-        what = f"below {self.below_px} px²" if small else "at the border"
         self._corrections.session.run_main(
             "correct",
             f"Looking for nuclei {what}",
@@ -70,9 +70,11 @@ class Removal:
             ),
             partial(self._offer, tool, target, what),
         )
+        self._corrections.changed.emit()  # the button springs back until they are found
 
     def _offer(self, tool: Tool, target: Target, what: str, found: tuple[int, Edit, Any]) -> None:
         number, change, mask = found
+        self.cancel()  # another look may have been asked for before this one was answered
         bindings = self._corrections.bindings
         if target.layer is not self._corrections.layer or bindings is None:
             return
