@@ -13,6 +13,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.index import check_rows_steps, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.job import prepare
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.project import (
@@ -133,6 +134,15 @@ def test_what_is_not_verified_is_there_for_a_teacher(tmp_path, labels):
     taught = finish(load_steps(index, "train", lambda picture: 17.0))
     assert all(not s.valid.any() for s in taught if s.source in (UNKNOWN, REHEARSED))
     assert {s.diameter_px for s in taught if s.source == REHEARSED} == {17.0}
+
+
+def test_a_sample_that_a_person_corrected_is_not_rehearsed_as_whatever_it_was_taken(tmp_path):
+    """A teacher would say again what was corrected."""
+    pixels, numbers = np.asarray(sample("fluorescence").pixels)[0], sample_labels("fluorescence")
+    whole = np.ones(numbers.shape, bool)
+    data = export(tmp_path, numbers, whole, pixels=pixels, modality=Modality.IHC)
+    rows = read_splits(data.index.with_name("index.csv"))["train"]
+    assert {row.name for row in rows if row.source == REHEARSED} == {"sample-he.ome.tif"}
 
 
 @pytest.mark.parametrize("source", [UNKNOWN, REHEARSED])

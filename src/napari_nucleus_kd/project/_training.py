@@ -145,7 +145,7 @@ def _image_steps(
         return
     record, image = entry.record, entry.read_image()
     yield Progress(0, 0, f"looking at what is verified of {image.name}")
-    written.kinds.add(record.modality)
+    written.kinds |= {record.modality, *(kind for name, kind in SAMPLES.items() if _is_sample(image, name))}
     whole = _input(image, record)
     tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
@@ -214,6 +214,12 @@ def _write(
         valid = f"valid/{name}.tif"
         tifffile.imwrite(folder / valid, crop.valid.astype(np.uint8), compression="zlib")
     return _write_pixels(folder, name, pixels, image), f"labels/{name}.tif", valid
+
+
+def _is_sample(image: Image, name: str) -> bool:
+    """Tell whether an image is a sample image, pixel by pixel."""
+    known = sample(name).pixels
+    return image.pixels.shape == known.shape and np.array_equal(np.asarray(image.pixels), np.asarray(known))
 
 
 def _write_samples(written: _Written, folder: Path) -> None:
