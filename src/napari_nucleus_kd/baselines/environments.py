@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from napari_nucleus_kd.baselines.weights import weight_files
 from napari_nucleus_kd.errors import BaselineError
 from napari_nucleus_kd.io.atomic import write_text
 
@@ -165,7 +166,7 @@ def checked() -> dict[str, str]:
 def note_checked(name: str, weights: str) -> None:
     """Note that a tool works with these weights, a path or a name."""
     path = Path(weights).absolute()
-    _note(_CHECKED, checked() | {tool_named(name).name: str(path) if path.exists() else weights})
+    _note(_CHECKED, checked() | {tool_named(name).name: str(path) if weight_files(path) else weights})
 
 
 def forget_checked(name: str) -> None:

@@ -73,6 +73,10 @@ def _install_steps(
 ) -> Generator[Progress, None, Found]:
     place, name = folder() / tool.name, tool.name
     yield Progress(0, 3, f"making an environment for {place}")
+    aside = _aside(name)
+    if aside.exists() and not place.exists():  # killed while it was being replaced
+        aside.rename(place)
+    shutil.rmtree(aside, ignore_errors=True)
     _remove(environment)
     uv = shutil.which("uv")
     make = [uv, "venv", "--python", interpreter] if uv else [interpreter, "-m", "venv"]
@@ -105,10 +109,16 @@ def remove(name: str) -> Path | None:
     tool_named(name)
     forget_checked(name)
     environment = folder() / name
+    shutil.rmtree(_aside(name), ignore_errors=True)
     if forget(name) or not environment.exists():
         return None
     _remove(environment)
     return environment
+
+
+def _aside(name: str) -> Path:
+    """Return where a former environment lies while, or because, replacing it was not finished."""
+    return folder() / f"{name}.new-old"  # see put_in_place
 
 
 def _require_ours(environment: Path) -> None:
