@@ -289,8 +289,8 @@ def limits_of(args: argparse.Namespace, name: str, console: Console) -> dict[str
 
 def summed_up(limits: dict[str, float], runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Return the lines of a Markdown table: what each way of choosing had reached, and what it cost."""
-    used = {run["threads"] for found in runs.values() for run in found}
-    threads = " or ".join(map(str, sorted(used)))
+    used = {str(run.get("threads", "unknown")) for found in runs.values() for run in found}
+    threads = " or ".join(sorted(used))
     lines = [
         f"PQ before {limits['before']:.3f}, with all images of the new kind {limits['everything']:.3f}; "
         f"on the old kind {limits['old']:.3f} before.",

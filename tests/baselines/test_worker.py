@@ -59,14 +59,16 @@ def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool,
         return real(*arguments)
 
     monkeypatch.setattr(Worker, "decode", decode)
-    result = pipeline.segment(draw(150, 190)[0], segmenter="cellpose", weights=fake_tool())
-    before, so_far = result.nuclei.labels.copy(), len(asked)
-    result.nuclei.labels[:] = 0  # as a person may who corrects them
-    again = pipeline.redecode(result, result.recipe.decode)
-    np.testing.assert_array_equal(again.nuclei.labels, before)
-    assert len(asked) == so_far
-    pipeline.redecode(result, result.recipe.decode.model_copy(update={"foreground": 0.7}))
-    assert len(asked) == so_far + 1
+    tool = baseline.load(Recipe(segmenter="cellpose", weights=fake_tool()))
+    maps = tool.maps(np.repeat(draw(150, 190)[0][None] / np.float32(255), 3, 0), None)
+    assert tool.diameter_in(maps) == pytest.approx(17, abs=3)
+    found = tool.decode(maps, tool.decode_defaults).labels
+    before = found.copy()
+    found[:] = 0  # as a person may who corrects them
+    np.testing.assert_array_equal(tool.decode(maps, tool.decode_defaults).labels, before)
+    assert len(asked) == 1
+    tool.decode(maps, tool.decode_defaults.model_copy(update={"foreground": 0.7}))
+    assert len(asked) == 2
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
@@ -194,7 +196,9 @@ def test_a_tool_that_hangs_in_a_tile_ends_with_the_job(fake_tool, draw, monkeypa
 
     job = threading.Thread(target=segment, daemon=True)
     job.start()
+    until = time.monotonic() + 60
     while not apart._WAITED_FOR or (job.ident, job.ident) in apart._WAITED_FOR:
+        assert job.is_alive() and time.monotonic() < until
         time.sleep(0.05)
     apart.end_waiting(job.ident)
     job.join(60)

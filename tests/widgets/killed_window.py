@@ -1,6 +1,7 @@
 """A person at work whom test_keep_window.py kills: paints on and on, and says what was saved."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,13 @@ def begin(viewer, corrections, path, nuclei=None):
     """Open an image, add nuclei and mark them as checked, or a box; returns their layer, and how to wait."""
     session = session_of(viewer)
 
-    def wait(condition):
+    def wait(condition, most_s=300):
+        until = time.monotonic() + most_s
         while not condition():
             QApplication.processEvents()
+            time.sleep(0.002)
+            if time.monotonic() > until:
+                raise TimeoutError(f"waited {most_s} s in vain")
 
     session.open(path)
     wait(lambda: bool(viewer.layers) and not session.busy)
