@@ -199,20 +199,29 @@ def test_what_changes_within_an_ome_zarr_is_seen(cases, tmp_path):
     (place / "0").mkdir(parents=True)
     (place / "0" / "chunk").write_bytes(b"12")
     entry = runs._Entry(CLASSICAL, runs.Facts(description=""))
-    asked = replace(case, row=replace(case.row, labels=place))
-    before = runs._request(entry, asked)
-    assert runs._request(entry, asked) == before
+
+    def request():
+        return runs._request(entry, case, runs._stamps(place, None, case.row.labels))
+
+    before = request()
+    (place / "labels" / "nuclei").mkdir(parents=True)
+    (place / "labels" / "nuclei" / "chunk").write_bytes(b"12")
+    assert request() == before, "labels inside are no part of the image"
     time.sleep(0.02)
     (place / "0" / "chunk").write_bytes(b"34")
-    assert runs._request(entry, asked) != before
+    assert request() != before
 
 
 def test_seconds_of_another_sitting_are_told(cases, tmp_path):
-    out = tmp_path / "out"
-    comparison = finish(compare_steps(cases(2), [CLASSICAL], out))
+    every, out = cases(2), tmp_path / "out"
+    later = Contestant("later", CLASSICAL.recipe)
+    steps = compare_steps(every, [CLASSICAL, later], out)
+    next(steps)
+    time.sleep(1.1)  # opening takes its time
+    comparison = finish(steps)
     assert "sittings" not in finish(report_steps(comparison, out)).read_text()
-    found = comparison.outcomes["classical"]
-    found[0] = found[0].model_copy(update={"timed": "another day"})
+    time.sleep(1.1)
+    comparison = finish(compare_steps(every, [CLASSICAL, later, Contestant("new", CLASSICAL.recipe)], out))
     assert "measured in 2 sittings" in finish(report_steps(comparison, out)).read_text()
 
 
@@ -231,6 +240,13 @@ def test_a_fault_on_one_image_ends_nothing_and_seconds_are_those_of_the_others(c
     assert comparison.outcomes["fails"][0].problem == "not enough memory"
     overall = [s for s in standings(comparison) if s.source == OVERALL]
     assert [s.seconds for s in overall] == [1.0, 1.0], "not of the image that only one could do"
+
+
+def test_without_labels_an_image_that_went_is_a_failure(cases, tmp_path):
+    first, second = cases(2, labelled=False)
+    first.row.image.unlink()
+    found = finish(compare_steps([first, second], [CLASSICAL], tmp_path / "out")).outcomes["classical"]
+    assert found[0].problem and found[0].shape_yx == (0, 0) and found[1].count > 0
 
 
 def test_files_of_others_are_not_replaced(cases, tmp_path):

@@ -188,9 +188,10 @@ def _finite(value: Any) -> Any:
 
 
 def _head(comparison: Comparison) -> str:
-    number = len(comparison.cases)
+    number, rows = len(comparison.cases), [case.row for case in comparison.cases]
+    unless = ", where the index does not tell it" if any(row.diameter_px for row in rows) else ""
     sizes = {
-        Size.ESTIMATED: "estimates the diameter of the nuclei itself",
+        Size.ESTIMATED: f"estimates the diameter of the nuclei itself{unless}",
         Size.OWN: "sees the image as it is, at the size it was made for",
         Size.ANNOTATED: "is told the median diameter of the annotation",
     }
@@ -205,10 +206,8 @@ def _head(comparison: Comparison) -> str:
         f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
     ]
     said = [html.escape(case.about) for case in comparison.cases if case.about]
-    if any(case.row.seen for case in comparison.cases):
-        said.append(
-            "The index tells of images how they are scaled, or how large nuclei are; that holds for all."
-        )
+    if any(row.low for row in rows):
+        said.append("Images are scaled as the index says, for all segmenters alike.")
     lines += [*(f"<p>{text}</p>" for text in said), "<ul>"]
     for each in comparison.contestants:
         how = "" if each.recipe is None else f"; {sizes[each.size]}"
@@ -336,7 +335,6 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
         axes.set_ylim(0, 1)
         axes.legend(fontsize="small")
         yield "Average precision", figure
-    if comparison.judged:
         figure = Figure(figsize=(5, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="annotated nuclei of an image", ylabel="found nuclei")
         most = 1.0

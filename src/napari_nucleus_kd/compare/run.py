@@ -106,7 +106,7 @@ class Outcome(Settings):
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
-    timed : when the comparison was begun that measured them, as a UTC date and time; "" without.
+    timed : when the comparison was begun that measured them, UTC; "" without.
     memory_bytes : most that the process that segments has of main memory, with all its libraries; of a tool
         in a process of its own, that one. None unless it was measured, see memory_steps.
     notes : what the segmenter had to change, for a person.
@@ -179,7 +179,6 @@ class _Entry:
     facts: Facts
     files: dict[str, Path] = field(default_factory=dict)
     warm: bool = False
-    began: str = field(default_factory=lambda: datetime.now(UTC).isoformat(sep=" ", timespec="minutes"))
 
 
 def compare_steps(
@@ -205,20 +204,22 @@ def compare_steps(
     """
     _check(cases, contestants)
     refuse_others(output)
-    entries = []
+    entries, began = [], f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     for done, contestant in enumerate(contestants):
         yield Progress(done, len(contestants), f"opening {contestant.name}")
         entries.append(_enter(contestant))
     outcomes: dict[str, dict[str, Outcome]] = {contestant.name: {} for contestant in contestants}
     total = len(cases) * len(entries)
     for turn, case in enumerate(cases):
+        stamps = _stamps(case.row.image, case.row.labels, case.row.valid)
         for place in range(len(entries)):
             entry = entries[(turn + place) % len(entries)]
             done, name = turn * len(entries) + place, entry.contestant.name
-            outcome = _known(entry, case, output)
+            request = _request(entry, case, stamps)
+            outcome = _known(entry, case, output, request)
             if outcome is None:
                 outcome = yield from retold(
-                    _outcome_steps(entry, case, output),
+                    _outcome_steps(entry, case, output, {"request": request, "timed": began}),
                     lambda p, done=done, what=f"{case.name}, {name}": Progress(  # type: ignore[misc]
                         done, total, f"{what}: {p.message}"
                     ),
@@ -320,25 +321,39 @@ def _kept(output: Path, contestant: str, case: str, suffix: str = "_labels.tif")
     return output / "labels" / _fit_for_a_folder(contestant) / f"{case}{suffix}"
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
-    """Return path, time of the last change and size of a file, or of what is in a folder, as of OME-Zarr."""
-    stats = [file.stat() for file in (path.rglob("*") if path.is_dir() else ()) if file.is_file()]
-    stats = stats or [path.stat()]
-    return str(path.resolve()), max(s.st_mtime_ns for s in stats), sum(s.st_size for s in stats)
+def _stamps(*paths: Path | None) -> list[tuple[str, int, int]]:
+    """Return place, time of the last change and size of files that are there; of a folder, of what it holds.
+
+    Labels inside an OME-Zarr are no part of its image.
+    """
+    stamps = []
+    for path in paths:
+        if path is None or not path.exists():
+            continue
+        inside = path.rglob("*") if path.is_dir() else ()
+        stats = [f.stat() for f in inside if f.is_file() and f.relative_to(path).parts[0] != "labels"]
+        stats = stats or [path.stat()]
+        last, size = max(s.st_mtime_ns for s in stats), sum(s.st_size for s in stats)
+        stamps.append((str(path.resolve()), last, size))
+    return stamps
 
 
-def _request(entry: _Entry, case: Case) -> str:
-    """Return a fingerprint of what is asked: other images, labels or settings give other answers."""
+def _request(entry: _Entry, case: Case, stamps: Sequence[tuple[str, int, int]]) -> str:
+    """Return a fingerprint of what is asked: other images, labels or settings give other answers.
+
+    Parameters
+    ----------
+    stamps : of the case's own files.
+    """
     row, recipe = case.row, entry.contestant.recipe
-    files = [row.image, row.labels, row.valid, *_of_image(entry, row.image)]
-    stamps = [_stamp(path) for path in files if path is not None and path.exists()]
+    stamps = [*stamps, *_stamps(*_of_image(entry, row.image))]
     asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
     what = entry.contestant.size, entry.facts.digest, entry.facts.description, row.seen, row.modality
     parts = [stamps, asked, *what, __version__, _RULES]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
+def _known(entry: _Entry, case: Case, output: Path, request: str) -> Outcome | None:
     """Return what was kept of an earlier run, if that was asked the same and did not fail."""
     name = entry.contestant.name
     outcome = _kept(output, name, case.name, ".json")
@@ -348,15 +363,17 @@ def _known(entry: _Entry, case: Case, output: Path) -> Outcome | None:
         known = Outcome.model_validate_json(read_text(outcome))
     except (ModelError, ValidationError):
         return None
-    if known.request != _request(entry, case) or known.problem:
+    if known.request != request or known.problem:
         return None
     return known.model_copy(update={"contestant": name, "image": case.name, "source": case.row.source})
 
 
-def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progress, None, Outcome]:
+def _outcome_steps(
+    entry: _Entry, case: Case, output: Path, known: dict[str, Any]
+) -> Generator[Progress, None, Outcome]:
     name, row = entry.contestant.name, case.row
     truth = None if row.labels is None else read_truth(row)
-    known = {"contestant": name, "image": case.name, "source": row.source, "request": _request(entry, case)}
+    known = known | {"contestant": name, "image": case.name, "source": row.source}
     path, outcome = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
     make_folder(path.parent)
     outcome.unlink(missing_ok=True)  # first: without it the labels are nobody's answer
@@ -364,8 +381,8 @@ def _outcome_steps(entry: _Entry, case: Case, output: Path) -> Generator[Progres
     try:
         labels, found = yield from _labels_steps(entry, case, truth)
     except Exception as error:
-        shape = read(row.image).shape_yx if truth is None else truth.labels.shape
-        labels, found = np.zeros(shape, np.int32), {"problem": told(error)}
+        shape = (0, 0) if truth is None else truth.labels.shape  # the image itself may be what fails
+        labels, found = np.zeros(shape, np.int32), {"problem": told(error), "timed": ""}
     else:
         save_labels(labels, path, overwrite=True)
     true, labels = (None, labels) if truth is None else truth.and_found(labels)
@@ -406,7 +423,7 @@ def _labels_steps(
         shape = read(row.image).shape_yx
         if labels.shape != shape:
             raise ReadError(f"{file}: is {labels.shape}, its image {shape}")
-        return labels, {}
+        return labels, {"timed": ""}
     image = read(row.image)
     asked = asked_recipe(entry.contestant, row, image, truth)
     if not entry.warm:
@@ -416,7 +433,6 @@ def _labels_steps(
     result = yield from segment_steps(image, asked)
     return result.nuclei.labels, {
         "seconds": result.seconds,
-        "timed": entry.began,
         "diameter_px": result.diameter_px,
         "notes": tuple(opened.notes),
     }

@@ -37,7 +37,7 @@ class Standing:
     means : by metric: mean over images with its 95% bootstrap interval; NaN ends with fewer than 3 images.
         Of a comparison on one image, the interval of the PQ is over its nuclei, see mistakes.pq_over_nuclei.
     counts : nuclei by verdict, and "found" all of them; without ground truth only these.
-    seconds : median over the images that all could segment; None for labels from a folder.
+    seconds : median over the images that all could segment; None without any, and for labels from a folder.
     ahead : mean over images of this PQ less that of the first contestant; None of the first.
     p : of a two-sided Wilcoxon signed-rank test of that; None with fewer than 6 images. Of a comparison on
         one image, of a test over its nuclei, see mistakes.chance.

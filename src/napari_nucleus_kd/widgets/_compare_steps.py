@@ -158,8 +158,8 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         save_labels(labels, place / f"{stem}.tif")
         contestants.append(Contestant(name, labels=place))
     about = (
-        f"{image.source or image.name}, y {region.y0} to {region.y1}, x {region.x0} to {region.x1}; ground "
-        f"truth: {question.truth[0] if question.truth else 'none'}"
+        f"{', '.join([str(image.source or image.name), *image.notes])}, y {region.y0} to {region.y1}, "
+        f"x {region.x0} to {region.x1}; ground truth: {question.truth[0] if question.truth else 'none'}"
     )
     case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name, valid), about)
     comparison = yield from compare_steps([case], contestants, folder)

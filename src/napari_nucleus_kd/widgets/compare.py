@@ -139,7 +139,7 @@ class CompareWidget(StepWidget):
         self.legend = WordsLabel(text_format=Qt.TextFormat.RichText)
         self.save = button("Save the report…", "Tables, pictures and labels into a folder", self.ask_folder)
         self.plots = QLabel()
-        plots = Fold("Plots", self.plots, tip="Average precision, and the sizes of the nuclei")
+        plots = Fold("Plots", self.plots, tip="Average precision, found over true numbers, sizes of nuclei")
         self.results = (
             self.words,
             self.table,
@@ -331,7 +331,7 @@ class CompareWidget(StepWidget):
             return
         self._plane, self.compared, self._jumps = plane, compared, -1
         self._forget_errors()
-        self._show_errors(plane, compared)
+        self._add_errors(plane, compared)
         self._fill_table(compared)
         self.plots.setPixmap(pixmap(np.concatenate(list(compared.plots.values()))))
         judged = compared.comparison.judged
@@ -384,7 +384,7 @@ class CompareWidget(StepWidget):
         items = self.table.selectedItems()
         return self.table.item(items[0].row(), 0).text() if items else ""
 
-    def _show_errors(self, plane: Plane, compared: Compared) -> None:
+    def _add_errors(self, plane: Plane, compared: Compared) -> None:
         """Add a layer of errors for each contestant, hidden until its line is chosen."""
         from napari.layers import Labels
         from napari.utils.colormaps import DirectLabelColormap
