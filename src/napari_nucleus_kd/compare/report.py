@@ -220,7 +220,8 @@ def _head(comparison: Comparison) -> str:
         lines.append(f"<li><b>{html.escape(each.name)}</b>: {html.escape(facts.description)}{how}.</li>")
     problems = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     lines.append("</ul>")
-    sittings = sorted({o.timed for of in comparison.outcomes.values() for o in of if o.timed})
+    made = (o for of in comparison.outcomes.values() for o in of)
+    sittings = sorted({o.begun for o in made if o.seconds is not None})
     if len(sittings) > 1:
         lines.append(
             f"<p>The seconds were measured in {len(sittings)} sittings (begun {', '.join(sittings)}), "

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 
 _RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
-
-
 REPORT = ("comparison.json", "comparison.csv", "images.csv", "report.html")  # written in this order
 
 
@@ -106,7 +104,7 @@ class Outcome(Settings):
     ap : average precision at metrics.STRICT_IOU; empty without ground truth.
     verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
     seconds : of segmenting, the tool being open and warm; None for labels from a folder.
-    timed : when the comparison was begun that measured them, UTC; "" without.
+    begun : when the comparison was begun that made this, UTC.
     memory_bytes : most that the process that segments has of main memory, with all its libraries; of a tool
         in a process of its own, that one. None unless it was measured, see memory_steps.
     notes : what the segmenter had to change, for a person.
@@ -124,7 +122,7 @@ class Outcome(Settings):
     verdicts: dict[str, int] = Field({})
     diameter_px: float | None = None
     seconds: float | None = None
-    timed: str = ""
+    begun: str = ""
     memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
     problem: str = ""
@@ -219,7 +217,7 @@ def compare_steps(
             outcome = _known(entry, case, output, request)
             if outcome is None:
                 outcome = yield from retold(
-                    _outcome_steps(entry, case, output, {"request": request, "timed": began}),
+                    _outcome_steps(entry, case, output, {"request": request, "begun": began}),
                     lambda p, done=done, what=f"{case.name}, {name}": Progress(  # type: ignore[misc]
                         done, total, f"{what}: {p.message}"
                     ),
@@ -382,7 +380,7 @@ def _outcome_steps(
         labels, found = yield from _labels_steps(entry, case, truth)
     except Exception as error:
         shape = (0, 0) if truth is None else truth.labels.shape  # the image itself may be what fails
-        labels, found = np.zeros(shape, np.int32), {"problem": told(error), "timed": ""}
+        labels, found = np.zeros(shape, np.int32), {"problem": told(error)}
     else:
         save_labels(labels, path, overwrite=True)
     true, labels = (None, labels) if truth is None else truth.and_found(labels)
@@ -423,7 +421,7 @@ def _labels_steps(
         shape = read(row.image).shape_yx
         if labels.shape != shape:
             raise ReadError(f"{file}: is {labels.shape}, its image {shape}")
-        return labels, {"timed": ""}
+        return labels, {}
     image = read(row.image)
     asked = asked_recipe(entry.contestant, row, image, truth)
     if not entry.warm:

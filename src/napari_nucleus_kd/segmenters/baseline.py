@@ -67,9 +67,9 @@ _OPEN: dict[tuple[str, str, str], tuple[object, Worker, str]] = {}
 def _opened(tool: Tool, weights: str, device: str) -> tuple[Worker, str]:
     """Return a process with these weights, the one that is there or a new one, and their fingerprint."""
     place = Path(weights).absolute()
-    if weight_files(place):
-        weights = str(place)
     stats = [(file, file.stat()) for file in weight_files(place)]
+    if stats:
+        weights = str(place)
     files = [(file, stat.st_mtime_ns, stat.st_size) for file, stat in stats]
     state = files, environment_state(tool.name)
     key = tool.name, weights, device
