@@ -134,17 +134,18 @@ def run_tiles(
     shape = int(pixels.shape[1]), int(pixels.shape[2])
     tiles = plan_tiles(shape, tile_px, halo_px, align_px, context_px)
 
+    @on_behalf
     def fetch(index: int) -> Any:
         view, window = tiles[index].view, tiles[index].window
         part, inside = np.asarray(pixels[:, *view.slices]), window.within(view)
         return part[:, *inside.slices] if prepare is None else prepare(part, inside)
 
     with ThreadPoolExecutor(1, thread_name_prefix="prepare tile") as beside:
-        ahead = [beside.submit(on_behalf(fetch), start_tile)] if start_tile < len(tiles) else []
+        ahead = [beside.submit(fetch, start_tile)] if start_tile < len(tiles) else []
         for index in range(start_tile, len(tiles)):
             prepared = ahead.pop().result()
             if index + 1 < len(tiles):
-                ahead.append(beside.submit(on_behalf(fetch), index + 1))
+                ahead.append(beside.submit(fetch, index + 1))
             done = _write_tile(predict(prepared), tiles[index], index, out, next_label)
             del prepared  # two tiles in memory are enough
             next_label = done.next_label

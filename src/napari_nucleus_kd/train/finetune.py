@@ -282,7 +282,7 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
             "batch": chosen.batch,
             "crop_px": chosen.crop_px,
             "wide_share": 0.05,
-            "source_weights": {source: _DRAWN[source] for source in _DRAWN if source in sources},
+            "source_weights": {source: often for source, often in _DRAWN.items() if source in sources},
         },
         "blend": chosen.blend,
         "frozen_norms": True,  # a few tiles of one kind would else undo what it knows of other kinds
