@@ -35,7 +35,7 @@ from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, Row, read_labels, read_splits
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
-from napari_nucleus_kd.metrics import bootstrap, overlap
+from napari_nucleus_kd.metrics import bootstrap, match, overlap
 from napari_nucleus_kd.networks.student import STUDENTS
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.project import Project, grid, next_offset
@@ -54,6 +54,7 @@ STRATEGIES = {"promise": "as suggested", "uncertainty": "uncertainty alone", "ra
 _POOL = 40  # images of the new kind among which tiles are chosen, at most
 _LOOKED_AT = 4  # tiles of each, at most
 _GOOD_IOU = 0.7  # above, a person leaves an outline as it is
+_SAME_IOU = 0.1  # from there to the other, it is mended; below, it is removed and another one drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,9 @@ class Round:
     Attributes
     ----------
     nuclei : in the tile.
-    corrected : nuclei of the tile that were drawn, mended or removed: those that the model had not found with
-        an IoU above 0.7, and those it had found that are none. The others were left as it draws them.
+    corrected : nuclei of the tile that were drawn, mended or removed, each counted once: those that the model
+        had not found with an IoU above 0.7, and those it had found that are none. The others were left as it
+        draws them.
     seconds : of retraining; 0 where there was nothing yet to learn from.
     new : mean PQ on the "val" images of the new kind.
     """
@@ -225,7 +227,8 @@ class Annotator:
         self.entries[i].touch()
         self.entries[i].save(labels, verified)
         self.chosen.append((i, region))
-        return len(true), len(true) + len(found) - 2 * len(well_true)
+        same = match(pairs, _SAME_IOU).tp
+        return len(true), len(true) + len(found) - same - len(well_true)
 
     def retrain(self, settings: FinetuneSettings) -> float:
         """Fine-tune on all that is verified; returns how many seconds that took."""
