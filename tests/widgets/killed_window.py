@@ -16,7 +16,7 @@ from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
 def begin(viewer, corrections, path, nuclei=None):
-    """Open an image, add nuclei and mark them as checked, or a box; returns their layer, and how to wait."""
+    """Open an image, add nuclei and mark them as verified, or a box; returns their layer, and how to wait."""
     session = session_of(viewer)
 
     def wait(condition, most_s=300):

@@ -1,4 +1,4 @@
-"""A person at work whom test_retrain.py kills: a model learns from what is checked, each step is said."""
+"""A person at work whom test_retrain.py kills: a model learns from what is verified, each step is said."""
 
 import sys
 from pathlib import Path

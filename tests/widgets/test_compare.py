@@ -17,7 +17,7 @@ from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.segmenters import baseline
 from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.widgets._layers import Plane, camera_of
-from napari_nucleus_kd.widgets.compare import CHECKED, ERRORS_KEY, CompareWidget, _part
+from napari_nucleus_kd.widgets.compare import ERRORS_KEY, VERIFIED, CompareWidget, _part
 
 HANGS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -113,21 +113,21 @@ def test_what_is_checked_is_the_truth_and_the_rest_is_left_out(
     widget = CompareWidget(viewer)
     qtbot.addWidget(widget)
     settle(session)
-    assert widget.truth.findData(CHECKED) < 0
+    assert widget.truth.findData(VERIFIED) < 0
     session.keeping.keep()
     settle(session)
-    qtbot.waitUntil(lambda: widget.truth.findData(CHECKED) > 0)
+    qtbot.waitUntil(lambda: widget.truth.findData(VERIFIED) > 0)
     for name in widget.ticked():
         widget.tick(name, False)
     widget.tick("Layer: mine")
-    choose_truth(widget, CHECKED)
+    choose_truth(widget, VERIFIED)
     widget.task.button.click()
-    assert "No nucleus is checked" in session.workspace.problem.text
+    assert "No nucleus is verified" in session.workspace.problem.text
     mask = session.keeping.kept.mask
     mask.set(Region(0, 0, 80, 208), True)
     compare(widget, session, settle)
     (line,) = cells(widget).values()
-    assert line["PQ"] == 1 and line["Missed"] == 0, "what is missed was not checked"
+    assert line["PQ"] == 1 and line["Missed"] == 0, "what is missed was not verified"
     mask.set(Region(0, 0, 182, 208), True)
     compare(widget, session, settle)
     (line,) = cells(widget).values()

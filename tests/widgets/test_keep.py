@@ -1,4 +1,4 @@
-"""What is checked, and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
+"""What is verified and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
 
 import os
 import threading
@@ -162,7 +162,7 @@ def test_new_labels_come_in_but_what_is_verified_stays():
     merged = finish(merged_steps(LABELS, verified, found, Region(0, 0, *LABELS.shape)))
     for number in (1, 2):
         np.testing.assert_array_equal(merged == number, LABELS == number)
-    assert not np.isin([3, 4, 5], merged).any(), "what nobody checked is replaced"
+    assert not np.isin([3, 4, 5], merged).any(), "what nobody verified is replaced"
     numbers = set(np.unique(merged)) - {0, 1, 2}
     assert len(numbers) == 3 and min(numbers) > 5
     assert (merged[found == 3] > 5).all() and (merged[found == 4] > 5).all()
@@ -195,7 +195,7 @@ def test_the_first_box_makes_a_project_beside_the_image_and_saves(desk, nuclei_f
     expected[20:71, 20:81] = True
     np.testing.assert_array_equal(verified, expected)
     assert "Saved" in person.panel.state.text() and "two channels.nucleus-kd" in person.panel.state.text()
-    assert "2 nuclei" in person.panel.checked.text()
+    assert "2 nuclei" in person.panel.verified.text()
     assert person.viewer.layers.selection.active is layer
     person.box((0, 0), (181, 40), UNVERIFY)
     layer.paint((160, 150), 9)
@@ -259,7 +259,7 @@ def test_nuclei_accepted_in_a_review_are_verified_and_taken_back(desk, nuclei_fi
     review.accept()
     review.start(5)
     person.settle()
-    assert review.queue.left == 4, "what is checked is not asked again"
+    assert review.queue.left == 4, "what is verified is not asked again"
     assert number not in [doubt.number for doubt in review.queue.waiting()]
     np.testing.assert_array_equal(layer.data, LABELS)
 
@@ -319,7 +319,7 @@ def test_undo_asks_again_though_a_neighbour_stays_checked(desk, nuclei_file):
     first = review.queue.current.number
     other = next(n for n in (1, 3, 4, 5) if n != first)
     y, x = (at[0] for at in np.nonzero(LABELS == other))
-    person.box((y - 3, x - 20), (y + 40, x + 40))  # the other one is checked
+    person.box((y - 3, x - 20), (y + 40, x + 40))  # the other one is verified
     person.settle()
     layer.data_setitem((np.array([y - 1]), np.array([x])), other)
     review.accept()
@@ -368,7 +368,7 @@ def test_undo_and_redo_go_through_corrections_and_marks_in_their_order(desk, nuc
     assert redone == [*undone[3::-1], undone[0]]
     assert "nothing to make again" in widget.said.text()
     widget.undo.click()
-    assert "what is checked was taken back" in widget.said.text()
+    assert "what is verified was taken back" in widget.said.text()
     layer.data_setitem((np.array([2]), np.array([0])), 9)
     before = state()
     widget.redo.click()
@@ -844,9 +844,9 @@ def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei
     assert new is not layer and not layer.visible and 0 < new.data.max() < before.max()
     assert layer.name in person.session.workspace.outcome
     person.decode(min_area_px=100)
-    assert person.viewer.layers.selection.active is new, "nobody checked these: they are changed in place"
+    assert person.viewer.layers.selection.active is new, "nobody verified these: they are changed in place"
     person.box((20, 20), (70, 80))
-    assert layer.name in person.widget.problem.text.text(), "what is green was checked in the other ones"
+    assert layer.name in person.widget.problem.text.text(), "what is green was verified in the other ones"
     if in_file:
         assert person.keeping.kept.target.layer is layer
         person.saved()
@@ -946,7 +946,7 @@ def test_what_is_changed_while_new_labels_are_taken_in_is_not_lost(desk, nuclei_
     person.settle()
     assert not person.keeping.doing
     assert kept_layer.data[160, 151] > 5, "drawn in the new ones meanwhile"
-    assert (kept_layer.data == 5).sum() == (LABELS == 5).sum(), "checked meanwhile"
+    assert (kept_layer.data == 5).sum() == (LABELS == 5).sum(), "verified meanwhile"
     assert 4 not in kept_layer.data
     former = person.viewer.layers["nuclei before taking in"]
     np.testing.assert_array_equal(former.data, LABELS)
@@ -1168,8 +1168,8 @@ def test_what_an_image_in_no_file_has_is_named_at_the_end(desk, nuclei):
     person.box((20, 20), (70, 80))
     layer.paint((160, 150), 9)
     person.settle()
-    checked, corrected = person.keeping.unsaved()
-    assert "array verified" in checked and layer.name in corrected
+    verified, corrected = person.keeping.unsaved()
+    assert "array verified" in verified and layer.name in corrected
     person.viewer.layers.remove(layer)
     person.settle()
     assert person.keeping.unsaved() == [] and "array verified" not in person.viewer.layers

@@ -146,7 +146,7 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     """In a window that is drawn: check, retrain, accept, segment with the new version, bring back the old."""
     desk = sit(make_napari_viewer(show=True))
     widget, run = desk.retrain, desk.run
-    assert "Nothing is checked yet" in widget.about.text() and not widget.start.isEnabled()
+    assert "Nothing is verified yet" in widget.about.text() and not widget.start.isEnabled()
     desk.check((0, 0), (511, 511))
     assert widget.start.isEnabled() and "tissue.tif: " in widget.about.text()
     assert [widget.model.itemData(i) for i in range(widget.model.count())] == ["mine"]
@@ -160,7 +160,7 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert {what for what, _ in seen} == {"curves", "preview"}
     assert next(shape for what, shape in seen if what == "preview")[2] == 3
     assert "1 tile is held out, 3 are needed" in widget.result.said.text()
-    assert "check about 10 more" in widget.result.said.text() and "0." not in widget.result.said.text()
+    assert "verify about 10 more" in widget.result.said.text() and "0." not in widget.result.said.text()
     assert run.data.judged > 20 and "teach" in widget.about.text()
     assert not widget.result.pictures.isHidden() and not widget.result.before.pixmap().isNull()
     output = run_folder(desk.session.keeping.kept.project.folder)
@@ -173,14 +173,14 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert [model.spec.name for model in desk.session.models] == ["mine", "mine-1"]
     assert "mine-1 is installed" in widget.message.text()
     desk.session.workspace.whole_image = True
-    labels, checked = desk.layer.data.copy(), desk.session.keeping.kept.mask.pixels != 0
+    labels, verified = desk.layer.data.copy(), desk.session.keeping.kept.mask.pixels != 0
     assert not widget.again.isHidden()
     widget.again.button.click()
     desk.settle()
     assert desk.session.workspace.problem is None
     assert desk.session.workspace.result.recipe.model == "mine-1"
     assert desk.session.keeping.kept.holds(desk.layer) and desk.layer.visible
-    assert np.array_equal(desk.layer.data[checked], labels[checked]) and "Taken in" in widget.message.text()
+    assert np.array_equal(desk.layer.data[verified], labels[verified]) and "Taken in" in widget.message.text()
     widget.versions.setCurrentIndex(widget.versions.findData("mine"))
     widget.back.click()
     desk.settle()
@@ -260,14 +260,14 @@ def test_too_little_to_judge_is_said_instead_of_a_number(desk, qtbot):
     desk.settle()
     assert desk.session.workspace.problem is None
     assert desk.run.data.judged == 0
-    assert "Too little is checked" in desk.retrain.result.said.text()
+    assert "Too little is verified" in desk.retrain.result.said.text()
     about = desk.retrain.about.text()
     assert "too few are left to judge by" in about
     assert "Nothing can be judged: 0 verified nuclei are in tiles kept for that, and 20 are needed" in about
     qtbot.waitUntil(lambda: desk.run.pair is not None, timeout=30_000)
     result = desk.retrain.result
     assert not result.pictures.isHidden() and not result.before.pixmap().isNull()
-    assert f"Tile that nobody checked, 1 of {desk.run.tuned.unverified}" in result.caption.text()
+    assert f"Tile that nobody verified, 1 of {desk.run.tuned.unverified}" in result.caption.text()
 
 
 def test_what_cannot_be_retrained_says_why(desk):
@@ -291,8 +291,8 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     panel.lines[0].click()
     middle = (best.y0 + best.y1) / 2, (best.x0 + best.x1) / 2
     np.testing.assert_allclose(camera_of(desk.viewer).center[-2:], middle, atol=1)
-    assert [check.isHidden() for check in panel.checks] == [False] + [True] * 4
-    panel.checks[0].click()
+    assert [mark.isHidden() for mark in panel.marks] == [False] + [True] * 4
+    panel.marks[0].click()
     desk.settle()
     assert np.array_equal(
         np.argwhere(desk.session.keeping.kept.mask.pixels)[[0, -1]],
@@ -300,7 +300,7 @@ def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     )
     assert best not in [tile.region for tile in suggesting.tiles] and len(suggesting.tiles) == 3
     assert judging(suggesting.tiles) == judging_of(1) - {best}
-    assert all(check.isHidden() for check in panel.checks)
+    assert all(mark.isHidden() for mark in panel.marks)
     other = desk.viewer.add_labels(np.zeros((512, 512), np.int32))
     assert all(line.isHidden() for line in panel.lines), "what does nothing is not offered"
     desk.viewer.layers.remove(other)
@@ -525,7 +525,7 @@ def test_without_held_out_tiles_old_and_new_are_seen_where_nobody_checked(desk, 
     desk.retrain.result.next.click()
     qtbot.waitUntil(lambda: desk.run.pair.tile == 1)
     caption = desk.retrain.result.caption.text()
-    assert "nobody checked, 2 of 2: old left, new right" in caption and "blue" not in caption
+    assert "nobody verified, 2 of 2: old left, new right" in caption and "blue" not in caption
 
 
 @pytest.mark.parametrize("answer", ["accept", "reject"])
@@ -590,7 +590,7 @@ def test_a_run_that_cannot_be_read_can_be_discarded(desk, monkeypatch):
 def test_why_no_run_can_be_begun_is_said(desk, qtbot, draw, tmp_path):
     widget = desk.retrain
     desk.check((0, 0), (10, 10))
-    assert not widget.start.isEnabled() and "No nucleus is checked as a whole" in widget.about.text()
+    assert not widget.start.isEnabled() and "No nucleus is verified as a whole" in widget.about.text()
     desk.check((0, 0), (255, 255))
     assert widget.start.isEnabled() and "No nucleus" not in widget.about.text()
     other = tmp_path / "other.tif"
@@ -602,7 +602,7 @@ def test_why_no_run_can_be_begun_is_said(desk, qtbot, draw, tmp_path):
     desk.check((0, 0), (20, 20))
     kept = desk.session.keeping.kept
     assert len(kept.project.images) == 2 and kept.counted.nuclei == 0
-    assert widget.start.isEnabled(), "nuclei of the other image are checked"
+    assert widget.start.isEnabled(), "nuclei of the other image are verified"
     layer = desk.viewer.add_image(np.zeros((64, 64), np.uint8))
     desk.session.choose(next(source for source in desk.session.sources() if layer in source.layers))
     assert not widget.start.isEnabled() and "Keep in a file" in widget.about.text()

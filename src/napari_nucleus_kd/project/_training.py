@@ -238,7 +238,7 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
     rows, nuclei, notes = written.rows, written.nuclei, list[str]()
     if not nuclei[Role.TRAIN] | nuclei[Role.TUNE]:
         raise ProjectError(
-            f"{project.folder.name}: no nucleus is completely verified where models may learn; check whole "
+            f"{project.folder.name}: no nucleus is completely verified where models may learn; verify whole "
             "areas of several hundred pixels, nuclei and background, and mark them as verified"
         )
     if len(nuclei[Role.VAL]) < ENOUGH:

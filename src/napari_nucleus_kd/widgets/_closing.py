@@ -89,7 +89,7 @@ class Closing:
 class Corrected:
     """Notes which labels a person corrected; those found here are kept from the first correction on.
 
-    Other labels, which need not be nuclei, are kept when the person says so or marks something as checked.
+    Other labels, which need not be nuclei, are kept when the person says so or marks something as verified.
 
     Attributes
     ----------

@@ -262,9 +262,9 @@ class Corrections:
         self._guarded(use)
 
     def _mark(self, target: Target, points: Path, *, on: bool) -> None:
-        """Mark the box from the first to the last of some points as checked or not."""
+        """Mark the box from the first to the last of some points as verified or not."""
         kept = self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
-        said = "Marked as checked." if on else "Not marked as checked any more."
+        said = "Marked as verified." if on else "Not marked as verified any more."
         other = (UNVERIFY if on else VERIFY).shown_key
         self.say(said if kept else f"{said} So large a box is no step for Undo; {other} takes it back.")
 
@@ -295,7 +295,7 @@ class Corrections:
         self.changed.emit()
 
     def undo(self) -> None:
-        """Take back the newest step of the layer in hand, or mark of what is checked, painting included."""
+        """Take back the newest step of the layer in hand, or mark of what is verified, painting included."""
         self.history.undo()
 
     def redo(self) -> None:

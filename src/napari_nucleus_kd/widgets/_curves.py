@@ -41,7 +41,7 @@ class CurvesPicture:
         self._judged = judged
         if not judged:
             middle = {"ha": "center", "va": "center", "transform": self._accuracy.transAxes}
-            self._accuracy.text(0.5, 0.5, "too little is checked", fontsize=9, color=_GREY, **middle)
+            self._accuracy.text(0.5, 0.5, "too little is verified", fontsize=9, color=_GREY, **middle)
         self._losses.set_yscale("log")
         self._losses.set_title("losses", fontsize=9, color=_GREY)
         self._accuracy.set_title("PQ of what is held out", fontsize=9, color=_GREY)

@@ -36,14 +36,14 @@ class Measured:
     labels : (Y, X), a copy.
     table : of measure.features, in pixels.
     places : a pixel (y, x) of each nucleus.
-    checked : numbers of those that a person has verified.
+    done : numbers of those that a person has verified.
     order : the others, the most doubtful first.
     """
 
     labels: npt.NDArray[Any]
     table: dict[str, npt.NDArray[Any]]
     places: dict[int, Place]
-    checked: frozenset[int]
+    done: frozenset[int]
     order: list[Doubt]
 
 
@@ -54,7 +54,7 @@ def measure_steps(labels: Any, scores: Scores, verified: Any = None) -> Generato
     ----------
     labels : (Y, X), numpy or what is indexed like it.
     scores : of those nuclei that have one, by their number.
-    verified : (Y, X), not 0 where a person has checked the pixels; None: nowhere.
+    verified : (Y, X), not 0 where a person has verified the pixels; None: nowhere.
     """
     from napari_nucleus_kd.measure import features
     from napari_nucleus_kd.review import doubts
@@ -66,11 +66,11 @@ def measure_steps(labels: Any, scores: Scores, verified: Any = None) -> Generato
         table["score"] = np.array([scores.get(int(n), np.nan) for n in table["label"]])
     yield Progress(1, 2, "Looking where the nuclei are")
     places = yield from place_steps(plane)
-    checked = _checked(plane, table, verified)
-    return Measured(plane, table, places, checked, _without(doubts(table), checked))
+    done = _whole(plane, table, verified)
+    return Measured(plane, table, places, done, _without(doubts(table), done))
 
 
-def _checked(labels: npt.NDArray[Any], table: dict[str, npt.NDArray[Any]], verified: Any) -> frozenset[int]:
+def _whole(labels: npt.NDArray[Any], table: dict[str, npt.NDArray[Any]], verified: Any) -> frozenset[int]:
     """Return the numbers of the nuclei all of whose pixels are verified."""
     if verified is None:
         return frozenset()
@@ -80,8 +80,8 @@ def _checked(labels: npt.NDArray[Any], table: dict[str, npt.NDArray[Any]], verif
     return frozenset(number for number, area in areas if seen.get(number) == area)
 
 
-def _without(order: list[Doubt], checked: frozenset[int]) -> list[Doubt]:
-    return [doubt for doubt in order if doubt.number not in checked]
+def _without(order: list[Doubt], done: frozenset[int]) -> list[Doubt]:
+    return [doubt for doubt in order if doubt.number not in done]
 
 
 def mirror_steps(
@@ -121,4 +121,4 @@ def mirror_steps(
         # Each counts in the part whose core it lies in: others may cut it.
         own = np.all((at >= (core.y0, core.x0)) & (at < (core.y1, core.x1)), axis=1)
         agreed[own & inside] = found[own[inside]]
-    return _without(doubts(measured.table, agreed), measured.checked)
+    return _without(doubts(measured.table, agreed), measured.done)

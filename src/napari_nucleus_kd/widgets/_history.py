@@ -1,4 +1,4 @@
-"""Undo and redo in one order over nuclei and what is checked of them: napari has a history for each layer."""
+"""Undo and redo in one order over nuclei and what is verified: napari has a history for each layer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class History:
             self._undone[:0] = [layer] * len(layer._redo_history)
 
     def attach(self) -> None:
-        """Note the steps of the layers that say what is checked, and of those that are watched."""
+        """Note the steps of the layers that say what is verified, and of those that are watched."""
         session = self._corrections.session
         session.keeping.changed.connect(self._on_keeping)
         session.viewer.layers.events.removed.connect(self._on_removed)
@@ -68,7 +68,7 @@ class History:
         self._undone = [layer for layer in self._undone if layer in self._watched]
 
     def undo(self) -> None:
-        """Take back the newest step of the nuclei in hand, or of what is checked of their image."""
+        """Take back the newest step of the nuclei in hand, or of what is verified of their image."""
         layer = _newest(self._done, self._together(), "_undo_history")
         if layer is None:
             self._corrections.say("There is nothing to take back in this layer.")
@@ -102,7 +102,7 @@ class History:
         if layer is self._corrections.layer:
             self._corrections.say(f"The newest correction was {what}.")
             return
-        self._corrections.say(f"The newest change of what is checked was {what}.")
+        self._corrections.say(f"The newest change of what is verified was {what}.")
         self._corrections.review.note_marks(undone=undone)
 
     def _on_step(self, layer: Labels, step: Step) -> None:

@@ -93,7 +93,7 @@ class Keeping:
         return kept is not None and layer is not None and not kept.holds(layer)
 
     def is_vouched(self, layer: Labels) -> bool:
-        """Tell whether a person keeps the labels of a layer or has checked some: no run may change them."""
+        """Tell whether a person keeps the labels of a layer or has verified some: no run may change them."""
         return any(kept.holds(layer) for kept in self._kept.values()) or self.verifying.is_checked(layer)
 
     @property
@@ -369,7 +369,7 @@ class Keeping:
             return found
         for key, mask in self.verifying.masks.items():
             if key not in self._kept and mask.layer in viewer.layers and mask.pixels.any():
-                found.append(f"“{mask.layer.name}”, what you have checked, is in memory only")
+                found.append(f"“{mask.layer.name}”, what you have verified, is in memory only")
         for layer in viewer.layers:
             in_memory = layer in self.corrected.layers or layer is self._cutting
             if in_memory and not any(kept.holds(layer) for kept in self._kept.values()):

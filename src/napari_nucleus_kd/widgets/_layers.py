@@ -28,7 +28,7 @@ CHANNEL_KEY = "nucleus_kd_channel"  # int, which channel of the image a layer sh
 FROM_KEY = "nucleus_kd_from"  # str, Source.key of the image that a result was computed from
 RECIPE_KEY = "nucleus_kd_recipe"  # config.Recipe, resolved, on every result
 PLANE_KEY = "nucleus_kd_plane"  # types.Image.notes of the plane that labels were made of, on labels
-VERIFIED_KEY = "nucleus_kd_verified"  # True, on layers that say what a person has checked
+VERIFIED_KEY = "nucleus_kd_verified"  # True, on layers that say what a person has verified
 
 MICROMETRE = "micrometer"
 _NEARLY = 0.98  # share of each edge: who sees so much of an image means all of it

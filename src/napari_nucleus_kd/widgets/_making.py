@@ -83,7 +83,7 @@ def keep_steps(
     ----------
     labels : (Y, X) of the whole image.
     projects : takes the one that the image is added to; the caller leaves it.
-    verified : (Y, X), not 0 where the labels were checked before; None: nowhere.
+    verified : (Y, X), not 0 where the labels were verified before; None: nowhere.
 
     Raises
     ------

@@ -145,7 +145,7 @@ class Opening:
         return True
 
     def _set_aside(self, key: Key) -> None:
-        """Hide what was checked before the project of an image was found: it is of other nuclei."""
+        """Hide what was verified before the project of an image was found: it is of other nuclei."""
         former = self._keeping.verifying.masks.pop(key, None)
         if former is not None:
             former.layer.name = f"{former.layer.name} (not kept)"

@@ -1,4 +1,4 @@
-"""Painting what is checked: from the nuclei to the layer that says so, and back."""
+"""Painting what is verified: from the nuclei to the layer that says so, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BRUSH, _HAND = "paint", "pan_zoom"  # modes of napari
 
 
 class Painting:
-    """Knows whether the layer that says what is checked is selected, and from which nuclei one came.
+    """Knows whether the layer that says what is verified is selected, and from which nuclei one came.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Painting:
             self._bindings.bind(PAINT.key, pressed(self.end))
 
     def begin(self, target: Target) -> None:
-        """Take the brush in the layer that says what is checked; it is made if need be.
+        """Take the brush in the layer that says what is verified; it is made if need be.
 
         Raises
         ------

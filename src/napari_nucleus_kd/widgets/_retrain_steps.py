@@ -41,7 +41,7 @@ _TRUE, _FOUND = (86, 180, 233), (240, 228, 66)  # blue and yellow of Okabe and I
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is seen of the model while it learns: a part of an image that a person checked."""
+    """What is seen of the model while it learns: a part of an image that a person verified."""
 
     image: Image
     recipe: Recipe
@@ -146,7 +146,7 @@ def pausable(steps: Generator[Progress, None, Any], going: threading.Event) -> G
 def retrain_steps(
     plan: Plan, tell: Callable[[str, Any], None]
 ) -> Generator[Progress, None, tuple[TrainingData, Tuned]]:
-    """Write what was checked as training data; learn from it, and judge the result, in a process of its own.
+    """Write what was verified as training data; learn from it, and judge the result, in a process of its own.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def _grey(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def outlined(picture: Picture, true: LabelArray, found: LabelArray) -> Picture:
-    """Draw outlines into the middle of a picture: blue what is checked, over it yellow what a model sees."""
+    """Draw outlines into the middle of a picture: blue what is verified, over it yellow what a model sees."""
     from skimage.segmentation import find_boundaries
 
     middle = tuple(
@@ -272,7 +272,7 @@ class Pair:
 
 
 def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
-    """Draw a tile that is held out, or that nobody checked, as both models see it."""
+    """Draw a tile that is held out, or that nobody verified, as both models see it."""
     from napari_nucleus_kd.train.finetune import compare_steps
 
     side: SideBySide = yield from compare_steps(tuned, tile)

@@ -58,7 +58,7 @@ class Retraining:
     judged : whether enough is held out to judge it by.
     folder : of the project that it learns from; None before the first run.
     tuned : the result that waits to be accepted or rejected; None without one.
-    pair, tile : pictures of a tile that is held out, or that nobody checked, and which one it is.
+    pair, tile : pictures of a tile that is held out, or that nobody verified, and which one it is.
     note : what happened last, for a person.
     broken : why a run of the project that was stopped cannot be gone on with; "" if it can, or there is none.
     doing : what is under way besides a run, for a person; "" if nothing is.
@@ -149,7 +149,7 @@ class Retraining:
             self._session.run_beside(one_step(prepare), lambda _: None, step=STEP)
 
     def start(self, model: str, settings: FinetuneSettings, *, goes_on: bool = False) -> None:
-        """Learn from what is checked in the project in hand, in a thread.
+        """Learn from what is verified in the project in hand, in a thread.
 
         Parameters
         ----------
@@ -189,10 +189,10 @@ class Retraining:
             return None
         labels, mask = kept.labels, kept.mask.pixels
         tiles = list(grid(image.shape_yx))
-        checked = [int(np.count_nonzero(mask[tile.slices])) for tile in tiles]
-        if not any(checked):
+        verified = [int(np.count_nonzero(mask[tile.slices])) for tile in tiles]
+        if not any(verified):
             return None
-        best = tiles[int(np.argmax(checked))]
+        best = tiles[int(np.argmax(verified))]
         recipe = self._session.suggesting.recipe_to_teach(kept.target.layer.metadata.get(RECIPE_KEY))
         true = np.where(mask[best.slices] != 0, labels[best.slices], 0).astype(np.int32)
         return Look(image, recipe, best, true)
@@ -244,7 +244,7 @@ class Retraining:
         self.changed.emit()
 
     def show_tile(self, tile: int) -> None:
-        """Draw a tile that is held out, or that nobody checked, as the old model and the new one see it."""
+        """Draw a tile that is held out, or that nobody verified, as the old model and the new one see it."""
         tuned = self.tuned
         if tuned is None or not tuned.tiles or self.doing:
             return
@@ -308,7 +308,7 @@ class Retraining:
         return is_chosen and self._session.keeping.kept is not None
 
     def segment_again(self) -> None:
-        """Segment the image in hand with the model chosen, and take its nuclei in; what is checked stays."""
+        """Segment the image in hand with the model chosen, and take its nuclei in; what is verified stays."""
         if self._session.runs.on_disk():
             self._session.workspace.problem = Problem(
                 "segment",

@@ -89,8 +89,8 @@ class Review:
         except EditError as error:
             self._corrections.complain(str(error))
             return
-        checked = session.keeping.verifying.seen_in(target)
-        steps = measure_steps(target.labels, _scores(target.layer), checked)
+        verified = session.keeping.verifying.seen_in(target)
+        steps = measure_steps(target.labels, _scores(target.layer), verified)
         session.run_main("correct", "Measuring the nuclei", steps, partial(self._begin, target, most))
 
     def stop(self) -> None:
@@ -106,9 +106,7 @@ class Review:
         if target.layer is not self._corrections.layer:
             return
         if not measured.order:
-            none = (
-                "All nuclei here are checked." if measured.checked else "There is no nucleus in this plane."
-            )
+            none = "All nuclei here are verified." if measured.done else "There is no nucleus in this plane."
             self._corrections.say(none)
             return
         self.layer, self._key = target.layer, target.key
@@ -227,7 +225,7 @@ class Review:
         self._go_on()
 
     def note_marks(self, *, undone: bool) -> None:
-        """Take in that a mark of what is checked was undone, or made again.
+        """Take in that a mark of what is verified was undone, or made again.
 
         The nucleus that was accepted last is asked for again if it is not marked any more; the one that is
         asked for is accepted if it is now.

@@ -71,7 +71,7 @@ class Runs(QObject):
         return "Nothing of the image is in view: press Home in the viewer, or choose “Whole image” as Region."
 
     def is_edited(self) -> bool:
-        """Tell whether a person changed the labels since they were computed, keeps them, or checked some."""
+        """Tell whether a person changed the labels since they were computed, keeps them, or verified some."""
         result, layer = self._session.workspace.result, self._labels
         if result is None or layer is None or layer not in self._session.viewer.layers:
             return False

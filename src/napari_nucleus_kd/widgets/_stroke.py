@@ -83,7 +83,7 @@ class StrokeView(QWidget):
         return self._around(*framed).adjusted(-_GAP_PX, -_GAP_PX, _GAP_PX, _GAP_PX)
 
     def tiles(self) -> list[QRectF]:
-        """Return where on the canvas the tiles are that should be checked next, the best first."""
+        """Return where on the canvas the tiles are that should be verified next, the best first."""
         return [self._around(*shown) for shown in self._corrections.session.suggesting.shown()]
 
     def _around(self, target: Target, part: Region) -> QRectF:

@@ -33,7 +33,7 @@ _STILL_PX = 4  # a click may move so far
 
 
 class Suggesting:
-    """Asks the model which tiles to check next, and shows them until they are checked.
+    """Asks the model which tiles to verify next, and shows them until they are verified.
 
     Attributes
     ----------
@@ -112,16 +112,16 @@ class Suggesting:
 
     def _found(self, target: Target, under: Under, tiles: list[Surveyed]) -> None:
         part = under.part(target.labels.shape)
-        # One that lies mostly beside the labels cannot be checked, and would be suggested for ever.
+        # One that lies mostly beside the labels cannot be verified, and would be suggested for ever.
         tiles = [tile for tile in tiles if _share(tile.region, part) >= _MOSTLY] or tiles
         self._surveyed, self._offset, self._target, self._under = tiles, None, target, under
         self._session.viewer.mouse_drag_callbacks.append(self._on_press)
         self._choose()
         if not self.tiles:
-            self._session.corrections.say("All tiles are checked.")
+            self._session.corrections.say("All tiles are verified.")
 
     def _choose(self) -> None:
-        """Choose of the tiles anew: some may have been checked meanwhile."""
+        """Choose of the tiles anew: some may have been verified meanwhile."""
         if self._under is None:
             return
         from napari_nucleus_kd.train.suggest import judged, suggest
@@ -158,8 +158,8 @@ class Suggesting:
         self.gone_to = self.tiles[index].region
         self.changed.emit()
 
-    def check(self, index: int) -> None:
-        """Mark a tile as checked, all of it."""
+    def verify(self, index: int) -> None:
+        """Mark a tile as verified, all of it."""
         shown = self.shown()
         if index < len(shown):
             target, part = shown[index]

@@ -129,8 +129,8 @@ def target_of(viewer: ViewerModel) -> Target:
         raise EditError(_other_kind(layer))
     if VERIFIED_KEY in layer.metadata:
         raise EditError(
-            "Here you mark what you have checked: paint with the brush (key 2), take away with the eraser "
-            "(key 1). “Paint checked” or the list of layers leads back to the nuclei."
+            "Here you mark what you have verified: paint with the brush (key 2), take away with the eraser "
+            "(key 1). “Paint verified” or the list of layers leads back to the nuclei."
         )
     if LOCKED_KEY in layer.metadata:
         raise EditError(f"“{layer.name}” is only shown: {layer.metadata[LOCKED_KEY]}.")

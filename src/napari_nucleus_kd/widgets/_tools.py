@@ -80,26 +80,26 @@ BOX = Tool(
     "Drag a box around the nucleus that is missing",
 )
 VERIFY = Tool(
-    "Checked",
+    "Verified",
     "C",
     Gesture.BOX,
-    "Mark a box as checked: all nuclei in it are right, and none is missing",
-    "Drag a box around what you have checked",
+    "Mark a box as verified: all nuclei in it are right, and none is missing",
+    "Drag a box around what you have verified",
 )
 UNVERIFY = Tool(
-    "Not checked",
+    "Not verified",
     "Shift-C",
     Gesture.BOX,
     "Take the mark away in a box",
-    "Drag a box around what is not checked",
+    "Drag a box around what is not verified",
 )
 PAINT = Tool(
-    "Paint checked",
+    "Paint verified",
     "K",
     Gesture.NONE,
-    "Paint with the brush what you have checked; once more goes back to the nuclei",
+    "Paint with the brush what you have verified; once more goes back to the nuclei",
 )
-MARKS = (VERIFY, UNVERIFY, PAINT)  # not of nuclei, but of what is checked
+MARKS = (VERIFY, UNVERIFY, PAINT)  # not of nuclei, but of what is verified
 SMALL = Tool(
     "Small…",
     "Shift-S",
@@ -218,7 +218,7 @@ def key_help() -> list[tuple[str, str]]:
         *((t.shown_key, f"In a review: {t.does[:1].lower()}{t.does[1:]}") for t in REVIEW_TOOLS),
         ("Esc", "Put the chosen tool away"),
         ("Space", "Hold it to move the view while a tool is chosen"),
-        (UNDO_KEY, "Undo, together with what was painted and marked as checked"),
+        (UNDO_KEY, "Undo, together with what was painted and marked as verified"),
         (REDO_KEY, "Redo"),
         (HELP_KEY, "Show or hide these keys"),
     ]

@@ -1,4 +1,4 @@
-"""The layer that says what a person has checked: a tint over the image, painted, boxed or by the nucleus."""
+"""The layer that says what a person has verified: a tint over the image, painted, boxed or by the nucleus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Index = tuple[Any, ...]  # of pixels, one array an axis
 
-MARGIN_PX = 4  # of background around a nucleus that is checked with it
+MARGIN_PX = 4  # of background around a nucleus that is verified with it
 _COLOR, _OPACITY = "#009e73", 0.25  # Okabe and Ito's green, which no nucleus has
 _UNDO_PX = 1_000_000  # pixels above which a box is no step of the layer's history: that takes a second
 
@@ -37,7 +37,7 @@ def add_verified_layer(
 
     Parameters
     ----------
-    mask : (Y, X) of the whole image, not 0 where it was checked. The layer takes it over.
+    mask : (Y, X) of the whole image, not 0 where it was verified. The layer takes it over.
     under : the layer with the nuclei.
     """
     from napari.layers import Labels
@@ -67,7 +67,7 @@ class VerifiedMask:
     Parameters
     ----------
     axes : of the plane in the data of the layer; the others are one pixel thick.
-    of : the layer whose nuclei were checked; others over the same image nobody has seen.
+    of : the layer whose nuclei were verified; others over the same image nobody has seen.
 
     Signals
     -------
@@ -87,7 +87,7 @@ class VerifiedMask:
         return found
 
     def set(self, part: Region, on: bool, mask: npt.NDArray[np.bool_] | None = None) -> Index | None:
-        """Mark a region, or a mask in it, as checked or not; as a step to undo unless it is very large.
+        """Mark a region, or a mask in it, as verified or not; as a step to undo unless it is very large.
 
         Returns
         -------
@@ -120,7 +120,7 @@ class VerifiedMask:
         )
 
     def set_nuclei(self, labels: Any, places: Iterable[Place], corner: tuple[int, int]) -> list[Index]:
-        """Mark nuclei, each with a margin of background around it, as checked, in one step to undo.
+        """Mark nuclei, each with a margin of background around it, as verified, in one step to undo.
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ class VerifiedMask:
 
         Returns
         -------
-        Of each nucleus what was not checked before, see `take_back`.
+        Of each nucleus what was not verified before, see `take_back`.
         """
         marked: list[Index] = []
         with self.layer.block_history():
@@ -148,7 +148,7 @@ class VerifiedMask:
         return marked
 
     def take_back(self, marked: Iterable[Index]) -> None:
-        """Mark what `set_nuclei` marked as not checked again, in one step to undo."""
+        """Mark what `set_nuclei` marked as not verified again, in one step to undo."""
         with self.layer.block_history():
             for index in filter(None, marked):
                 self.layer.data_setitem(index, 0)

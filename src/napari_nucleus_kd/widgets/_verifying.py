@@ -1,4 +1,4 @@
-"""Marking what a person has checked: by a box, or with the nuclei that a review found right."""
+"""Marking what a person has verified: by a box, or with the nuclei that a review found right."""
 
 from __future__ import annotations
 
@@ -159,15 +159,15 @@ class Verifying:
 
         Raises
         ------
-        EditError : other labels of this image were checked: nobody has seen these. Or it is too large.
+        EditError : other labels of this image were verified: nobody has seen these. Or it is too large.
         """
         key, viewer = key_of(under), self._session.viewer
         known = self.masks.get(key)
         if known is not None and known.layer in viewer.layers:
             if known.of is not target.layer and known.pixels.any():
                 raise EditError(
-                    f"what is checked was checked in “{known.of.name}”, not in “{target.layer.name}”; select "
-                    f"“{known.of.name}”, or close “{known.layer.name}” to begin anew"
+                    f"what is green was verified in “{known.of.name}”, not in “{target.layer.name}”; "
+                    f"select “{known.of.name}”, or close “{known.layer.name}” to begin anew"
                 )
             known.of = target.layer
             return known
@@ -191,7 +191,7 @@ class Verifying:
 
         Returns
         -------
-        The layer that said what was checked of it, in memory only, and says nothing any more; or None.
+        The layer that said what was verified of it, in memory only, and says nothing any more; or None.
         """
         for key, mask in tuple(self.masks.items()):
             if (

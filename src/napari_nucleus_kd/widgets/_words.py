@@ -24,7 +24,7 @@ _CLASSICAL_GUESS = 1.0
 _NETWORK_BYTES = 600_000_000  # torch and the weights, once
 _RUN_BYTES_PER_PX = 90  # input, maps, labels and what decoding needs, for each pixel of a region in memory
 _ON_DISK_BYTES = 1_500_000_000
-_UNJUDGED = "Too little is checked to judge the new version by numbers"
+_UNJUDGED = "Too little is verified to judge the new version by numbers"
 _LOOK = "Look at its results before you accept it."
 
 
@@ -90,15 +90,15 @@ def recovered(name: str, counted: Counted, saved: datetime, *, crashed: bool) ->
     >>> from datetime import datetime
     >>> from napari_nucleus_kd.widgets._kept_steps import Counted
     >>> recovered("a.nucleus-kd", Counted(57, 0.123), datetime(2026, 11, 20, 12, 3), crashed=False)
-    'Found in a.nucleus-kd, saved 20 Nov 2026, 12:03:00. Checked: 57 nuclei, 12.3% of the image.'
+    'Found in a.nucleus-kd, saved 20 Nov 2026, 12:03:00. Verified: 57 nuclei, 12.3% of the image.'
     """
     when = saved.strftime("%d %b %Y, %H:%M:%S")
     lost = "The program was not closed properly; all that was saved is here. " if crashed else ""
-    return f"{lost}Found in {name}, saved {when}. Checked: {verified(counted)}."
+    return f"{lost}Found in {name}, saved {when}. Verified: {verified(counted)}."
 
 
 def suggested(nuclei: int, uncertainty: float, disagreement: float, *, judges: bool = False) -> str:
-    """Say why a tile should be checked next.
+    """Say why a tile should be verified next.
 
     >>> suggested(23, 0.31, 0.4), suggested(0, 0.2, 0.0, judges=True)
     ('23 nuclei, 40% differ, 31% unsure', 'judges only, 0 nuclei, 20% unsure')
@@ -146,8 +146,8 @@ def gain(
     PQ on 6 held-out tiles: 0.780, before 0.710.
     Better by +0.070 (95% interval +0.030 to +0.110).
     >>> print(gain((0.71, 0.78), None, 2))
-    Too little is checked to judge the new version by numbers: 2 tiles are held out, 3 are needed.
-    Of the tiles that are checked completely, one in five is held out: check about 5 more (256 px each).
+    Too little is verified to judge the new version by numbers: 2 tiles are held out, 3 are needed.
+    Of the tiles that are verified completely, one in five is held out: verify about 5 more (256 px each).
     Look at its results before you accept it.
     """
     if not tiles:  # why stands among the notes on the data
@@ -157,10 +157,10 @@ def gain(
         from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX
 
         held = f"{count(tiles, 'tile')} {'is' if tiles == 1 else 'are'} held out, {FEWEST_IMAGES} are needed"
-        more = f"check about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
+        more = f"verify about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
         return (
             f"{_UNJUDGED}: {held}.\n"
-            f"Of the tiles that are checked completely, one in five is held out: {more}.\n{_LOOK}"
+            f"Of the tiles that are verified completely, one in five is held out: {more}.\n{_LOOK}"
         )
     said = f"PQ on {count(tiles, 'held-out tile')}: {mean_pq[1]:.3f}, before {mean_pq[0]:.3f}."
     mean, low, high = difference

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane, Source
 
 STEP = "compare"
-CHECKED = "What is checked"  # as ground truth
+VERIFIED = "What is verified"  # as ground truth
 ERRORS_KEY = "nucleus_kd_errors"  # whose errors a layer shows
 _LIST_ROWS, _TABLE_PX, _NAME_PX = 6, 170, 110
 _FAINT = 0.4  # of what is correct: the eye is to fall on the errors
@@ -111,7 +111,7 @@ class CompareWidget(StepWidget):
             menu.addAction(f"{tool.title} …", partial(self.ask_tool, tool.name))
         self.add.setMenu(menu)
         self.truth = narrow_combo(
-            "Labels that are right, to judge by: a layer, or those nuclei that you have checked in Correct,\n"
+            "Labels that are right, to judge by: a layer, or the nuclei that you have verified in Correct,\n"
             "the rest of the image then being left out. Without, it shows who agrees with whom"
         )
         self.region = RegionControl(self)
@@ -254,7 +254,7 @@ class CompareWidget(StepWidget):
         layers = [name for name, choice in choices.items() if not isinstance(choice, Recipe)]
         with QSignalBlocker(self.truth):
             self._is_kept = self.session.keeping.kept is not None
-            names = [(name, name) for name in (*([CHECKED] if self._is_kept else []), *layers)]
+            names = [(name, name) for name in (*([VERIFIED] if self._is_kept else []), *layers)]
             _fill(self.truth, [("None: who agrees with whom", None), *names])
             self.truth.setCurrentIndex(max(0, self.truth.findData(truth)))
         image = self.workspace.image
@@ -286,16 +286,19 @@ class CompareWidget(StepWidget):
             )
         if not problem and (not names or (truth is None and len(names) < 2)):
             problem = "Tick at least two to compare, or choose a ground truth to judge one by."
-        kept = self.session.keeping.kept if truth == CHECKED else None
+        kept = self.session.keeping.kept if truth == VERIFIED else None
         if not problem and truth is not None and truth not in choices and kept is None:
             problem = "The ground truth lies on the image no more, pixel on pixel: choose another one."
         plane = _layers.shown_plane(source, self.session.viewer)
         layers: dict[str, LabelArray] = {}
         valid = None
         if not problem and kept is not None:
-            layers[CHECKED], valid = kept.labels[region.slices].astype(np.int32), kept.verified[region.slices]
-            if not _kept_steps.count(layers[CHECKED], valid).nuclei:
-                problem = "No nucleus is checked as a whole in this region: mark boxes (C) in Correct first."
+            layers[VERIFIED], valid = (
+                kept.labels[region.slices].astype(np.int32),
+                kept.verified[region.slices],
+            )
+            if not _kept_steps.count(layers[VERIFIED], valid).nuclei:
+                problem = "No nucleus is verified as a whole in this region: mark boxes (C) in Correct first."
         for name in dict.fromkeys([*names, *([] if truth is None else [truth])]):
             choice = choices.get(name)
             if problem or choice is None or isinstance(choice, Recipe):

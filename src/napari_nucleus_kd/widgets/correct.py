@@ -79,7 +79,7 @@ class CorrectWidget(StepWidget):
         self.keep_panel = KeepPanel(self, [self.buttons[tool] for tool in MARKS])
         self.undo = button(
             f"Undo ({UNDO_KEY})",
-            f"Take back the newest correction, brush stroke or mark of what is checked ({UNDO_KEY})",
+            f"Take back the newest correction, brush stroke or mark of what is verified ({UNDO_KEY})",
             self.corrections.undo,
             style=SMALL_STYLE,
         )

@@ -1,4 +1,4 @@
-"""What is checked and kept, in the Correct widget: boxes to mark, and the project beside the image."""
+"""What is verified and kept, in the Correct widget: boxes to mark, and the project beside the image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class KeepPanel(QWidget):
-    """Says what is checked and when it was saved, and offers what can be done about it.
+    """Says what is verified and when it was saved, and offers what can be done about it.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class KeepPanel(QWidget):
     def __init__(self, owner: StepWidget, marks: list[QPushButton]) -> None:
         super().__init__()
         self._session, self._keeping = owner.session, owner.session.keeping
-        self.checked = WordsLabel()
-        self.checked.setToolTip(
-            "Only what is checked is learnt from. Mark it with a box, paint it with the brush in the\n"
+        self.verified = WordsLabel()
+        self.verified.setToolTip(
+            "Only what is verified is learnt from. Mark it with a box, paint it with the brush in the\n"
             "layer “… verified”, or accept nuclei in a review: each is marked together with\n"
             f"{MARGIN_PX} px of background around it"
         )
@@ -59,13 +59,13 @@ class KeepPanel(QWidget):
         self.unsaved.setStyleSheet(PROBLEM_STYLE)
         self.keep = button(
             "Keep",
-            "Save the nuclei and what is checked in a project beside the image, now and after each change",
+            "Save the nuclei and what is verified in a project beside the image, now and after each change",
             self._on_keep,
             style=SMALL_STYLE,
         )
         self.take_in = button(
             "Take in",
-            "Put these nuclei in the place of those that are kept; what is checked stays as it is",
+            "Put these nuclei in the place of those that are kept; what is verified stays as it is",
             self._keeping.taking_in.start,
             style=SMALL_STYLE,
         )
@@ -98,7 +98,7 @@ class KeepPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         self.marks = row(*marks)
         layout.addWidget(self.marks)
-        for part in (self.checked, self.state, row(self.keep, self.take_in, self.again, self.open)):
+        for part in (self.verified, self.state, row(self.keep, self.take_in, self.again, self.open)):
             layout.addWidget(part)
         layout.addWidget(self.unsaved)
         layout.addWidget(self.problem)
@@ -127,8 +127,8 @@ class KeepPanel(QWidget):
         self.point.setVisible(keeping.projects.lost is not None)
         self.open.setVisible(kept is None and not keeping.doing)
         counted = "" if kept is None else _words.verified(kept.counted)
-        self.checked.setText(f"Checked: {counted}." if counted else "")
-        self.checked.setVisible(bool(counted))
+        self.verified.setText(f"Verified: {counted}." if counted else "")
+        self.verified.setVisible(bool(counted))
         self.state.setText(self._state())
         problem = "" if kept is None else kept.problem
         self.unsaved.setText(f"Not saved, will be tried again: {problem}" if problem else "")
@@ -153,8 +153,8 @@ class KeepPanel(QWidget):
             if keeping.needs_part():
                 where = (
                     " The image is too large to be kept as a whole; “Keep this part in a file…” makes these "
-                    "nuclei and the pixels under them an image of their own, which can be checked and learnt "
-                    "from."
+                    "nuclei and the pixels under them an image of their own, which can be verified and "
+                    "learnt from."
                 )
             return keeping.note or f"These corrections are in memory only.{where}"
         if kept.refusal:

@@ -73,7 +73,7 @@ class RetrainWidget(StepWidget):
             f"a check comes every {FinetuneSettings().check_every} steps. 0: always go on to the end"
         )
         self.start = _button(
-            "Retrain", "Learn from what is checked; you can go on working meanwhile", self._on_start
+            "Retrain", "Learn from what is verified; you can go on working meanwhile", self._on_start
         )
         self.start.setStyleSheet(PRIMARY_STYLE)
         self.go_on = _button("Go on", "Go on with the run that was stopped", self._on_go_on)
@@ -92,16 +92,16 @@ class RetrainWidget(StepWidget):
             "segment",
             "Segment again",
             "Find the nuclei anew with this version, in the Region that Segment shows, and put them in the\n"
-            "place of those that are kept; what you checked stays as it is",
+            "place of those that are kept; what you verified stays as it is",
             self.retraining.segment_again,
         )
         self.curves = QLabel()
         self.curves.setToolTip(
             "Above: what is made smaller, a line a term. Below: accuracy (panoptic quality, 0 to 1)\n"
-            "on checked tiles that the model does not learn from"
+            "on verified tiles that the model does not learn from"
         )
         self.preview = QLabel()
-        self.preview.setToolTip("Blue: what you checked. Yellow: what the model sees now")
+        self.preview.setToolTip("Blue: what you verified. Yellow: what the model sees now")
         self.result = ResultPanel(self)
         self.versions = QComboBox()
         self.versions.setToolTip("All models that can be retrained, with their versions")
@@ -226,15 +226,15 @@ class RetrainWidget(StepWidget):
                 )
             if keeping.needs_file():
                 return "This image is in no file yet: press “Keep in a file…” in Correct."
-            nothing = "Nothing is checked yet: correct some nuclei in Correct, and mark what is right (C)."
+            nothing = "Nothing is verified yet: correct some nuclei in Correct, and mark what is right (C)."
             return keeping.doing or nothing
         if not kept.project.writable:
             return f"Only to look at: {kept.project.refusal}."
         counts = [counted for _, counted in keeping.counts(kept.project)]
         if not any(counted.nuclei for counted in counts if counted is not None):
             if None in counts:
-                return "It is being counted what is checked."
-            return "No nucleus is checked as a whole yet: mark boxes (C) or accept nuclei in Correct."
+                return "It is being counted what is verified."
+            return "No nucleus is verified as a whole yet: mark boxes (C) or accept nuclei in Correct."
         return "" if self.model.count() else "There is no model that can be retrained; install one."
 
     def _about(self) -> str:
@@ -268,7 +268,7 @@ class RetrainWidget(StepWidget):
                 waiting = f"There is a run that cannot be gone on with; discard it. {retraining.broken}"
             return "\n".join(filter(None, (self._note() or self._taken_in(), waiting)))
         if progress is None:
-            return "Reading what is checked…"
+            return "Reading what is verified…"
         return _words.retraining(progress, paused=retraining.paused, note=retraining.note)
 
     def _note(self) -> str:
@@ -336,9 +336,9 @@ class ResultPanel(QWidget):
             self.after.setPixmap(_scaled(pair.after))
             which = f"{pair.tile + 1} of {tuned.tiles}: old left, new right (yellow)"
             self.caption.setText(
-                f"Tile {which}; blue is what you checked."
+                f"Tile {which}; blue is what you verified."
                 if tuned.before
-                else f"Tile that nobody checked, {which}."
+                else f"Tile that nobody verified, {which}."
             )
 
 

@@ -32,7 +32,7 @@ class ReviewPanel(QWidget):
             "Review the most doubtful",
             "Go through the nuclei that are most likely wrong: of low score, unusual size or shape,\n"
             "or not seen by the model in the mirror picture. The view jumps to each of them.\n"
-            "What is checked already is left out",
+            "What is verified already is left out",
             lambda: self._review.start(self.most.value()),
         )
         self.most = QSpinBox()

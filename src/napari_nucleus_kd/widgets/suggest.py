@@ -1,4 +1,4 @@
-"""What to check next, in the Correct widget: a list of tiles, best first, each with the reason."""
+"""What to verify next, in the Correct widget: a list of tiles, best first, each with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SuggestPanel(QWidget):
         self._corrections, self._suggesting = owner.session.corrections, owner.session.suggesting
         self.ask = button(
             "Where next?",
-            "Let the model say where checking helps it most: tiles of about 256 px that it is unsure of\n"
+            "Let the model say where correcting helps it most: tiles of about 256 px that it is unsure of\n"
             "and sees differently in the mirror picture. Click a box in the picture, or a line here,\n"
             "to go there",
             self._suggesting.start,
@@ -33,17 +33,17 @@ class SuggestPanel(QWidget):
         )
         self.hide_all = button("Hide boxes", "Take the boxes away", self._suggesting.stop, style=SMALL_STYLE)
         tip = (
-            "Go to this tile; check all of it, then press “Checked”.\n"
+            "Go to this tile; correct all of it, then press “Verified”.\n"
             "“Judges only”: one tile in five is kept to compare the new model with the old one on it"
         )
         self.lines = [
             button("", tip, partial(self._suggesting.go, index), style=_LINE_STYLE) for index in range(MOST)
         ]
-        self.checks = [
+        self.marks = [
             button(
-                "Checked",
-                "Mark all of this tile as checked: each nucleus in it is right, and none is missing",
-                partial(self._suggesting.check, index),
+                "Verified",
+                "Mark all of this tile as verified: each nucleus in it is right, and none is missing",
+                partial(self._suggesting.verify, index),
                 style=SMALL_STYLE,
             )
             for index in range(MOST)
@@ -54,8 +54,8 @@ class SuggestPanel(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(row(self.ask, self.hide_all))
-        for line, check in zip(self.lines, self.checks, strict=True):
-            layout.addWidget(row(line, check))
+        for line, mark in zip(self.lines, self.marks, strict=True):
+            layout.addWidget(row(line, mark))
         owner.follow(self._suggesting.changed, self.refresh)
         self.refresh()
 
@@ -64,10 +64,10 @@ class SuggestPanel(QWidget):
         tiles = self._suggesting.tiles if self._suggesting.shown() else []
         self.ask.setEnabled(self._corrections.layer is not None)
         self.hide_all.setVisible(bool(tiles))
-        for index, (line, check) in enumerate(zip(self.lines, self.checks, strict=True)):
+        for index, (line, mark) in enumerate(zip(self.lines, self.marks, strict=True)):
             line.setVisible(index < len(tiles))
             # Only where the person is: nobody has looked at the others.
-            check.setVisible(index < len(tiles) and tiles[index].region == self._suggesting.gone_to)
+            mark.setVisible(index < len(tiles) and tiles[index].region == self._suggesting.gone_to)
             if index < len(tiles):
                 tile = tiles[index]
                 why = _words.suggested(tile.nuclei, tile.uncertainty, tile.disagreement, judges=tile.judges)
