@@ -178,7 +178,7 @@ def make_comparison_picture(studio: Studio) -> None:
     compare.truth.setCurrentIndex(compare.truth.findData("Layer: he truth"))
     compare.task.button.click()
     studio.settle()
-    compare.table.selectRow(1)
+    compare.found.table.selectRow(1)
     camera_of(studio.viewer).zoom *= 1.6
     studio.shoot("compare")
 

@@ -17,7 +17,8 @@ from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.segmenters import baseline
 from napari_nucleus_kd.types import Progress, Region
 from napari_nucleus_kd.widgets._layers import Plane, camera_of
-from napari_nucleus_kd.widgets.compare import ERRORS_KEY, VERIFIED, CompareWidget, _part
+from napari_nucleus_kd.widgets._compared import ERRORS_KEY
+from napari_nucleus_kd.widgets.compare import VERIFIED, CompareWidget, _part
 
 HANGS = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -53,12 +54,15 @@ def compare(widget, session, settle):
 
 
 def cells(widget):
-    heads = [widget.table.horizontalHeaderItem(i).text() for i in range(widget.table.columnCount())]
+    heads = [
+        widget.found.table.horizontalHeaderItem(i).text() for i in range(widget.found.table.columnCount())
+    ]
     return {
-        widget.table.item(line, 0).text(): {
-            head: widget.table.item(line, i).data(Qt.ItemDataRole.DisplayRole) for i, head in enumerate(heads)
+        widget.found.table.item(line, 0).text(): {
+            head: widget.found.table.item(line, i).data(Qt.ItemDataRole.DisplayRole)
+            for i, head in enumerate(heads)
         }
-        for line in range(widget.table.rowCount())
+        for line in range(widget.found.table.rowCount())
     }
 
 
@@ -84,14 +88,16 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     assert mine["What it is"] == "labels from Layer_ mine"
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
     assert found["Classical (no network)"]["s"] >= 0
-    shown = widget.plots.pixmap()
+    shown = widget.found.plots.pixmap()
     assert (
-        list(widget.compared.plots) == ["Average precision", "Counts", "Sizes"]
+        list(widget.found.compared.plots) == ["Average precision", "Counts", "Sizes"]
         and shown.height() > shown.width() > 300
     )
     (layer,) = errors(viewer)
     assert layer.name == "Errors of Classical (no network)" and not layer.editable
-    widget.table.selectRow([widget.table.item(i, 0).text() for i in range(2)].index("Layer: mine"))
+    widget.found.table.selectRow(
+        [widget.found.table.item(i, 0).text() for i in range(2)].index("Layer: mine")
+    )
     (layer,) = errors(viewer)
     assert layer.name == "Errors of Layer: mine"
     assert sum(ERRORS_KEY in layer.metadata for layer in viewer.layers) == 2, "one each; the other is hidden"
@@ -138,32 +144,34 @@ def test_the_arrows_go_from_error_to_error(widget, session, viewer, settle, trut
     widget.tick("Layer: mine")
     choose_truth(widget, "Layer: truth")
     compare(widget, session, settle)
-    widget.kind.setCurrentIndex(widget.kind.findData("missed"))
+    widget.found.kind.setCurrentIndex(widget.found.kind.findData("missed"))
     missed = [n for n in np.unique(truth) if n % 4 == 1]
     seen = set()
     for _ in missed:
-        widget.after.click()
+        widget.found.after.click()
         y, x = (round(c / 0.5) for c in camera_of(viewer).center[-2:])
         seen.add(int(truth[y, x]))
     assert seen == set(missed)
-    widget.after.click()
+    widget.found.after.click()
     first = tuple(camera_of(viewer).center)
-    widget.kind.setCurrentIndex(0)
-    heads = [widget.table.horizontalHeaderItem(i).text() for i in range(widget.table.columnCount())]
-    widget.table.cellClicked.emit(0, heads.index("PQ"))
-    assert widget.kind.currentData() == "", "a click on a number of another kind goes nowhere"
-    widget.table.cellClicked.emit(0, heads.index("Missed"))
-    assert widget.kind.currentData() == "missed" and tuple(camera_of(viewer).center) == first
-    widget.table.cellClicked.emit(0, heads.index("Missed"))
+    widget.found.kind.setCurrentIndex(0)
+    heads = [
+        widget.found.table.horizontalHeaderItem(i).text() for i in range(widget.found.table.columnCount())
+    ]
+    widget.found.table.cellClicked.emit(0, heads.index("PQ"))
+    assert widget.found.kind.currentData() == "", "a click on a number of another kind goes nowhere"
+    widget.found.table.cellClicked.emit(0, heads.index("Missed"))
+    assert widget.found.kind.currentData() == "missed" and tuple(camera_of(viewer).center) == first
+    widget.found.table.cellClicked.emit(0, heads.index("Missed"))
     assert tuple(camera_of(viewer).center) != first
-    widget.before.click()
+    widget.found.before.click()
     assert tuple(camera_of(viewer).center) == first
-    widget.before.click()
-    widget.after.click()
+    widget.found.before.click()
+    widget.found.after.click()
     assert tuple(camera_of(viewer).center) == first
-    widget.kind.setCurrentIndex(widget.kind.findData("merged"))
+    widget.found.kind.setCurrentIndex(widget.found.kind.findData("merged"))
     before = tuple(camera_of(viewer).center)
-    widget.after.click()
+    widget.found.after.click()
     assert tuple(camera_of(viewer).center) == before, "there is none"
 
 
@@ -171,11 +179,11 @@ def test_without_truth_it_says_who_agrees_and_leads_there(widget, session, viewe
     widget.tick("Layer: truth")
     widget.tick("Layer: mine")
     compare(widget, session, settle)
-    assert "Layer: truth and Layer: mine: F1 0." in widget.words.text()
+    assert "Layer: truth and Layer: mine: F1 0." in widget.found.words.text()
     assert not errors(viewer)
     assert list(cells(widget)["Layer: mine"]) == ["", "Nuclei", "s", "Parameters", "What it is"]
     before = tuple(camera_of(viewer).center)
-    widget.after.click()
+    widget.found.after.click()
     assert tuple(camera_of(viewer).center) != before
 
 
@@ -184,10 +192,10 @@ def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
     choose_truth(widget, "Layer: truth")
     compare(widget, session, settle)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(tmp_path))
-    widget.save.click()
+    widget.found.save.click()
     settle(session)
     assert {"report.html", "comparison.csv", "labels"} <= {p.name for p in tmp_path.iterdir()}
-    assert str(tmp_path / "report.html") in widget.words.text()
+    assert str(tmp_path / "report.html") in widget.found.words.text()
     about = "nuclei, y 0 to 182, x 0 to 208; ground truth: Layer: truth"
     assert json.loads((tmp_path / "comparison.json").read_text())["images"] == [about]
     assert about in (tmp_path / "report.html").read_text()
@@ -268,7 +276,7 @@ def test_a_tool_is_added_and_runs(widget, session, settle, fake_tool):
     assert cells(widget)["Cellpose 3 none.weights"]["Nuclei"] > 0
     widget._add_tool("cellpose", fake_tool("crash"))
     compare(widget, session, settle)
-    assert "failed: " in widget.words.text(), "and the others have their numbers"
+    assert "failed: " in widget.found.words.text(), "and the others have their numbers"
     assert len(cells(widget)) == 2
 
 
@@ -280,7 +288,7 @@ def test_cancel_does_not_wait_for_a_tool(widget, session, qtbot, settle, fake_to
     other = baseline.load(Recipe(segmenter="cellpose", weights=fake_tool()))
     widget.task.cancel.click()
     settle(session, 30)
-    assert session.workspace.problem is None and widget.compared is None
+    assert session.workspace.problem is None and widget.found.compared is None
     ((_, hung, _), (_, beside, _)) = baseline._OPEN.values()
     assert not hung.is_alive and beside.is_alive, "only what the cancelled job waits for is ended"
     beside.stop()
@@ -304,7 +312,7 @@ def test_cancel_ends_what_measures_memory(widget, session, qtbot, settle, monkey
     qtbot.waitUntil(lambda: len(apart._WAITED_FOR) == 1, timeout=60_000)
     widget.task.cancel.click()
     settle(session, 30)
-    assert session.workspace.problem is None and widget.compared is None
+    assert session.workspace.problem is None and widget.found.compared is None
 
 
 def test_values_of_verdicts_have_their_colours(widget, session, viewer, settle):
@@ -367,13 +375,13 @@ def test_a_part_of_a_multichannel_image_is_seen_as_the_whole_is(viewer, session,
     viewer.add_labels(whole, name="truth", scale=under.scale, units=under.units)
     choose_truth(widget, "Layer: truth")
     compare(widget, session, settle)
-    (outcomes,) = widget.compared.comparison.outcomes.values()
+    (outcomes,) = widget.found.compared.comparison.outcomes.values()
     assert outcomes[0].count > 5 and not outcomes[0].problem
     from napari_nucleus_kd.pipeline import segment
 
     alone = segment(session.workspace.image, segmenter="classical", channels=(0,)).nuclei.labels
-    (case,) = widget.compared.comparison.cases
-    shown = widget.compared.comparison.labels_of("Classical (no network)", case)
+    (case,) = widget.found.compared.comparison.cases
+    shown = widget.found.compared.comparison.labels_of("Classical (no network)", case)
     np.testing.assert_array_equal(shown > 0, alone > 0)
 
 

@@ -1,18 +1,10 @@
 """Several ways to find nuclei on the same images: who is right where, how fast, and how sure that is."""
 
+from napari_nucleus_kd.compare.comparison import Case, Comparison, Contestant, Facts, Outcome, Size
 from napari_nucleus_kd.compare.memory import memory_steps
+from napari_nucleus_kd.compare.pictures import figures
 from napari_nucleus_kd.compare.report import report_steps
-from napari_nucleus_kd.compare.run import (
-    Case,
-    Comparison,
-    Contestant,
-    Facts,
-    Outcome,
-    Size,
-    cases_of,
-    compare_steps,
-    refuse_others,
-)
+from napari_nucleus_kd.compare.run import cases_of, compare_steps, refuse_others
 from napari_nucleus_kd.compare.standings import Standing, agreements, standings
 
 __all__ = [
@@ -26,6 +18,7 @@ __all__ = [
     "agreements",
     "cases_of",
     "compare_steps",
+    "figures",
     "memory_steps",
     "refuse_others",
     "report_steps",

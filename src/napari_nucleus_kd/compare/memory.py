@@ -12,7 +12,8 @@ import psutil
 
 from napari_nucleus_kd.apart import apart_steps, held_bytes
 from napari_nucleus_kd.baselines import TOOLS
-from napari_nucleus_kd.compare.run import asked_recipe, keep_outcome
+from napari_nucleus_kd.compare.comparison import keep_outcome
+from napari_nucleus_kd.compare.run import asked_recipe
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import NucleusKDError
 from napari_nucleus_kd.index import read_truth
@@ -23,7 +24,7 @@ from napari_nucleus_kd.types import Progress, retold
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from napari_nucleus_kd.compare.run import Comparison
+    from napari_nucleus_kd.compare.comparison import Comparison
 
 _SAMPLED_S = 0.02
 _TASK = f"{__name__}:segmenting_steps"

@@ -7,45 +7,35 @@ import html
 import io
 import json
 import math
-from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_nucleus_kd import __version__, metrics
-from napari_nucleus_kd.channels import asked_channels, fit_input, given_input
-from napari_nucleus_kd.compare.run import REPORT, Size, refuse_others
+from napari_nucleus_kd import __version__
+from napari_nucleus_kd.compare.comparison import Size
+from napari_nucleus_kd.compare.pictures import figures, shown, views
+from napari_nucleus_kd.compare.run import REPORT, refuse_others
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
-from napari_nucleus_kd.errors import ReadError, SettingsError
+from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.evaluate import OVERALL
-from napari_nucleus_kd.index import true_labels
-from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.atomic import make_folder, write_csv, write_text
-from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
-from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.mistakes import COLOURS, Verdict
 from napari_nucleus_kd.train.card import HEADS
-from napari_nucleus_kd.types import Progress, Region
+from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     import numpy.typing as npt
     from matplotlib.figure import Figure
 
-    from napari_nucleus_kd.channels import InputMap
-    from napari_nucleus_kd.compare.run import Case, Comparison
-    from napari_nucleus_kd.compare.standings import Interval, Place, Standing
-    from napari_nucleus_kd.index import Row
-    from napari_nucleus_kd.types import Image, LabelArray
+    from napari_nucleus_kd.compare.comparison import Comparison
+    from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _HEADS = {**HEADS, "f1": "mean F1"}
-_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-_MARGIN_PX = 96  # around the place of a picture
 _PICTURE_PX = 352  # about the edge of a part of an image that is shown
-_CASES = 3  # pictures of each source
 _OVER_IMAGES = (
     "Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at least 3 "
     "images). p: two-sided Wilcoxon signed-rank test of the PQ of each image against the first segmenter's "
@@ -82,16 +72,17 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
     write_text(numbers, _as_json(comparison, reached, pairs))
     write_csv(table, _table(comparison, reached))
     write_csv(images, _images(comparison))
-    shown = list(_shown(comparison, places))
     parts = [_head(comparison), *_standing_tables(comparison, reached), *_pair_table(pairs)]
     parts += [_figure_part(title, figure) for title, figure in figures(comparison)]
     parts.append(_legend(comparison))
-    for done, (title, case, region) in enumerate(shown, 1):
+    worth_a_look = list(shown(comparison, places))
+    for done, (title, case, region) in enumerate(worth_a_look, 1):
+        parts.append(f"<h3>{html.escape(title)}</h3>")
         try:
-            parts.append(_pictures(comparison, title, case, region))
+            parts.append(_picture_row(list(views(comparison, case, region))))
         except ReadError as error:
-            parts.append(f"<h3>{html.escape(title)}</h3><p>Cannot be shown: {html.escape(str(error))}</p>")
-        yield Progress(done, len(shown), f"drawing {case.name}")
+            parts.append(f"<p>Cannot be shown: {html.escape(str(error))}</p>")
+        yield Progress(done, len(worth_a_look), f"drawing {case.name}")
     write_text(page, _PAGE.replace("{{body}}", "\n".join(parts)))
     return page
 
@@ -320,57 +311,6 @@ def _pair_table(pairs: dict[tuple[str, str], Interval]) -> Iterator[str]:
     yield "<p>Without annotation nobody knows who is right. Below, the places where they agree least.</p>"
 
 
-def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    """Yield titles and plots: average precision over IoU, found over annotated numbers, sizes of nuclei."""
-    from matplotlib.figure import Figure
-
-    colours = {name: _LINES[i % len(_LINES)] for i, name in enumerate(comparison.outcomes)}
-    if comparison.judged:
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        axes = figure.add_subplot(
-            xlabel="IoU above which a nucleus counts as found", ylabel="average precision"
-        )
-        for name, outcomes in comparison.outcomes.items():
-            mean = np.mean([o.ap for o in outcomes], axis=0)
-            axes.plot(metrics.STRICT_IOU, mean, "o-", ms=3, color=colours[name], label=name)
-        axes.set_ylim(0, 1)
-        axes.legend(fontsize="small")
-        yield "Average precision", figure
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        axes = figure.add_subplot(xlabel="annotated nuclei of an image", ylabel="found nuclei")
-        most = 1.0
-        for name, outcomes in comparison.outcomes.items():
-            true, found = ([o.values[key] for o in outcomes] for key in ("true_count", "pred_count"))
-            most = max(most, *true, *found)
-            axes.plot(true, found, "o", ms=4, alpha=0.6, color=colours[name], label=name)
-        axes.plot([0, most], [0, most], color="black", lw=0.8)
-        axes.legend(fontsize="small")
-        yield "Counts", figure
-    figure = Figure(figsize=(5, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="diameter, px (of a circle of the same area)", ylabel="nuclei")
-    sizes = {name: _diameters(comparison, name) for name in comparison.outcomes}
-    if comparison.judged:
-        sizes = {
-            "annotated": _join(metrics.diameters(true_labels(case.row)) for case in comparison.cases)
-        } | sizes
-    every = np.concatenate(list(sizes.values()))
-    bins = np.linspace(0, np.percentile(every, 99.5) if every.size else 1, 40).tolist()
-    for name, diameters in sizes.items():
-        colour, wide = colours.get(name, "#999999"), 1.4 if name in colours else 3
-        axes.hist(diameters, bins, histtype="step", color=colour, lw=wide, label=name)
-    axes.legend(fontsize="small")
-    yield "Sizes", figure
-
-
-def _diameters(comparison: Comparison, name: str) -> npt.NDArray[np.float64]:
-    found = (comparison.labels_of(name, case) for case in comparison.cases)
-    return _join(metrics.diameters(labels) for labels in found if labels is not None)
-
-
-def _join(parts: Iterator[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    return np.concatenate([np.zeros(0), *parts])
-
-
 def _figure_part(title: str, figure: Figure) -> str:
     file = io.StringIO()
     figure.savefig(file, format="svg")
@@ -390,104 +330,13 @@ def _legend(comparison: Comparison) -> str:
     )
 
 
-def _shown(comparison: Comparison, places: Sequence[Place]) -> Iterator[tuple[str, Case, Region]]:
-    """Yield titles and places of the pictures."""
-    if not comparison.judged:
-        for place in places:
-            yield f"{place.case.name}: agreement {place.agreement:.2f}", place.case, place.region
-        return
-    first, *others = comparison.outcomes.values()
-    for source in sorted({case.row.source for case in comparison.cases}):
-        group = [i for i, case in enumerate(comparison.cases) if case.row.source == source]
-        worst = min(group, key=lambda i: first[i].values["pq"])
-        picked = {worst: "where the first is worst"}
-        if others:
-
-            def gap(i: int) -> float:
-                return max(other[i].values["pq"] for other in others) - first[i].values["pq"]
-
-            behind, ahead = max(group, key=gap), min(group, key=gap)
-            if gap(behind) > 0:
-                picked.setdefault(behind, "where the first is furthest behind another")
-            if gap(ahead) < 0:
-                picked.setdefault(ahead, "where the first is furthest ahead of all others")
-        for i, why in list(picked.items())[:_CASES]:
-            case = comparison.cases[i]
-            yield f"{source}: {case.name}, {why}", case, _most_errors(comparison, case)
-
-
-def _most_errors(comparison: Comparison, case: Case) -> Region:
-    """Return the tile of an image on which the contestants err most."""
-    truth = true_labels(case.row)
-    wrong = np.zeros(truth.shape, np.int32)
-    for name in comparison.outcomes:
-        labels = comparison.labels_of(name, case)
-        verdicts = picture(truth, np.zeros_like(truth) if labels is None else labels)
-        wrong += verdicts > Verdict.CORRECT
-    return max(grid(truth.shape), key=lambda region: int(wrong[region.slices].sum()))
-
-
-def _pictures(comparison: Comparison, title: str, case: Case, region: Region) -> str:
-    image = read(case.row.image)
-    height, width = image.shape_yx
-    around = Region(
-        max(0, region.y0 - _MARGIN_PX // 2),
-        max(0, region.x0 - _MARGIN_PX // 2),
-        min(height, region.y1 + _MARGIN_PX // 2),
-        min(width, region.x1 + _MARGIN_PX // 2),
-    )
-    row = case.row
-    part = _seen(comparison, image, row).apply(image.pixels[:, *around.slices])
-    plain = (part * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    truth = true_labels(row) if comparison.judged else None
-    shown = [("image", plain)]
-    for name, outcomes in comparison.outcomes.items():
-        labels = comparison.labels_of(name, case)
-        outcome = next(o for o in outcomes if o.image == case.name)
-        if labels is None:
-            labels = np.zeros(image.shape_yx, np.int32)
-        said = f"{name}, PQ {outcome.values['pq']:.2f}" if outcome.values else f"{name}, {outcome.count}"
-        shown.append((said, _outlined(plain, labels, truth, around)))
+def _picture_row(pictures: Sequence[tuple[str, npt.NDArray[np.uint8]]]) -> str:
     cells = "".join(
         f'<figure><img alt="{html.escape(text)}" src="data:image/png;base64,{_png(pixels)}">'
         f"<figcaption>{html.escape(text)}</figcaption></figure>"
-        for text, pixels in shown
+        for text, pixels in pictures
     )
-    return f'<h3>{html.escape(title)}</h3><div class="row">{cells}</div>'
-
-
-def _seen(comparison: Comparison, image: Image, row: Row) -> InputMap:
-    """Return how the image of a row is shown: as the index says, or as the first that can sees it."""
-    if row.low is not None and row.high is not None:
-        return given_input(image, tuple(range(len(row.low))), row.modality, row.low, row.high)
-    wishes = [each.recipe.channels for each in comparison.contestants if each.recipe is not None]
-    for channels in (*wishes, None):
-        with suppress(SettingsError):
-            return fit_input(image, asked_channels(image, channels, row.modality), row.modality)
-    return fit_input(image, (0,), row.modality)
-
-
-def _outlined(
-    plain: npt.NDArray[np.uint8], labels: LabelArray, truth: LabelArray | None, around: Region
-) -> npt.NDArray[np.uint8]:
-    """Return a picture with outlines in the colours of their verdicts; white without ground truth."""
-    from skimage.segmentation import find_boundaries
-
-    def edge(of: LabelArray) -> npt.NDArray[np.bool_]:
-        found: npt.NDArray[np.bool_] = find_boundaries(of[around.slices], mode="inner")
-        return found
-
-    marked = plain.copy()
-    if truth is None:
-        marked[edge(labels)] = 255, 255, 255
-        return marked
-    verdicts = picture(truth, labels)[around.slices]
-    for of in (truth * (labels == 0), labels):
-        line = edge(of)
-        for verdict in Verdict:
-            colour = bytes.fromhex(COLOURS[verdict].removeprefix("#"))
-            marked[line & (verdicts == verdict)] = tuple(colour)
-    return marked
+    return f'<div class="row">{cells}</div>'
 
 
 def _png(pixels: npt.NDArray[np.uint8]) -> str:

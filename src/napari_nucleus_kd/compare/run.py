@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import fastremap
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from napari_nucleus_kd import __version__, metrics, segmenters
 from napari_nucleus_kd.channels import asked_channels
-from napari_nucleus_kd.config import Recipe, Settings
+from napari_nucleus_kd.compare.comparison import (
+    Case,
+    Comparison,
+    Facts,
+    Outcome,
+    Size,
+    fit_for_a_folder,
+    keep_outcome,
+    kept_path,
+)
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
-from napari_nucleus_kd.index import read_labels, read_truth, true_labels
+from napari_nucleus_kd.index import read_labels, read_truth
 from napari_nucleus_kd.io import read, save_labels
-from napari_nucleus_kd.io.atomic import make_folder, write_text
+from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.checked import read_text
-from napari_nucleus_kd.mistakes import Mistakes, Verdict, mistakes
+from napari_nucleus_kd.mistakes import Verdict, mistakes
 from napari_nucleus_kd.pairs import by_stem, stem_of, without_ending
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress, retold
@@ -31,144 +38,14 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
+    from napari_nucleus_kd.compare.comparison import Contestant
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.index import Row, Truth
     from napari_nucleus_kd.types import Image, LabelArray
 
 
 _RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
 REPORT = ("comparison.json", "comparison.csv", "images.csv", "report.html")  # written in this order
-
-
-class Size(StrEnum):
-    """Which nucleus diameter a segmenter is told where its recipe names none."""
-
-    ESTIMATED = "estimated"  # by itself, as a user gets who changes nothing
-    OWN = "own"  # the one that it was made for: nothing is rescaled
-    ANNOTATED = "annotated"  # the median of the annotation, as of a user who measured it
-
-
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """One way to find nuclei.
-
-    Attributes
-    ----------
-    name : for people, and of its folder.
-    recipe : how to segment; None with `labels`.
-    labels : folder of label images that another program made, with the names of the images.
-    """
-
-    name: str
-    recipe: Recipe | None = None
-    size: Size = Size.ESTIMATED
-    labels: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """An image to compare on.
-
-    Attributes
-    ----------
-    name : that no other case has, fit for a file.
-    row : its files; without labels there is no ground truth.
-    about : what a temporary file is a part of, for people.
-    """
-
-    name: str
-    row: Row
-    about: str = ""
-
-
-class Facts(Settings):
-    """What is known of a contestant.
-
-    Attributes
-    ----------
-    description : tool, version, weights and processor.
-    digest : of the weights; None without.
-    parameters : numbers that were learnt; None where that is unknown.
-    """
-
-    description: str
-    digest: str | None = None
-    parameters: int | None = None
-
-
-class Outcome(Settings):
-    """What a contestant made of an image.
-
-    Attributes
-    ----------
-    values : metrics by name, see metrics.scores; {} without ground truth.
-    ap : average precision at metrics.STRICT_IOU; empty without ground truth.
-    verdicts : number of nuclei by the name of their Verdict; {} without ground truth.
-    seconds : of segmenting, the tool being open and warm; None for labels from a folder.
-    begun : when the comparison was begun that made this, UTC.
-    memory_bytes : most that the process that segments has of main memory, with all its libraries; of a tool
-        in a process of its own, that one. None unless it was measured, see memory_steps.
-    notes : what the segmenter had to change, for a person.
-    problem : why it failed; it is then judged as if nothing had been found.
-    """
-
-    contestant: str
-    image: str
-    source: str
-    request: str
-    shape_yx: tuple[int, int]
-    count: int
-    values: dict[str, float] = Field({})
-    ap: tuple[float, ...] = ()
-    verdicts: dict[str, int] = Field({})
-    diameter_px: float | None = None
-    seconds: float | None = None
-    begun: str = ""
-    memory_bytes: int | None = None
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What all contestants made of all images.
-
-    Attributes
-    ----------
-    outcomes : of each contestant, by its name, one an image, in the order of the cases.
-    folder : holds the labels; see labels_of.
-    measured : on which memory was measured; None if it was not.
-    """
-
-    cases: tuple[Case, ...]
-    contestants: tuple[Contestant, ...]
-    facts: dict[str, Facts]
-    outcomes: dict[str, list[Outcome]]
-    folder: Path
-    measured: Case | None = None
-
-    @property
-    def judged(self) -> bool:
-        """Whether there is ground truth."""
-        return all(case.row.labels is not None for case in self.cases)
-
-    def memory_of(self, contestant: str) -> int | None:
-        """Return the memory_bytes of the image on which they were measured; None if they were not."""
-        if self.measured is None:
-            return None
-        return self.outcomes[contestant][self.cases.index(self.measured)].memory_bytes
-
-    def mistakes_of(self, contestant: str, case: Case) -> Mistakes:
-        """Tell what became of the nuclei of a case with ground truth."""
-        true, found = true_labels(case.row), self.labels_of(contestant, case)
-        return mistakes(true, np.zeros_like(true) if found is None else found)
-
-    def labels_of(self, contestant: str, case: Case) -> LabelArray | None:
-        """Read what a contestant found, of an annotation of a part what can be judged; None if it failed."""
-        path = _kept(self.folder, contestant, case.name)
-        if not path.exists():
-            return None
-        labels: LabelArray = np.asarray(read(path).pixels[0]).astype(np.int32)  # as they were, even if odd
-        return labels if case.row.valid is None else read_truth(case.row).and_found(labels)[1]
 
 
 @dataclass(slots=True)
@@ -269,7 +146,7 @@ def _check(cases: Sequence[Case], contestants: Sequence[Contestant]) -> None:
             f"several images are called {blurred[0]}, so which label image is whose cannot be told; "
             "compare folder by folder"
         )
-    places = [_fit_for_a_folder(contestant.name).casefold() for contestant in contestants]
+    places = [fit_for_a_folder(contestant.name).casefold() for contestant in contestants]
     twice = [c.name for c, place in zip(contestants, places, strict=True) if places.count(place) > 1]
     if twice:
         raise SettingsError(
@@ -311,14 +188,6 @@ def _of_image(entry: _Entry, image: Path) -> list[Path]:
     return [path for name, path in entry.files.items() if without_ending(name) == stem]
 
 
-def _fit_for_a_folder(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "contestant"
-
-
-def _kept(output: Path, contestant: str, case: str, suffix: str = "_labels.tif") -> Path:
-    return output / "labels" / _fit_for_a_folder(contestant) / f"{case}{suffix}"
-
-
 def _stamps(*paths: Path | None) -> list[tuple[str, int, int]]:
     """Return place, time of the last change and size of files that are there; of a folder, of what it holds.
 
@@ -354,8 +223,8 @@ def _request(entry: _Entry, case: Case, stamps: Sequence[tuple[str, int, int]]) 
 def _known(entry: _Entry, case: Case, output: Path, request: str) -> Outcome | None:
     """Return what was kept of an earlier run, if that was asked the same and did not fail."""
     name = entry.contestant.name
-    outcome = _kept(output, name, case.name, ".json")
-    if not (outcome.exists() and _kept(output, name, case.name).exists()):
+    outcome = kept_path(output, name, case.name, ".json")
+    if not (outcome.exists() and kept_path(output, name, case.name).exists()):
         return None
     try:
         known = Outcome.model_validate_json(read_text(outcome))
@@ -372,7 +241,7 @@ def _outcome_steps(
     name, row = entry.contestant.name, case.row
     truth = None if row.labels is None else read_truth(row)
     known = known | {"contestant": name, "image": case.name, "source": row.source}
-    path, outcome = (_kept(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
+    path, outcome = (kept_path(output, name, case.name, suffix) for suffix in ("_labels.tif", ".json"))
     make_folder(path.parent)
     outcome.unlink(missing_ok=True)  # first: without it the labels are nobody's answer
     path.unlink(missing_ok=True)
@@ -396,13 +265,6 @@ def _outcome_steps(
             found["values"] = {n: v if n in counted else 0.0 for n, v in found["values"].items()}
             found["ap"] = (0.0,) * len(metrics.STRICT_IOU)
     return keep_outcome(Outcome.model_validate(known | found), output)
-
-
-def keep_outcome(outcome: Outcome, output: Path) -> Outcome:
-    """Write what a contestant made of an image beside its labels; returns it."""
-    path = _kept(output, outcome.contestant, outcome.image, ".json")
-    write_text(path, outcome.model_dump_json(indent=2) + "\n")
-    return outcome
 
 
 def _labels_steps(

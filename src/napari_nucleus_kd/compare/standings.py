@@ -17,7 +17,7 @@ from napari_nucleus_kd.project import grid
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from napari_nucleus_kd.compare.run import Case, Comparison, Outcome
+    from napari_nucleus_kd.compare.comparison import Case, Comparison, Outcome
     from napari_nucleus_kd.mistakes import Mistakes
     from napari_nucleus_kd.types import LabelArray, Region
 

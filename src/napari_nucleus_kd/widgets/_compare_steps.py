@@ -55,7 +55,7 @@ class Compared:
     wrong : by contestant, from top to bottom.
     pairs : agreement of each pair; {} with ground truth.
     places : where they agree least: middle (y, x) in pixels of the part.
-    plots : (Y, X, 4) uint8, by title; see compare.report.figures.
+    plots : (Y, X, 4) uint8, by title; see compare.figures.
     """
 
     comparison: Comparison
@@ -111,8 +111,15 @@ def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
 def _compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.channels import fit_input
-    from napari_nucleus_kd.compare import Case, Contestant, agreements, compare_steps, memory_steps, standings
-    from napari_nucleus_kd.compare.report import figures
+    from napari_nucleus_kd.compare import (
+        Case,
+        Contestant,
+        agreements,
+        compare_steps,
+        figures,
+        memory_steps,
+        standings,
+    )
     from napari_nucleus_kd.index import Row, true_labels
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder

@@ -28,6 +28,8 @@ from napari_nucleus_kd.widgets import _tool, _words
 from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import Image
     from napari_nucleus_kd.widgets._parts import StepWidget
@@ -46,6 +48,13 @@ def narrow_combo(tip: str) -> QComboBox:
     box.setMinimumContentsLength(8)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
+
+
+def fill(box: QComboBox, items: Iterable[tuple[str, object]]) -> None:
+    """Put other items into a combo box: what is shown of each, and its data."""
+    box.clear()
+    for text, data in items:
+        box.addItem(text, data)
 
 
 def beside(owner: QWidget, *widgets: QWidget) -> None:
