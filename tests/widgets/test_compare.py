@@ -16,8 +16,8 @@ from napari_nucleus_kd.errors import DeviceError
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.segmenters import baseline
 from napari_nucleus_kd.types import Progress, Region
-from napari_nucleus_kd.widgets._layers import Plane, camera_of
 from napari_nucleus_kd.widgets._compared import ERRORS_KEY
+from napari_nucleus_kd.widgets._layers import Plane, camera_of
 from napari_nucleus_kd.widgets.compare import VERIFIED, CompareWidget, _part
 
 HANGS = [sys.executable, "-c", "import time; time.sleep(600)"]
