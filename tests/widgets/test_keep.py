@@ -14,7 +14,7 @@ from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
 from napari_nucleus_kd.types import Modality, Progress, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in, _verified
+from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -159,14 +159,19 @@ def test_new_labels_come_in_but_what_is_verified_stays():
     verified = np.zeros(LABELS.shape, bool)
     verified[20:70, 20:55] = True  # of the first one, and a bit of the second
     found = disks(LABELS.shape, (42, 42, 12), (42, 85, 9), (120, 30, 10), (100, 92, 8))
-    merged = finish(merged_steps(LABELS, verified, found, Region(0, 0, *LABELS.shape)))
+    merged, came, gone = finish(merged_steps(LABELS, verified, found, Region(0, 0, *LABELS.shape)))
+    assert gone == {3, 4, 5} and set(came) == set(np.unique(merged)) - {0, 1, 2}
+    assert all((found[merged == number] == was).all() for number, was in came.items())
     for number in (1, 2):
         np.testing.assert_array_equal(merged == number, LABELS == number)
     assert not np.isin([3, 4, 5], merged).any(), "what nobody verified is replaced"
     numbers = set(np.unique(merged)) - {0, 1, 2}
     assert len(numbers) == 3 and min(numbers) > 5
     assert (merged[found == 3] > 5).all() and (merged[found == 4] > 5).all()
-    part = finish(merged_steps(LABELS, verified, found, Region(80, 80, 182, 208)))
+    mine, _, gone = finish(merged_steps(LABELS, verified, found, Region(0, 0, *LABELS.shape), {4}))
+    np.testing.assert_array_equal(mine == 4, LABELS == 4, "a person corrected it")
+    assert gone == {3, 5}
+    part = finish(merged_steps(LABELS, verified, found, Region(80, 80, 182, 208))).labels
     for number in (1, 2, 4, 5):  # the last one reaches out of the part
         np.testing.assert_array_equal(part == number, LABELS == number, "outside nothing was looked for")
     assert 3 not in part and (part[95:105, 92] > 5).all()
@@ -395,18 +400,28 @@ def test_the_order_of_steps_survives_another_layer_in_hand(desk, nuclei_file):
     assert mask.pixels[100, 100]
 
 
-def test_a_box_that_undo_cannot_take_back_says_so(desk, nuclei_file, monkeypatch):
+def test_undo_of_a_box_brings_back_what_was_verified_in_it(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.add_nuclei()
+    person.box((20, 20), (40, 40))
+    person.saved()
+    mask = person.keeping.kept.mask.pixels
+    former = mask.copy()
     layer.data_setitem((np.array([0]), np.array([0])), 9)
-    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
-    person.box((20, 20), (70, 80))
-    assert "⇧C takes it back" in person.widget.said.text()
-    person.settle()
+    person.box((0, 0), (181, 207))
+    assert mask.all()
+    person.saved()
     person.widget.undo.click()
-    assert layer.data[0, 0] == 0 and person.keeping.kept.mask.pixels[30, 30]
-    person.box((20, 20), (30, 30), UNVERIFY)
-    assert "Undo" not in person.widget.said.text()
+    np.testing.assert_array_equal(mask != 0, former != 0)
+    assert layer.data[0, 0] == 9 and "what is verified was taken back" in person.widget.said.text()
+    person.saved()
+    np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[1], former != 0)
+    person.widget.redo.click()
+    assert mask.all()
+    person.box((0, 0), (181, 207), UNVERIFY)
+    assert not mask.any()
+    person.widget.undo.click()
+    assert mask.all()
 
 
 def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nuclei_file):
@@ -471,7 +486,10 @@ def test_labels_of_a_part_are_kept_where_they_lie(desk, nuclei_file):
 def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
     person = desk()
     kept_layer = person.keep(nuclei_file, (20, 20), (60, 60))
+    kept_layer.features = {"index": range(1, 6), "centroid_y": [float(n) for n in range(1, 6)]}
+    kept_layer.data_setitem((np.array([95]), np.array([95])), 4)  # a stroke: nobody said that it is right
     new = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
+    new.features = {"index": [1], "centroid_y": [120.0], "score": [0.5]}
     assert "not kept" in person.panel.state.text() and not person.panel.take_in.isHidden()
     person.box((100, 100), (140, 140))
     assert "not kept" in person.widget.problem.text.text()
@@ -480,7 +498,11 @@ def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
     person.saved()
     labels, _ = kept_in(project_folder(nuclei_file))
     assert (labels[120, 120] > 5) and (labels == 1).sum() == (LABELS == 1).sum()
-    assert not (labels == 5).any() and not new.visible
+    assert not (labels == 5).any() and not new.visible and (labels == 4).any(), "corrected ones stay, too"
+    table, there = kept_layer.features.set_index("index"), np.unique(labels[labels > 0]).tolist()
+    expected = {n: 120.0 if n > 5 else float(n) for n in there}
+    assert table["centroid_y"].to_dict() == expected and len(expected) > 2
+    assert table["score"].notna().sum() == 1
     assert person.viewer.layers.selection.active is kept_layer
     np.testing.assert_array_equal(labels, kept_layer.data)
 
@@ -853,8 +875,7 @@ def test_no_threshold_changes_labels_that_were_checked(desk, nuclei_file, nuclei
         np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], before)
 
 
-def test_a_box_too_large_to_undo_is_saved_and_counted_soon(desk, nuclei_file, monkeypatch):
-    monkeypatch.setattr(_verified, "_UNDO_PX", 1000)
+def test_a_box_over_the_whole_image_is_saved_and_counted_soon(desk, nuclei_file):
     person = desk()
     person.keep(nuclei_file, (20, 20), (30, 30))
     person.box((0, 0), (181, 207))

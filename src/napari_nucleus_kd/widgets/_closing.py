@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
@@ -19,6 +19,7 @@ from napari_nucleus_kd.widgets._verifying import key_of
 if TYPE_CHECKING:
     from napari.layers import Labels
 
+    from napari_nucleus_kd.widgets._changes import Change
     from napari_nucleus_kd.widgets._keeping import Keeping
     from napari_nucleus_kd.widgets._kept import Kept
     from napari_nucleus_kd.widgets._session import Session
@@ -94,11 +95,13 @@ class Corrected:
     Attributes
     ----------
     layers : that were corrected.
+    numbers : of the nuclei in each that were corrected since it was opened.
     """
 
     def __init__(self, session: Session, keeping: Keeping) -> None:
         self._session, self._keeping = session, keeping
         self.layers: WeakSet[Labels] = WeakSet()
+        self.numbers: WeakKeyDictionary[Labels, set[int]] = WeakKeyDictionary()
         self._tried: set[Key] = set()
         self._changes: Changes | None = None
         session.corrections.changed.connect(self._follow)
@@ -112,10 +115,12 @@ class Corrected:
             self._changes = Changes(layer)
             self._changes.changed.connect(self._on_changed)
 
-    def _on_changed(self, _: object) -> None:
+    def _on_changed(self, changes: tuple[Change, ...]) -> None:
         layer = self._session.corrections.layer
         if layer is not None:
             self.layers.add(layer)
+            numbers = self.numbers.setdefault(layer, set())
+            numbers.update(*(change.numbers() for change in changes))
             QTimer.singleShot(0, partial(self._keep, layer))  # when the data have changed
 
     def _keep(self, layer: Labels) -> None:

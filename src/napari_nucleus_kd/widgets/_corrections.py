@@ -263,10 +263,8 @@ class Corrections:
 
     def _mark(self, target: Target, points: Path, *, on: bool) -> None:
         """Mark the box from the first to the last of some points as verified or not."""
-        kept = self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
-        said = "Marked as verified." if on else "Not marked as verified any more."
-        other = (UNVERIFY if on else VERIFY).shown_key
-        self.say(said if kept else f"{said} So large a box is no step for Undo; {other} takes it back.")
+        self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
+        self.say("Marked as verified." if on else "Not marked as verified any more.")
 
     def fresh(self) -> int:
         """Return a number that no nucleus has.

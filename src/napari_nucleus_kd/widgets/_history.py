@@ -127,5 +127,5 @@ def _newest(order: list[Labels], layers: tuple[Labels, ...], history: str) -> La
     """Return which of some layers got the newest step of those that napari still has."""
     for layer in layers:
         for _ in range(order.count(layer) - len(getattr(layer, history))):
-            order.remove(layer)  # napari keeps a hundred steps of a layer, and none after a very large box
+            order.remove(layer)  # napari keeps a hundred steps of a layer
     return next((layer for layer in reversed(order) if layer in layers), None)

@@ -80,7 +80,6 @@ class Kept:
         self._looking.timeout.connect(self.touch_all)
         self._is_unlooked = False  # data may have been changed past napari; asked in any thread
         self._watched: list[Changes] = []
-        mask.marked.connect(self._on_marked)
         self._watch(mask.layer, mask.axes, (0, 0))
         self._watch(target.layer, target.axes, corner)
 
@@ -131,10 +130,6 @@ class Kept:
         self._touch(parts)
         # Once more when the data have changed: a save that begins just now would take them as they were.
         QTimer.singleShot(0, partial(self._touch, parts))
-        self._save_soon()
-
-    def _on_marked(self, part: Region) -> None:
-        self._touch([part])
         self._save_soon()
 
     def _touch(self, parts: list[Region]) -> None:
@@ -250,7 +245,6 @@ class Kept:
         self.flush()
         with suppress(RuntimeError):
             self._timer.stop()
-        self.mask.marked.disconnect(self._on_marked)
         for changes in self._watched:
             changes.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Collection, Generator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -188,22 +188,36 @@ def count(labels: Any, verified: Any) -> Counted:
     return Counted(*count_verified(labels, verified))
 
 
-def merged_steps(
-    kept: Any, verified: Any, found: Any, part: Region
-) -> Generator[Progress, None, npt.NDArray[np.int32]]:
-    """Put new labels of a part of an image in the place of kept ones, but for what is verified.
+class Merged(NamedTuple):
+    """Kept labels, and new ones in the place of some.
 
-    Nuclei with a verified pixel, or one outside of the part, stay as they are. Of the new ones those come in
-    that have less than half of their pixels under these or in what is verified, without these pixels.
+    Attributes
+    ----------
+    labels : (Y, X) int32; kept nuclei keep their numbers, the others get numbers after them.
+    came : which number each of these others had, by the one that it has.
+    gone : numbers of the kept nuclei that are no more.
+    """
+
+    labels: npt.NDArray[np.int32]
+    came: dict[int, int]
+    gone: frozenset[int]
+
+
+def merged_steps(
+    kept: Any, verified: Any, found: Any, part: Region, mine: Collection[int] = ()
+) -> Generator[Progress, None, Merged]:
+    """Put new labels of a part of an image in the place of kept ones, but for what a person did.
+
+    Nuclei with a verified pixel, or one outside of the part, stay as they are, and those that a person
+    corrected. Of the new ones those come in that have less than half of their pixels under these or in what
+    is verified, without these pixels.
 
     Parameters
     ----------
     kept, verified, found : (Y, X) of the whole image, indexed like arrays.
     part : where new labels were looked for.
+    mine : numbers of the kept nuclei that a person corrected.
 
-    Returns
-    -------
-    (Y, X) int32; kept nuclei keep their numbers, the others get numbers after them.
     """
     import fastremap
 
@@ -212,9 +226,9 @@ def merged_steps(
     fixed = np.ones(old.shape, bool)
     fixed[part.slices] = checked[part.slices]
     staying = fastremap.unique(old[fixed])
-    stays = np.isin(old, staying[staying > 0])
+    stays = np.isin(old, [*staying[staying > 0], *mine])
     yield Progress(1, 2, "Taking in the new nuclei")
-    new, _ = fastremap.renumber(new, in_place=False)
+    new, renumbered = fastremap.renumber(new, in_place=False)
     closed = stays | fixed
     area = np.bincount(new.ravel())
     under = np.bincount(new[closed], minlength=len(area))
@@ -222,5 +236,7 @@ def merged_steps(
     comes[0] = False
     merged: npt.NDArray[np.int32] = np.where(stays, old, 0).astype(np.int32)
     room = comes[new] & ~closed
-    merged[room] = new[room].astype(np.int32) + int(old.max(initial=0))
-    return merged
+    last = int(old.max(initial=0))
+    merged[room] = new[room].astype(np.int32) + last
+    came = {last + number: was for was, number in renumbered.items() if comes[number]}
+    return Merged(merged, came, frozenset(fastremap.unique(old[~stays]).tolist()) - {0})

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.widgets._keeping import Keeping
     from napari_nucleus_kd.widgets._kept import Kept
+    from napari_nucleus_kd.widgets._kept_steps import Merged
     from napari_nucleus_kd.widgets._session import Session
 
 STEP = "keep"
@@ -65,9 +66,10 @@ class TakingIn:
         found = Whole(target.labels, corner, shape)
         self._watch(kept, target)
         self._keeping.doing = f"Taking in “{target.layer.name}”…"
+        mine = frozenset(self._keeping.corrected.numbers.get(kept.target.layer, ()))
         self._session.run_beside(
-            merged_steps(kept.labels, kept.mask.pixels, found, part),
-            partial(self._merged, kept, target),
+            merged_steps(kept.labels, kept.mask.pixels, found, part, mine),
+            partial(self._merged, kept, target, corner),
             ended=partial(self._ended, kept, target, corner),
             step=STEP,
         )
@@ -80,7 +82,6 @@ class TakingIn:
         for changes in self._watched:
             changes.changed.connect(self._on_changed)
             changes.replaced.connect(self._on_changed)
-        kept.mask.marked.connect(self._on_changed)
 
     def _on_changed(self, *_: object) -> None:
         self._changed = True
@@ -89,12 +90,11 @@ class TakingIn:
         for changes in self._watched:
             changes.close()
         self._watched = []
-        kept.mask.marked.disconnect(self._on_changed)
         self._keeping.rested()
         if self._again:
             self._merge(kept, target, corner)
 
-    def _merged(self, kept: Kept, target: Target, merged: Any) -> None:
+    def _merged(self, kept: Kept, target: Target, corner: tuple[int, int], merged: Merged) -> None:
         if self._session.viewer_if_there is None:
             return
         if self._keeping.kept is not kept:
@@ -104,29 +104,40 @@ class TakingIn:
         elif self._changed:
             self._again = True
         else:
-            self._take_in(kept, target, merged)
+            self._take_in(kept, target, corner, merged)
 
-    def _take_in(self, kept: Kept, target: Target, merged: Any) -> None:
+    def _take_in(
+        self,
+        kept: Kept,
+        target: Target,
+        corner: tuple[int, int],
+        merged: Merged,
+    ) -> None:
         viewer, layer = self._session.viewer, kept.target.layer
         recipe, former = target.layer.metadata.get(RECIPE_KEY), f"{layer.name} before taking in"
         target.layer.visible = False
-        if kept.target.labels.shape == merged.shape:
+        stayed = {n: n for n in layer.features.get("index", ()) if n not in merged.gone}
+        table = _table((layer, stayed, kept.corner), (target.layer, merged.came, corner))
+        if kept.target.labels.shape == merged.labels.shape:
             self._add_hidden(layer_like(layer, layer.data, former), layer)
-            layer.data = _with_plane(kept.target, merged)
+            layer.data = _with_plane(kept.target, merged.labels)
+            layer.features = table
             layer._reset_history()  # else Redo would stamp former corrections on these
             if recipe is not None:
                 layer.metadata[RECIPE_KEY] = recipe
             layer.visible = True
         else:
             layer.visible, layer.name = False, former
-            layer = self._add_whole(kept, merged, recipe)
+            layer = self._add_whole(kept, merged.labels, recipe)
+            layer.features = table
         kept.touch_all()
         if recipe is not None and recipe.modality is not None:
             noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))
             self._session.run_beside(noted, lambda _: None, step=STEP)
         viewer.layers.selection.active = layer
         self._keeping.note = (
-            f"Taken in. Nuclei in verified pixels stayed as they were; all former ones are in “{former}”."
+            "Taken in. Nuclei in verified pixels, and those that you corrected, stayed as they were; all "
+            f"former ones are in “{former}”."
         )
         self._session.corrections.look_again()
         self._keeping.changed.emit()
@@ -160,3 +171,26 @@ def _with_plane(target: Target, merged: npt.NDArray[np.int32]) -> npt.NDArray[An
     index = tuple(slice(None) if axis in target.axes else at for axis, at in enumerate(target.point))
     whole[index] = merged
     return whole
+
+
+def _table(*parts: tuple[Labels, dict[int, int], tuple[int, int]]) -> Any:
+    """Return the features of nuclei that came from several layers; of those that have any.
+
+    Parameters
+    ----------
+    parts : a layer, which number a nucleus had there by its number now, and where the layer begins now.
+    """
+    import pandas as pd
+
+    tables = []
+    for layer, numbers, (y, x) in parts:
+        if "index" not in layer.features:
+            continue
+        table = layer.features.set_index("index")
+        known = {now: was for now, was in numbers.items() if was in table.index}
+        table = table.loc[[*known.values()]].assign(index=[*known])
+        for name, begin in (("centroid_y", y), ("centroid_x", x)):
+            if name in table:
+                table[name] += begin
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else None

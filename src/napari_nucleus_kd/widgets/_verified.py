@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from psygnal import Signal
 from scipy import ndimage
 
 from napari_nucleus_kd import edit
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MARGIN_PX = 4  # of background around a nucleus that is verified with it
 _COLOR, _OPACITY = "#009e73", 0.25  # Okabe and Ito's green, which no nucleus has
-_UNDO_PX = 1_000_000  # pixels above which a box is no step of the layer's history: that takes a second
 
 
 def add_verified_layer(
@@ -68,13 +68,7 @@ class VerifiedMask:
     ----------
     axes : of the plane in the data of the layer; the others are one pixel thick.
     of : the layer whose nuclei were verified; others over the same image nobody has seen.
-
-    Signals
-    -------
-    marked : the region that was set past the history of the layer, which tells nothing of it.
     """
-
-    marked = Signal(Region)
 
     def __init__(self, layer: Labels, axes: tuple[int, int], of: Labels) -> None:
         self.layer, self.axes, self.of = layer, axes, of
@@ -86,31 +80,27 @@ class VerifiedMask:
         found: npt.NDArray[np.uint8] = self.layer.data[index]
         return found
 
-    def set(self, part: Region, on: bool, mask: npt.NDArray[np.bool_] | None = None) -> Index | None:
-        """Mark a region, or a mask in it, as verified or not; as a step to undo unless it is very large.
-
-        Returns
-        -------
-        Where it was marked otherwise before, in the data of the layer; None if it is no step to undo.
-        """
-        shape = self.pixels.shape
-        part = part.grown(0, shape)
-        if min(part.shape_yx) < 1:
-            return ()
+    def set(self, part: Region, on: bool) -> None:
+        """Mark a region as verified or not, in one step to undo."""
+        part = part.grown(0, self.pixels.shape)
         inside = self.pixels[part.slices]
-        change = (inside != 0) != on
-        if mask is not None:
-            change &= mask
-        elif change.size > _UNDO_PX:
-            inside[...] = on
-            self.layer._reset_history()  # undo knows nothing of it
-            self.layer.refresh()
-            self.marked.emit(part)
-            return None
-        rows, cols = np.nonzero(change)
+        before = inside != 0
+        if (before == on).all():
+            return
+        shown = dict(zip(self.axes, part.slices, strict=True))
+        index = tuple(shown.get(axis, slice(0, 1)) for axis in range(self.layer.ndim))
+        # Layer.data_setitem takes a position for each pixel: some gigabytes for a box of 10,000 x 10,000.
+        self.layer._save_history((index, _Bits(before.reshape(self.layer.data[index].shape)), int(on)))
+        inside[...] = on
+        self.layer.refresh()
+
+    def _set_in(self, part: Region, mask: npt.NDArray[np.bool_]) -> Index:
+        """Mark a mask in a region as verified; returns where it was not, in the data of the layer."""
+        part = part.grown(0, self.pixels.shape)
+        rows, cols = np.nonzero(mask & (self.pixels[part.slices] == 0))
         index = self._index(rows + part.y0, cols + part.x0)
         if len(rows):
-            self.layer.data_setitem(index, int(on))
+            self.layer.data_setitem(index, 1)
         return index
 
     def _index(self, rows: Any, cols: Any) -> Index:
@@ -144,7 +134,7 @@ class VerifiedMask:
                 near = ndimage.binary_dilation(nucleus, iterations=MARGIN_PX) & (around == 0)
                 y, x = corner
                 moved = Region(part.y0 + y, part.x0 + x, part.y1 + y, part.x1 + x)
-                marked.append(self.set(moved, True, nucleus | near) or ())
+                marked.append(self._set_in(moved, nucleus | near))
         return marked
 
     def take_back(self, marked: Iterable[Index]) -> None:
@@ -152,3 +142,14 @@ class VerifiedMask:
         with self.layer.block_history():
             for index in filter(None, marked):
                 self.layer.data_setitem(index, 0)
+
+
+class _Bits:
+    """A mask, packed: NumPy takes it for the array itself."""
+
+    def __init__(self, mask: npt.NDArray[np.bool_]) -> None:
+        self._shape, self._packed = mask.shape, zlib.compress(np.packbits(mask).tobytes(), 1)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[np.uint8]:
+        bits = np.frombuffer(zlib.decompress(self._packed), np.uint8)
+        return np.unpackbits(bits, count=math.prod(self._shape)).reshape(self._shape)

@@ -79,8 +79,8 @@ class Verifying:
         self._keeping.keep_labels(target, under)
         return mask
 
-    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> bool:
-        """Mark a box as verified or not; return whether that is a step to undo.
+    def box(self, target: Target, corners: list[tuple[float, float]], *, on: bool) -> None:
+        """Mark a box as verified or not, in one step to undo.
 
         Parameters
         ----------
@@ -99,9 +99,8 @@ class Verifying:
             raise EditError(
                 "the box encloses no pixel of these labels; hold the button and drag it over them"
             )
-        marked = self._mask_to_change(target, under).set(part, on)
+        self._mask_to_change(target, under).set(part, on)
         self._keeping.keep_labels(target, under)
-        return marked is not None
 
     def _on_begun(self) -> None:
         self._accepted.clear()
