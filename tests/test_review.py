@@ -48,7 +48,9 @@ def test_scores_and_disagreement_count():
     scores[[4, 11]] = 0.4, np.nan
     mirrored = labels.copy()
     mirrored[labels == 20] = 0
-    agreed = agreement(labels, mirrored)
+    mirrored[labels == 7], mirrored[labels == 30] = 30, 7
+    agreed, partner = agreement(labels, mirrored)
+    assert (partner[19], partner[6], partner[29], partner[28]) == (-1, 28, 6, 27), "number 20 is no more"
     assert agreed[19] == 0 and np.delete(agreed, 19).min() == 1
     found = doubts(features(labels, scores=scores), agreed)
     assert [(d.number, d.reason) for d in found[:2]] == [

@@ -35,8 +35,10 @@ class Doubt:
     reason: str
 
 
-def agreement(labels: npt.NDArray[np.integer[Any]], other: npt.NDArray[np.integer[Any]]) -> Numbers:
-    """Return how well other labels of the same image repeat each nucleus.
+def agreement(
+    labels: npt.NDArray[np.integer[Any]], other: npt.NDArray[np.integer[Any]]
+) -> tuple[Numbers, npt.NDArray[np.intp]]:
+    """Return how well other labels of the same image repeat each nucleus, and which of them does it best.
 
     Parameters
     ----------
@@ -44,12 +46,15 @@ def agreement(labels: npt.NDArray[np.integer[Any]], other: npt.NDArray[np.intege
 
     Returns
     -------
-    (n,) the best intersection over union of each nucleus, in order of its number; 0 if there is none.
+    (n,) the best intersection over union of each nucleus, in order of its number; 0 if there is none. And
+    (n,) the place of that other nucleus among the others, in order of their numbers; -1 if there is none.
     """
     pairs = overlap(labels, other)
-    best = np.zeros(len(pairs.true_area))
-    np.maximum.at(best, pairs.shared.row, pairs.iou)
-    return best
+    best, partner = np.zeros(len(pairs.true_area)), np.full(len(pairs.true_area), -1)
+    rising = np.argsort(pairs.iou, kind="stable")
+    rows = pairs.shared.row[rising]
+    best[rows], partner[rows] = pairs.iou[rising], pairs.shared.col[rising]  # the last one stays
+    return best, partner
 
 
 def doubts(

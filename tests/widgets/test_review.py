@@ -107,7 +107,7 @@ def test_a_nucleus_that_a_part_cuts_is_judged_where_it_is_whole(monkeypatch):
     def steps(image, recipe):
         yield Progress(1, 1)
         x0, x1 = 160 - recipe.region.x1, 160 - recipe.region.x0
-        return SimpleNamespace(nuclei=SimpleNamespace(labels=both[:, x0:x1][:, ::-1]))
+        return SimpleNamespace(nuclei=SimpleNamespace(labels=both[:, x0:x1][:, ::-1], scores=None))
 
     monkeypatch.setattr(pipeline, "segment_steps", steps)
     monkeypatch.setattr(_doubting, "_PART_PX", 60)
@@ -115,6 +115,22 @@ def test_a_nucleus_that_a_part_cuts_is_judged_where_it_is_whole(monkeypatch):
     measured = finish(measure_steps(labels, {}))
     order = finish(mirror_steps(measured, to_image(np.zeros((40, 160), np.uint8)), Recipe(), (0, 0)))
     assert all(doubt.doubt > 0.4 and "mirror" in doubt.reason for doubt in order)
+
+
+def test_nuclei_without_a_score_get_that_of_what_the_model_sees_in_their_place(monkeypatch):
+    labels = disks((40, 160), (20, 30, 12), (20, 70, 12), (20, 110, 12))
+
+    def steps(image, recipe):
+        yield Progress(1, 1)
+        return SimpleNamespace(
+            nuclei=SimpleNamespace(labels=labels[:, ::-1], scores=np.array([0.2, 0.3, 0.9], np.float32))
+        )
+
+    monkeypatch.setattr(pipeline, "segment_steps", steps)
+    measured = finish(measure_steps(labels, {2: 0.8}))  # the others were drawn, or opened from a project
+    order = finish(mirror_steps(measured, to_image(np.zeros((40, 160), np.uint8)), Recipe(), (0, 0)))
+    found = {doubt.number: (round(doubt.doubt, 2), doubt.reason) for doubt in order}
+    assert found == {1: (0.8, "low score, 0.20"), 2: (0.2, "low score, 0.80"), 3: (0.1, "low score, 0.90")}
 
 
 @pytest.mark.parametrize(("part_px", "parts"), [(4096, 1), (80, 6)])

@@ -89,7 +89,8 @@ def mirror_steps(
 ) -> Generator[Progress, None, list[Doubt]]:
     """Ask the recipe's model about the mirror picture, and put the nuclei in the order of doubt anew.
 
-    A large picture is asked about part by part; progress counts the parts.
+    A nucleus without a score, as one that was drawn or kept in a project, gets that of the nucleus that the
+    model sees in its place. A large picture is asked about part by part; progress counts the parts.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def mirror_steps(
     across, (y, x) = image.shape_yx[1], corner
     numbers = measured.table["label"]
     at = np.array([measured.places[number] for number in numbers.tolist()]).reshape(-1, 2)
-    agreed = np.zeros(len(numbers))
+    agreed, score = np.zeros(len(numbers)), np.full(len(numbers), np.nan)
     tiles = plan_tiles(measured.labels.shape, _PART_PX, _HALO_PX)
     for done, tile in enumerate(tiles):
         part, core = tile.window, tile.core
@@ -117,8 +118,13 @@ def mirror_steps(
         result = yield from retold(steps, lambda _, asking=asking: asking)  # type: ignore[misc]
         labels = measured.labels[part.slices]
         inside = np.isin(numbers, fastremap.unique(labels))
-        found = agreement(labels, result.nuclei.labels[:, ::-1])
+        found, partner = agreement(labels, result.nuclei.labels[:, ::-1])
         # Each counts in the part whose core it lies in: others may cut it.
         own = np.all((at >= (core.y0, core.x0)) & (at < (core.y1, core.x1)), axis=1)
         agreed[own & inside] = found[own[inside]]
-    return _without(doubts(measured.table, agreed), measured.done)
+        if result.nuclei.scores is not None:
+            seen = np.append(result.nuclei.scores, np.nan)[partner]  # -1 is none
+            score[own & inside] = seen[own[inside]]
+    known = measured.table.get("score", score)
+    table = measured.table | {"score": np.where(np.isnan(known), score, known)}
+    return _without(doubts(table, agreed), measured.done)
