@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.widgets._curves import PQ, CurvesPicture
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.project import Project, TrainingData
     from napari_nucleus_kd.train.finetune import FinetuneSettings, SideBySide, Tuned
     from napari_nucleus_kd.types import Image, LabelArray, Region
@@ -271,12 +271,13 @@ class Pair:
     after: Picture
 
 
-def pair_steps(tuned: Tuned, tile: int) -> Generator[Progress, None, Pair]:
+def pair_steps(tuned: Tuned, tile: int, device: str) -> Generator[Progress, None, Pair]:
     """Draw a tile that is held out, or that nobody verified, as both models see it."""
     from napari_nucleus_kd.train.finetune import compare_steps
 
-    side: SideBySide = yield from compare_steps(tuned, tile)
-    picture = as_picture(side.image, None)
+    side: SideBySide = yield from compare_steps(tuned, tile, device)
+    used = tuple(range(len(side.image.channels)))  # a tile holds no others
+    picture = as_picture(side.image, Recipe(channels=used))
     return Pair(
         tile,
         outlined(picture, side.true, side.before),

@@ -255,7 +255,8 @@ class Retraining:
             self.pair = pair
             self.changed.emit()
 
-        self._drawing = self._session.run_beside(pair_steps(tuned, self.tile), drawn, step=STEP)
+        steps = pair_steps(tuned, self.tile, self._session.workspace.recipe.device)
+        self._drawing = self._session.run_beside(steps, drawn, step=STEP)
 
     def _stop_drawing(self) -> None:
         """Want no picture any more: neither it nor its failure is told."""

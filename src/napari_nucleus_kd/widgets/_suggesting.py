@@ -55,6 +55,8 @@ class Suggesting:
         self._offset: int | None = None  # of their roles, once they are kept
         self._target: Target | None = None
         self._under: Under | None = None
+        self._asked = ""  # the model that was asked
+        session.workspace.events.recipe.connect(self._on_recipe)
         session.keeping.changed.connect(self._choose)
         session.viewer.layers.events.removed.connect(self._on_removed)
 
@@ -69,6 +71,7 @@ class Suggesting:
             return
         part = under.part(target.labels.shape)
         recipe = self.recipe_to_teach(target.layer.metadata.get(RECIPE_KEY))
+        self._asked = recipe.model
         recipe = recipe.model_copy(update={"region": part})  # elsewhere there is nothing to correct
         self._session.run_main(
             "correct",
@@ -105,6 +108,11 @@ class Suggesting:
         self._surveyed, self.tiles, self._target, self._under = [], [], None, None
         self.gone_to = None
         self.changed.emit()
+
+    def _on_recipe(self) -> None:
+        """Forget what another model was unsure of."""
+        if self._target is not None and self.recipe_to_teach(None).model != self._asked:
+            self.stop()
 
     def _on_removed(self, event: Any) -> None:
         if self._target is not None and event.value is self._target.layer:
