@@ -113,7 +113,9 @@ def make_model(spots_architecture, save_network, tmp_path_factory):
     """Return a function that writes a package of the spots network and returns its folder."""
     network, config = spots_architecture
 
-    def make(name="spots", size_range=(10.0, 40.0), half=False, enlarge_to_px=None, **options):
+    def make(
+        name="spots", size_range=(10.0, 40.0), half=False, enlarge_to_px=None, expected_px=None, **options
+    ):
         return save_network(
             tmp_path_factory.mktemp("models") / name,
             network(config(**options)),
@@ -126,6 +128,7 @@ def make_model(spots_architecture, save_network, tmp_path_factory):
             diameter_px=18.0,
             size_range=size_range,
             enlarge_to_px=enlarge_to_px,
+            expected_px=expected_px or {},
         )
 
     return make

@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,7 @@ from napari_nucleus_kd.config import DecodeSettings, Settings
 from napari_nucleus_kd.errors import ModelError, WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
 from napari_nucleus_kd.io.checked import MAX_TENSOR_BYTES, MAX_TEXT_BYTES, read_tensors, read_text, sha256
+from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,6 +79,9 @@ class ModelSpec(Settings):
     enlarge_to_px: float | None = Field(
         None, gt=1, description="Smaller nuclei are enlarged to this diameter; None: to the end of size_range"
     )
+    expected_px: dict[Modality, float] = Field(
+        {}, description="Nucleus diameter at which a kind of image is first looked at; of others as it is"
+    )
     decode: DecodeSettings = DecodeSettings()
     percentiles: tuple[float, float] = (1.0, 99.8)
     licence: str = ""
@@ -90,6 +94,8 @@ class ModelSpec(Settings):
         low, high = self.size_range
         if not 1 < low <= (self.enlarge_to_px or low) <= high:
             raise ValueError("size_range and enlarge_to_px must be above 1 px, and in order")
+        if not all(1 < px < inf for px in self.expected_px.values()):
+            raise ValueError("expected_px must be above 1 px")
         return self
 
 

@@ -8,7 +8,7 @@ from napari_nucleus_kd import engine as engine_module
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.segmenters.student import _enlarged
-from napari_nucleus_kd.types import Maps
+from napari_nucleus_kd.types import Maps, Modality
 
 
 @pytest.fixture
@@ -96,6 +96,28 @@ def test_a_diameter_outside_the_range_is_not_believed_at_once(make_model, load, 
     segmenter = load(make_model(name="ninety", log_diameter=math.log(90 / 18)))
     assert segmenter.diameter_in(segmenter.maps(picture, None)) is None
     assert segmenter.estimate_diameter([picture]) > 90  # however small the look, it seems as large
+
+
+def test_a_kind_of_image_is_first_looked_at_where_its_nuclei_are_expected(make_model, picture):
+    def of(seen_px, modality):
+        folder = make_model(
+            name=f"sees-{seen_px}",
+            enlarge_to_px=14.0,
+            expected_px={"H&E": 7.0},
+            log_diameter=math.log(seen_px / 18),
+        )
+        return segmenters.load("student", Recipe(model=str(folder), device="cpu", modality=modality))
+
+    expecting, other, unknown = (of(14, m) for m in (Modality.HE, Modality.IHC, None))
+    assert [s.scale(None) for s in (other, unknown)] == [1, 1] and expecting.scale(None) == 2
+    assert (expecting.default_diameter_px, other.default_diameter_px) == (7.0, 18.0)
+    assert expecting.scale(18.0) == 1, "what is told counts more"
+    assert expecting.diameter_in(expecting.maps(picture, None)) == pytest.approx(7, rel=0.05)
+    assert expecting.estimate_diameter([picture]) == pytest.approx(7, rel=0.05)
+    assert other.diameter_in(other.maps(picture, None)) == pytest.approx(14, rel=0.05)
+    larger = of(30, Modality.HE)
+    assert larger.diameter_in(larger.maps(picture, None)) is None, "seen twice as large, they seem of 15 px"
+    assert larger.estimate_diameter([picture]) == pytest.approx(30, rel=0.02), "as if nothing was expected"
 
 
 def test_notes_are_the_engines(load, spots):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ import torch
 from napari_nucleus_kd import package
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.index import read_splits, true_labels
+from napari_nucleus_kd.metrics import diameters
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import to_image
 from napari_nucleus_kd.project import UNKNOWN
@@ -113,6 +116,18 @@ def test_each_accepted_model_is_a_version_and_each_can_be_brought_back(
     assert not list(roots[1].glob(".*"))
 
 
+def test_a_version_knows_how_large_the_verified_nuclei_are(
+    parent, index, tmp_path, roots, finish, monkeypatch
+):
+    rows = [row for row in read_splits(index)["train"] if row.modality is Modality.FLUORESCENCE]
+    known = np.concatenate([diameters(true_labels(row)) for row in rows])
+    monkeypatch.setattr(finetune, "ENOUGH", len(known))
+    tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
+    assert tuned.model.spec.expected_px[Modality.FLUORESCENCE] == pytest.approx(np.median(known), abs=0.01)
+    assert "In fluorescence images it first looks for nuclei of about" in tuned.model.card
+    assert load_model(str(parent)).spec.expected_px == {}
+
+
 def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, roots, finish):
     tuned, seen = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
     assert len(tuned.model.spec.metrics["s0"]["pq"]) == 3
@@ -125,7 +140,11 @@ def test_a_gain_comes_with_its_interval(parent, index, more_held_out, tmp_path, 
     pairs = list(zip(tuned.before, tuned.after, strict=True))
     assert [(b.name, a.name) for b, a in pairs] == [(f"{i}.png", f"{i}.png") for i in (4, 5, 6, 7)]
     assert mean == pytest.approx(sum(a.values["pq"] - b.values["pq"] for b, a in pairs) / 4)
-    assert "95% bootstrap interval" in accept(tuned).card
+    assert "95% interval over tiles" in accept(tuned).card
+    scored = [replace(tuned.before[0], values={"pq": pq}) for pq in (0.5, 0.51, 0.55, 0.59)]
+    few = replace(tuned, before=tuple(scored[:1] * 3), after=tuple(scored[1:]))
+    mean, low, high = few.gain
+    assert mean == pytest.approx(0.05) and low < 0 < high, "three of one sign are no proof"
 
 
 def test_without_held_out_images_there_is_no_number(parent, index, tmp_path, roots, finish):

@@ -36,6 +36,7 @@ from napari_nucleus_kd.project._project import (
 from napari_nucleus_kd.project._reference import ImageReference, ImageState, fingerprint
 from napari_nucleus_kd.project._tiles import JUDGED_EACH, TILE_PX, Role, Tile, count_verified, grid, tiles_of
 from napari_nucleus_kd.project._training import (
+    ENOUGH,
     REHEARSED,
     UNKNOWN,
     place_of,
@@ -43,8 +44,8 @@ from napari_nucleus_kd.project._training import (
 )
 
 __all__ = [
-    "JUDGED_EACH", "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference", "ImageState",
-    "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified",
+    "ENOUGH", "JUDGED_EACH", "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference",
+    "ImageState", "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified",
     "fingerprint", "grid", "has_file", "has_image", "is_project", "next_offset", "overlapping",
     "place_of", "project_folder", "read_training", "tiles_of", "training_steps",
 ]  # fmt: skip

@@ -165,7 +165,8 @@ class Verified:
 
     Attributes
     ----------
-    diameter_px : median diameter of the nuclei that are verified completely; None if there are none.
+    count : of the nuclei that are verified completely.
+    diameter_px : their median diameter; None if there are none.
     """
 
     def __init__(self, labels: LabelArray, verified: BoolArray, tiles: list[Tile]):
@@ -175,6 +176,7 @@ class Verified:
         area, seen = _areas(labels, verified)
         self._teaches = seen == area
         known = area[_whole(area, seen)]
+        self.count = len(known)
         self.diameter_px = float(np.median(2 * np.sqrt(known / np.pi))) if known.size else None
         for tile in tiles:
             if tile.role is Role.VAL:
@@ -182,11 +184,10 @@ class Verified:
         self._teaches[0] = True
 
     def judging(self, tile: Tile) -> Crop | None:
-        """Return a tile to judge by: it is verified completely and has nuclei; None otherwise."""
-        labels = self._labels[tile.region.slices]
-        if not self._verified[tile.region.slices].all() or not labels.any():
+        """Return a tile to judge by: it is verified completely, with nuclei or without; None otherwise."""
+        if not self._verified[tile.region.slices].all():
             return None
-        return self._crop(tile.region, labels, None)
+        return self._crop(tile.region, self._labels[tile.region.slices], None)
 
     def teaching(self, tile: Tile) -> Crop | None:
         """Return a tile to learn from, with context around it that does not teach; None if nothing does.

@@ -12,7 +12,7 @@ import tifffile
 
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, fit_input, given_input
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ProjectError, WriteError
+from napari_nucleus_kd.errors import ProjectError, ReadError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
 from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, Region
 
 ENOUGH = 20  # nuclei, below which nothing can be judged, or watched during training
+_TELLING = 5  # nuclei, from which on they say how large those of an image are
 _OWN = "napari-nucleus-kd/"  # no project is called so: its name is that of a folder
 UNKNOWN = f"{_OWN}unverified"  # source of the tiles in which nothing is verified
 SAMPLES = {  # what any model should go on seeing as it did, and of which kind it is; their source is
@@ -59,6 +60,7 @@ class _Written:
     unknown : rows of tiles in which nothing is verified, and of samples.
     made_of : the images, as they were when they were read.
     kinds : of the images in which something is verified.
+    left_out : why images could not be read.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
@@ -67,6 +69,7 @@ class _Written:
     loose: int = 0
     made_of: list[Origin] = field(default_factory=list)
     kinds: set[Modality] = field(default_factory=set)
+    left_out: list[str] = field(default_factory=list)
 
 
 def training_steps(
@@ -81,8 +84,9 @@ def training_steps(
     pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is
     not verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
     own, of those channels that its recipe or its modality takes. The index says how the whole image is
-    scaled, and the diameter of its nuclei (the recipe's, else that of the verified ones): so what is learnt
-    from, and judged by, looks as it does when the whole image is segmented.
+    scaled: so what is learnt from, and judged by, looks as it does when the whole image is segmented. It says
+    the diameter of its nuclei, too: the median of those that are verified, with fewer than five that of the
+    recipe.
 
     A few tiles of each image in which nothing is verified, and the sample images of this package of other
     kinds than what is verified, are written without labels: a teacher says what is in them, so that a student
@@ -97,12 +101,13 @@ def training_steps(
     Returns
     -------
     Training data. With fewer than 20 nuclei to judge by there are no "val" rows; with fewer than 20 to watch
-    during training, the "train" rows are the "tune" rows, too.
+    during training, the "train" rows are the "tune" rows, too. Images that are missing, changed or damaged
+    are left out, and noted, if others teach.
 
     Raises
     ------
-    ProjectError : nothing verified can be learnt from; an image is missing, changed or damaged.
-    SettingsError : the channels do not fit. ReadError : an image cannot be read.
+    ProjectError : nothing verified can be learnt from, or of no image: all are missing, changed or damaged.
+    SettingsError : the channels do not fit.
     WriteError : the folder is not empty, or the disk refuses; nothing is left of it then.
     """
     place = Path(folder).expanduser().absolute()
@@ -111,7 +116,10 @@ def training_steps(
     with scratch_beside(place) as partial:
         written = _Written()
         for image in project.images:
-            yield from _image_steps(project, image, partial, written)
+            try:
+                yield from _image_steps(project, image, partial, written)
+            except (ProjectError, ReadError) as error:
+                written.left_out.append(str(error))
         _write_samples(written, partial)
         _settle(written, partial, project)
         if place.exists():
@@ -138,9 +146,9 @@ def _image_steps(
     """Write the crops of one image."""
     origin = Origin.of(entry)  # before it is read: what is saved meanwhile counts as saved since
     labels, verified = yield from entry.load_steps()
+    written.made_of.append(origin.model_copy(update={"verified": bool(verified.any())}))
     if entry.damage:
         raise ProjectError(entry.damage)
-    written.made_of.append(origin.model_copy(update={"verified": bool(verified.any())}))
     if not verified.any():
         return
     record, image = entry.record, entry.read_image()
@@ -149,7 +157,8 @@ def _image_steps(
     whole = _input(image, record)
     tiles = list(tiles_of(record.shape_yx, project.offset_of(entry)))
     known = Verified(labels, verified, tiles)
-    diameter = (record.recipe and record.recipe.diameter_px) or known.diameter_px
+    told = None if record.recipe is None else record.recipe.diameter_px  # perhaps of a model that is wrong
+    diameter = known.diameter_px if known.count >= _TELLING else told or known.diameter_px
     seen = (_cell(*whole.low), _cell(*whole.high), _cell(*([diameter] if diameter else [])))
     for name in ("images", "labels", "valid"):
         make_folder(folder / name)
@@ -237,10 +246,13 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
     """Decide on the splits; write the index, and what a person should know."""
     rows, nuclei, notes = written.rows, written.nuclei, list[str]()
     if not nuclei[Role.TRAIN] | nuclei[Role.TUNE]:
+        if written.left_out:
+            raise ProjectError("; ".join(written.left_out))
         raise ProjectError(
             f"{project.folder.name}: no nucleus is completely verified where models may learn; verify whole "
             "areas of several hundred pixels, nuclei and background, and mark them as verified"
         )
+    notes += [f"learnt from the other images only: {problem}" for problem in written.left_out]
     if len(nuclei[Role.VAL]) < ENOUGH:
         notes.append(
             f"nothing can be judged: {len(nuclei[Role.VAL])} verified nuclei are in tiles kept for that, and "

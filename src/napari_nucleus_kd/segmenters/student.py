@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.engine import Engine
     from napari_nucleus_kd.package import Model
-    from napari_nucleus_kd.types import FloatArray, LabelArray
+    from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
 
 _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
@@ -38,15 +38,20 @@ def load(recipe: Recipe) -> StudentSegmenter:
     """Open the recipe's model on the recipe's device."""
     refuse_weights(recipe)
     model = load_model(recipe.model)
-    return StudentSegmenter(model, open_engine(model, recipe.device))
+    return StudentSegmenter(model, open_engine(model, recipe.device), recipe.modality)
 
 
 class StudentSegmenter:
-    """A network package on an engine; see segmenters.base.Segmenter for the methods."""
+    """A network package on an engine; see segmenters.base.Segmenter for the methods.
+
+    Parameters
+    ----------
+    modality : of the images; the model may know how large their nuclei are. None: unknown.
+    """
 
     name = "student"
 
-    def __init__(self, model: Model, engine: Engine):
+    def __init__(self, model: Model, engine: Engine, modality: Modality | None = None):
         self._model = model
         self._engine = engine
         self._spec = model.spec
@@ -54,7 +59,8 @@ class StudentSegmenter:
         self.parameters: int | None = model.parameters
         self.decode_defaults = model.spec.decode
         self.percentiles = model.spec.percentiles
-        self.default_diameter_px = model.spec.diameter_px
+        self._expected_px = None if modality is None else model.spec.expected_px.get(modality)
+        self.default_diameter_px = self._expected_px or model.spec.diameter_px
 
     @property
     def description(self) -> str:
@@ -69,6 +75,8 @@ class StudentSegmenter:
     def scale(self, diameter_px: float | None) -> float:
         """Return 1 for diameters within the model's range, else what brings them to where it is best.
 
+        Without a diameter it is that of the nuclei that the model expects in such images, or 1.
+
         The factor is multiple_px / align_px: whole blocks of pixels become whole blocks of the
         network, so tiles that begin at such blocks see exactly the same picture.
         """
@@ -77,6 +85,7 @@ class StudentSegmenter:
     def align_px(self, diameter_px: float | None) -> int:
         """Return the image pixels that become one block of multiple_px network pixels."""
         smallest, largest = self._spec.size_range
+        diameter_px = diameter_px or self._expected_px
         if diameter_px is None:
             return self._spec.multiple_px
         wanted = min(diameter_px, largest)
@@ -88,7 +97,7 @@ class StudentSegmenter:
     def halo_px(self, diameter_px: float | None) -> int:
         """Return the room around a tile that a nucleus of the tile may need, in whole blocks."""
         step = self.align_px(diameter_px)
-        return math.ceil(1.2 * (diameter_px or self._spec.diameter_px) / step) * step
+        return math.ceil(1.2 * (diameter_px or self.default_diameter_px) / step) * step
 
     def context_px(self, diameter_px: float | None) -> int:
         """Return how far the network sees around a pixel, in whole blocks."""
@@ -124,13 +133,20 @@ class StudentSegmenter:
         return Nuclei(*kept_nuclei(labels, scores, sure & seen))
 
     def diameter_in(self, maps: Maps) -> float | None:
-        """Return the median predicted diameter in image pixels, if it is one the network can judge."""
+        """Return the median predicted diameter in image pixels, if the network saw it at its best scale."""
         diameter = self._typical([maps])
-        smallest, largest = self._spec.size_range
-        return diameter if diameter is not None and smallest <= diameter <= largest else None
+        return diameter if diameter is not None and self._is_best(maps.scale, diameter) else None
 
     def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
-        """Look at the patches; while nuclei seem too small or large to judge, look at another scale."""
+        """Look at the patches; while nuclei seem too small or large to judge, look at another scale.
+
+        What the model expects in such images is believed only if it is seen there.
+        """
+        if self._expected_px is not None:
+            enlarge = self.scale(None)
+            diameter = self._typical([self._look(patch, enlarge) for patch in patches])
+            if diameter is not None and self._is_best(enlarge, diameter):
+                return diameter
         diameter, enlarge = None, 1.0
         for start in _FIRST_LOOKS:
             enlarge = start
@@ -140,12 +156,15 @@ class StudentSegmenter:
         for _ in range(_MORE_LOOKS):
             if diameter is None:
                 return None
-            wanted = self.scale(diameter)
-            if abs(math.log(wanted / enlarge)) < _SAME_SCALE:
+            if self._is_best(enlarge, diameter):
                 break
-            enlarge = wanted
+            enlarge = self.scale(diameter)
             diameter = self._typical([self._look(patch, enlarge) for patch in patches]) or diameter
         return diameter
+
+    def _is_best(self, enlarge: float, diameter_px: float) -> bool:
+        """Whether nuclei of this diameter are seen about as large as the model sees them best."""
+        return abs(math.log(self.scale(diameter_px) / enlarge)) < _SAME_SCALE
 
     def _look(self, patch: FloatArray, enlarge: float) -> Maps:
         """Return maps of a patch seen smaller or larger."""
@@ -156,7 +175,7 @@ class StudentSegmenter:
             y, x = ((n - k) // 2 for n, k in zip(patch.shape[1:], keep, strict=True))
             patch = patch[:, y : y + keep[0], x : x + keep[1]]
             size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
-        if enlarge == 1:
+        if enlarge == 1 == self.scale(None):
             return self.maps(patch, None)
         return Maps(self._engine.run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)
 

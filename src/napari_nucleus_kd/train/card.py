@@ -65,6 +65,10 @@ def write_card(
             *(f"- {line}" for line in settings.limits),
             f"- Nuclei with a median diameter below {smallest:g} px are enlarged to "
             f"{spec.enlarge_to_px or smallest:g} px first, above {largest:g} px shrunk to that.",
+            *(
+                f"- In {modality} images it first looks for nuclei of about {px:g} px."
+                for modality, px in spec.expected_px.items()
+            ),
             "",
             "## Recipe",
             "",

@@ -275,6 +275,7 @@ def _spec(settings: TrainSettings, parent: ModelSpec | None, index: Path) -> Mod
         diameter_px=CANONICAL_DIAMETER_PX,
         size_range=settings.crops.size_range,
         enlarge_to_px=settings.enlarge_to_px,
+        expected_px=settings.expected_px,
         decode=settings.decode,
         licence=settings.licence,
         data=data,

@@ -16,6 +16,7 @@ from napari_nucleus_kd.index import read_splits
 from napari_nucleus_kd.instances import MAP_NAMES
 from napari_nucleus_kd.networks.student import STUDENTS, StudentConfig
 from napari_nucleus_kd.package import NAME_PATTERN, load_model
+from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,6 +130,9 @@ class TrainSettings(Settings):
     decode: DecodeSettings = Field(DecodeSettings(), description="Decode settings the model proposes")
     enlarge_to_px: float | None = Field(
         None, gt=1, description="Diameter to which the model enlarges smaller nuclei; None: to size_range"
+    )
+    expected_px: dict[Modality, float] = Field(
+        {}, description="Nucleus diameter at which the model first looks at a kind of image"
     )
     dataset: Path | None = Field(
         None, description="Folder or CSV index of what it learns from; relative to the recipe's file"
@@ -276,6 +280,7 @@ def taken_over(parent: ModelSpec, values: Mapping[str, Any]) -> dict[str, Any]:
         "student": parent.options,
         "decode": parent.decode.model_dump(),
         "enlarge_to_px": parent.enlarge_to_px,
+        "expected_px": parent.expected_px,
         "learning_rate": 5e-4,
         "steps": 2000,
     } | {**values, "crops": crops}
