@@ -51,6 +51,7 @@ def compare_all(
     settings: Mapping[str, Any],
     output: Path,
     memory: bool,
+    overwrite: bool,
 ) -> None:
     """Compare behind a progress bar, print the means, and write the report.
 
@@ -59,6 +60,7 @@ def compare_all(
     named : see contestant.
     settings : of the recipes of all.
     memory : whether it is measured, too.
+    overwrite : whether a comparison that is there is replaced.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def compare_all(
         show(check_rows_steps([], judged=rows, channels=settings["channels"]), console)
     else:
         rows = [_row(job.source, job.problem) for job in find_jobs(images)]
-    comparison = show(compare_steps(cases_of(rows), contestants, output), console)
+    comparison = show(compare_steps(cases_of(rows), contestants, output, overwrite=overwrite), console)
     if memory:
         comparison = show(memory_steps(comparison), console)
     for table in _tables(comparison):

@@ -257,6 +257,33 @@ def test_files_of_others_are_not_replaced(cases, tmp_path):
     assert (tmp_path / "out/images.csv").read_text() == "somebody's"
 
 
+def test_another_comparison_is_replaced_only_if_somebody_wants_it(cases, theirs, tmp_path):
+    first, second = cases(2)
+    out = tmp_path / "out"
+    finish(report_steps(finish(compare_steps([first], [CLASSICAL, theirs], out)), out))
+    finish(compare_steps([first, second], [CLASSICAL], out))  # more images, or fewer segmenters
+    before = (out / "comparison.json").read_text()
+    (out / "labels/classical/notes.txt").write_text("mine")
+    other = Contestant("other", CLASSICAL.recipe)
+    for images, each, what in (([second], theirs, "images"), ([first], other, "segmenters")):
+        with pytest.raises(WriteError, match=f"out holds a comparison of other {what}; .*--overwrite"):
+            finish(compare_steps(images, [each], out))
+    elsewhere = finish(compare_steps([first], [other], tmp_path / "elsewhere"))
+    with pytest.raises(WriteError, match="of other segmenters"):
+        finish(report_steps(elsewhere, out))
+    inside = Contestant("inside", labels=out / "labels/theirs")
+    with pytest.raises(WriteError, match="is to be compared and would be replaced"):
+        finish(compare_steps([first], [inside], out, overwrite=True))
+    assert (out / "comparison.json").read_text() == before
+    finish(compare_steps([first], [other], out, overwrite=True))
+    assert not (out / "comparison.json").exists()
+    assert {path.parent.name for path in out.glob("labels/*/*_labels.tif")} == {"other"}
+    assert [path.name for path in (out / "labels/classical").iterdir()] == ["notes.txt"]
+    (out / "comparison.json").write_text("[]")
+    with pytest.raises(WriteError, match="cannot be read as that of a comparison"):
+        finish(compare_steps([first], [other], out))
+
+
 def test_labels_of_others_may_lie_in_pieces(cases, theirs, tmp_path):
     (case,) = cases(1)
     pieces = tifffile.imread(theirs.labels / "0_mask.tif")
@@ -494,6 +521,10 @@ def test_the_command_without_labels(cases, tmp_path):
         "classical",
         "wide",
     ]
+    refused = run(files[0], "-s", "student", "--no-memory", "-o", out)
+    assert refused.exit_code == 1 and "add --overwrite" in " ".join(refused.output.split())
+    done = run(files[0], "-s", "wide=classical", "-s", "b=classical", "--no-memory", "-o", out, "--overwrite")
+    assert done.exit_code == 0 and not (out / "labels/classical").exists()
     for arguments in ([], [*files, "--data", tmp_path]):
         refused = run(*arguments, "-o", tmp_path / "no")
         assert refused.exit_code == 2 and "give either --data" in refused.output

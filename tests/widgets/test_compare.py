@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_nucleus_kd import apart
 from napari_nucleus_kd.compare import memory
@@ -200,6 +200,23 @@ def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "comparison.json").read_text())["images"] == [about]
     assert about in (tmp_path / "report.html").read_text()
     assert list((tmp_path / "labels").rglob("*.tif"))
+
+
+def test_a_report_that_is_there_is_replaced_after_asking(widget, session, settle, tmp_path, monkeypatch):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    former = [tmp_path / "labels/former" / name for name in ("x.json", "x_labels.tif")]
+    former[0].parent.mkdir(parents=True)
+    for path in (tmp_path / "comparison.json", *former):
+        path.write_text("{}")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(tmp_path))
+    for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
+        assert (tmp_path / "comparison.json").read_text() == "{}" and all(path.exists() for path in former)
+        monkeypatch.setattr(QMessageBox, "question", lambda *a, answer=answer: answer)
+        widget.found.save.click()
+        settle(session)
+    assert (tmp_path / "report.html").exists() and not former[0].parent.exists()
 
 
 @pytest.mark.parametrize(

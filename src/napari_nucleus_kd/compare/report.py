@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd import __version__
 from napari_nucleus_kd.compare.comparison import Size
+from napari_nucleus_kd.compare.folder import REPORT, refuse_others
 from napari_nucleus_kd.compare.pictures import figures, shown, views
-from napari_nucleus_kd.compare.run import REPORT, refuse_others
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.evaluate import OVERALL
@@ -62,9 +62,9 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
 
     Raises
     ------
-    WriteError : the disk refuses, or `output` holds a report that no comparison wrote.
+    WriteError : the disk refuses, or `output` holds another comparison, or a report that none wrote.
     """
-    refuse_others(output)
+    refuse_others(output, comparison.cases, comparison.contestants)
     make_folder(output)
     reached = standings(comparison)
     pairs, places = ({}, []) if comparison.judged else agreements(comparison)
@@ -151,7 +151,7 @@ def _as_json(
 ) -> str:
     told = {
         "program": f"napari-nucleus-kd {__version__}",
-        "images": [case.about or str(case.row.image) for case in comparison.cases],
+        "images": [case.shown for case in comparison.cases],
         "segmenters": {
             c.name: {
                 **comparison.facts[c.name].model_dump(),

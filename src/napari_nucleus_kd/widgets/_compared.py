@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QLabel,
+    QMessageBox,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -225,13 +226,21 @@ class ComparedPanel(QWidget):
     def ask_folder(self) -> None:
         """Ask for a folder and write the report there."""
         chosen = QFileDialog.getExistingDirectory(self, "Where does the report go?")
-        if chosen and self.compared is not None:
+        if chosen and self.compared is not None and self._may_write(Path(chosen)):
             self._session.run_main(
                 self._step,
                 "Writing the report",
                 _compare_steps.report_steps(self.compared, Path(chosen)),
                 self._say_written,
             )
+
+    def _may_write(self, folder: Path) -> bool:
+        """Ask whether a comparison that is in a folder may be replaced."""
+        if not _compare_steps.holds_comparison(folder):
+            return True
+        question = f"{folder.name} holds a comparison already. Replace it, with its labels?"
+        found = QMessageBox.question(self, "Replace it?", question)
+        return bool(found == QMessageBox.StandardButton.Yes)
 
     def _say_written(self, page: Path) -> None:
         if not isalive(self):
