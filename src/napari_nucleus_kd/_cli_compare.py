@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +33,13 @@ from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import Row, check_rows_steps
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
+    from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
@@ -76,7 +79,7 @@ def compare_all(
         rows = read_rows(data, split)
         show(check_rows_steps([], judged=rows, channels=settings["channels"]), console)
     else:
-        rows = [_row(job.source, job.problem) for job in find_jobs(images)]
+        rows = show(_rows_steps(find_jobs(images)), console)
     comparison = show(compare_steps(cases_of(rows), contestants, output, overwrite=overwrite), console)
     if memory:
         comparison = show(memory_steps(comparison), console)
@@ -142,10 +145,18 @@ def _size(what: str) -> tuple[str, Size, float | None]:
         ) from error
 
 
-def _row(image: Path, problem: str) -> Row:
-    if problem:
-        raise SettingsError(problem)
-    return Row(image, None, suggest_modality(read(image))[0], image.resolve().parent.name)
+def _rows_steps(jobs: Sequence[Job]) -> Generator[Progress, None, list[Row]]:
+    """Tell how each image is made; one that cannot be read fails when it is segmented, alone."""
+    if problems := [job.problem for job in jobs if job.problem]:
+        raise SettingsError("; ".join(problems))
+    rows = []
+    for done, image in enumerate((job.source for job in jobs), 1):
+        modality = Modality.FLUORESCENCE
+        with suppress(Exception):  # as compare_steps, whatever a library raises
+            modality, _ = suggest_modality(read(image))
+        rows.append(Row(image, None, modality, image.resolve().parent.name))
+        yield Progress(done, len(jobs), "looking at the images")
+    return rows
 
 
 def _tables(comparison: Comparison) -> list[Table]:
