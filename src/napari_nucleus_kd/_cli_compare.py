@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
 _LABELS = "labels"
+_SHOWN_FAILURES = 5
 
 
 def compare_all(
@@ -55,7 +56,7 @@ def compare_all(
     output: Path,
     memory: bool,
     overwrite: bool,
-) -> None:
+) -> bool:
     """Compare behind a progress bar, print the means, and write the report.
 
     Parameters
@@ -64,6 +65,10 @@ def compare_all(
     settings : of the recipes of all.
     memory : whether it is measured, too.
     overwrite : whether a comparison that is there is replaced.
+
+    Returns
+    -------
+    Whether all could segment all images.
 
     Raises
     ------
@@ -86,11 +91,14 @@ def compare_all(
     for table in _tables(comparison):
         console.print(table)
     failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
-    for outcome in failed[:5]:
+    for outcome in failed[:_SHOWN_FAILURES]:
         told = f"[red]failed:[/] {escape(f'{outcome.contestant} on {outcome.image}: {outcome.problem}')}"
         console.print(told, soft_wrap=True)
+    if (more := len(failed) - _SHOWN_FAILURES) > 0:
+        console.print(f"[red]… and {more} more[/], see images.csv", soft_wrap=True, highlight=False)
     page = show(report_steps(comparison, output), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
+    return not failed
 
 
 def contestant(text: str, settings: Mapping[str, Any]) -> Contestant:
@@ -162,23 +170,25 @@ def _rows_steps(jobs: Sequence[Job]) -> Generator[Progress, None, list[Row]]:
 def _tables(comparison: Comparison) -> list[Table]:
     """Return a table for each source, or of who agrees with whom."""
     reached = standings(comparison)
+    failures = any(row.failed for row in reached)
+    costs = "s", "MB", *(["failed"] if failures else [])
     if not comparison.judged:
         pairs, _ = agreements(comparison)
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
         for (one, other), interval in pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
-        needs = Table("", "nuclei", "s", "MB", title="All images", box=None, padding=(0, 1))
+        needs = Table("", "nuclei", *costs, title="All images", box=None, padding=(0, 1))
         for row in reached[-len(comparison.outcomes) :]:
-            needs.add_row(escape(row.contestant), str(row.counts["found"]), *_costs(comparison, row))
+            found = str(row.counts["found"])
+            needs.add_row(escape(row.contestant), found, *_costs(comparison, row, failures))
         return [table, needs]
     tables = []
     for source in dict.fromkeys(row.source for row in reached):
         rows = [row for row in reached if row.source == source]
         over = ", interval and p over its nuclei" if len(comparison.cases) == 1 else ""
         title = f"{escape(source)}: {count(rows[0].images, 'image')}{over}"
-        table = Table(
-            "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", "MB", title=title, box=None, padding=(0, 1)
-        )
+        heads = "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", *costs
+        table = Table("", *heads, title=title, box=None, padding=(0, 1))
         for row in rows:
             others = (f"{row.means[name][0]:.3f}" for name in ("aji", "ap50", "dice"))
             table.add_row(
@@ -186,16 +196,16 @@ def _tables(comparison: Comparison) -> list[Table]:
                 _cell(row.means["pq"]),
                 "" if row.p is None else f"{row.p:.2g}",
                 *others,
-                *_costs(comparison, row),
+                *_costs(comparison, row, failures),
             )
         tables.append(table)
     return tables
 
 
-def _costs(comparison: Comparison, row: Standing) -> tuple[str, str]:
-    """Return seconds an image and megabytes of memory."""
+def _costs(comparison: Comparison, row: Standing, failures: bool) -> list[str]:
+    """Return seconds an image and megabytes of memory, and if asked, on how many images it failed."""
     seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
-    return seconds, megabytes(comparison, row.contestant)
+    return [seconds, megabytes(comparison, row.contestant), *([str(row.failed)] if failures else [])]
 
 
 def _cell(interval: Interval) -> str:

@@ -502,7 +502,8 @@ def compare(
         raise SettingsError("give either --data (images with labels) or images without labels, not both")
     settings = {"device": device, "channels": channel_keys(channel)}
     named = segmenter or ["student", "classical"]
-    compare_all(data, split, inputs or [], named, settings, output, memory, overwrite)
+    if not compare_all(data, split, inputs or [], named, settings, output, memory, overwrite):
+        raise typer.Exit(FAILED)
 
 
 def main() -> None:

@@ -484,7 +484,8 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     (theirs.labels / "2_mask.tif").unlink()
     out = tmp_path / "out"
     done = run("--data", folder, "-s", "classical", "-s", f"<Theirs>=labels:{theirs.labels}", "-o", out)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, "one image failed, and the others are done"
+    assert "s MB failed" in " ".join(done.output.split())
     assert "<Theirs>" in done.output and "no label image has the name of 2.tif" in " ".join(
         done.output.split()
     )
@@ -529,6 +530,20 @@ def test_the_command_without_labels(cases, tmp_path):
         refused = run(*arguments, "-o", tmp_path / "no")
         assert refused.exit_code == 2 and "give either --data" in refused.output
         assert not Path(tmp_path / "no").exists()
+
+
+def test_images_that_cannot_be_read_fail_alone_and_all_are_counted(cases, tmp_path):
+    every = cases(8, labelled=False)
+    for case in every[1:]:
+        case.row.image.write_bytes(b"no picture")
+    out = tmp_path / "out"
+    files, others = [case.row.image for case in every], [f"{n}=classical@{n}" for n in (11, 12, 13)]
+    done = run(*files, *(text for other in others for text in ("-s", other)), "--no-memory", "-o", out)
+    assert done.exit_code == 1 and "looking at the images" in done.output
+    assert "… and 16 more, see images.csv" in done.output and "Agreement" in done.output
+    assert "… and 1 more, see images.csv" in (out / "report.html").read_text()
+    none = run(files[0], tmp_path / "*.none", "-o", tmp_path / "no")
+    assert none.exit_code == 2 and "no image found in" in none.output
 
 
 def test_a_tool_that_is_not_there_is_told_before_the_work(cases, tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _HEADS = {**HEADS, "f1": "mean F1"}
+_SHOWN_FAILURES = 20
 _PICTURE_PX = 352  # about the edge of a part of an image that is shown
 _OVER_IMAGES = (
     "Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at least 3 "
@@ -229,9 +230,11 @@ def _head(comparison: Comparison) -> str:
     if problems:
         lines.append("<p><b>Failed:</b></p><ul>")
         lines += [
-            f"<li>{html.escape(f'{o.contestant} on {o.image}: {o.problem}')}</li>" for o in problems[:20]
+            f"<li>{html.escape(f'{o.contestant} on {o.image}: {o.problem}')}</li>"
+            for o in problems[:_SHOWN_FAILURES]
         ]
-        lines.append("</ul>")
+        more = len(problems) - _SHOWN_FAILURES
+        lines.append(f"<li>… and {more} more, see images.csv</li></ul>" if more > 0 else "</ul>")
     return "\n".join(lines)
 
 
