@@ -190,8 +190,10 @@ def _head(comparison: Comparison) -> str:
     lines = [
         f"<h1>Comparison on {count(number, 'image')}</h1>",
         "<p>All segmenters got the same files and, unless a recipe names others, the same channels. "
-        "Intensities are scaled between the percentiles that each was trained with, and clipped there; "
-        "thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
+        "Fluorescence is scaled between the two percentiles that each one is made for; H&amp;E and IHC from "
+        "black to the upper of them, all colours alike, and segmenters that see no colours get the "
+        "haematoxylin of that (colour deconvolution), divided by a constant. Brighter pixels are clipped. "
+        "Thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
         "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
         "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
         "all could do. "
