@@ -258,6 +258,15 @@ def test_what_cannot_be_compared_is_said(widget, session, viewer, names, judge, 
     assert said in widget.problem.text.text() and session.workspace.activity is None
 
 
+def test_of_what_is_too_large_it_says_how(widget, session, monkeypatch):
+    monkeypatch.setattr("napari_nucleus_kd.widgets.compare.ON_DISK_EDGE_PX", 200)
+    session.workspace.whole_image = True
+    widget.task.button.click()
+    said = widget.problem.text.text()
+    assert "182 x 208 pixels are too many" in said and "zoom to 200 px or less" in said
+    assert "NAME_labels.tif" in said and "nucleus-kd compare --data FOLDER" in said
+
+
 def test_layers_that_lie_otherwise_are_not_offered(widget, viewer, truth):
     viewer.add_labels(truth, name="coarse", scale=(1, 1))
     viewer.add_labels(truth, name="between", scale=(0.5, 0.5), translate=(0.2, 0))
