@@ -30,24 +30,37 @@ class Mosaic:
     def __init__(self, size_px: int, sample: str = "fluorescence"):
         """Take the first channel of a sample."""
         from napari_nucleus_kd.io.samples import sample as open_sample
+        from napari_nucleus_kd.io.samples import sample_labels
 
-        image = open_sample(sample)
-        plane = np.asarray(image.pixels[0])
-        # Beside its mirror image a picture goes on without an edge, and repeats after both.
-        self._period = np.pad(plane, [(0, n) for n in plane.shape], mode="symmetric")
+        image, labels = open_sample(sample), sample_labels(sample)
+        self._period = _mirrored(np.asarray(image.pixels[0]))
+        self._labels = None if labels is None else _mirrored(labels)
         self.shape = (size_px, size_px)
-        self.dtype = plane.dtype
+        self.dtype = self._period.dtype
         self.pixel_size_um = image.pixel_size_um
 
     def tile(self, y: int, x: int) -> np.ndarray:
         """Return the tile that begins at a pixel, (h, w), cut at the picture's end; always the same."""
         height, width = (min(_TILE_PX, n - start) for n, start in zip(self.shape, (y, x), strict=True))
-        rows = (np.arange(y, y + height) + _SHIFT_YX[0]) % self._period.shape[0]
-        columns = (np.arange(x, x + width) + _SHIFT_YX[1]) % self._period.shape[1]
         noise = np.random.default_rng((y, x)).normal(0, _NOISE * self._period.max(), (height, width))
         limits = np.iinfo(self.dtype)
-        noisy = self._period[np.ix_(rows, columns)] + noise
+        noisy = self._period[self._at(y, x, height, width)] + noise
         return np.clip(np.rint(noisy), limits.min, limits.max).astype(self.dtype)
+
+    def labels(self) -> np.ndarray | None:
+        """Return the exact labels of all of it, (Y, X) int32, each copy a number of its own; None without."""
+        if self._labels is None:
+            return None
+        from cc3d import connected_components
+
+        copies = connected_components(self._labels[self._at(0, 0, *self.shape)], connectivity=8)
+        return np.asarray(copies).astype(np.int32)
+
+    def _at(self, y: int, x: int, height: int, width: int) -> tuple[np.ndarray, ...]:
+        """Return which pixels of the period lie in a part of the picture."""
+        rows = (np.arange(y, y + height) + _SHIFT_YX[0]) % self._period.shape[0]
+        columns = (np.arange(x, x + width) + _SHIFT_YX[1]) % self._period.shape[1]
+        return np.ix_(rows, columns)
 
     def corners(self) -> Iterator[tuple[int, int]]:
         """Yield where the tiles begin, row by row."""
@@ -62,6 +75,11 @@ class Mosaic:
             tile = self.tile(y, x)
             picture[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
         return picture
+
+
+def _mirrored(plane: np.ndarray) -> np.ndarray:
+    """Return a picture that repeats without an edge: it goes on into its mirror image."""
+    return np.pad(plane, [(0, n) for n in plane.shape], mode="symmetric")
 
 
 def write_tiff(mosaic: Mosaic, path: Path) -> None:

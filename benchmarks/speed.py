@@ -3,8 +3,9 @@
     python benchmarks/speed.py
     python benchmarks/speed.py --stardist WEIGHTS --cellpose WEIGHTS --sizes 512 1024 2048 4096
 
-Everyone is warm and takes turns with the others. A ratio is one median over another of this run. The other
-tools run where `nucleus-kd baselines install` put them, and see nuclei at the size they were made for.
+Everyone is warm and takes turns with the others. A ratio is one median over another of this run; beside it
+stands the PQ of each where the image is a sample with exact labels. The other tools run where `nucleus-kd
+baselines install` put them, and see nuclei at the size they were made for.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def main() -> int:
     tools = {name: tool_recipe(name, weights) for name in _TOOLS if (weights := getattr(arguments, name))}
     findings = []
     for size in arguments.sizes:
-        picture, is_first = load_picture(arguments.image, size), size == arguments.sizes[0]
+        (picture, labels), is_first = load_picture(arguments.image, size), size == arguments.sizes[0]
         contestants = {devices[0]: engines[devices[0]], **tools}
         if is_first:
             contestants |= {**engines, EAGER: _eager(engines[devices[0]])}
@@ -85,9 +86,11 @@ def main() -> int:
         seconds, results = measure(
             contestants, picture, rounds, in_parts=[*devices, EAGER] if is_first else []
         )
+        found = {name: in_words(result, labels) for name, result in results.items()}
+        about = {name: segmenter.description for name, r in results.items() if (segmenter := r.segmenter)}
         if is_first:
-            findings += judge_ours(seconds, results, devices)
-        findings += judge_tools(seconds, results, devices[0], size)
+            findings += judge_ours(seconds, found, about, devices)
+        findings += judge_tools(seconds, found, about, devices[0], size)
     facts = common.machine(threads) | {
         "model": f"{model.spec.name} {model.spec.version} {model.hash[:12]}",
         "image": arguments.image,
@@ -96,20 +99,27 @@ def main() -> int:
     return common.report("speed", findings, facts, strict=arguments.strict)
 
 
-def load_picture(name: str, size: int) -> np.ndarray:
-    """Return the middle of an image's first channel, (size, size); a sample is repeated as far as needed."""
+def load_picture(name: str, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the middle of an image's first channel, (size, size), and its exact labels if they are known.
+
+    A sample is repeated as far as needed.
+    """
     from napari_nucleus_kd.io import read
-    from napari_nucleus_kd.io.samples import SAMPLES, sample
+    from napari_nucleus_kd.io.samples import SAMPLES, sample, sample_labels
 
     is_sample = name in [s.name for s in SAMPLES]
     image = sample(name) if is_sample else read(name)
     height, width = image.shape_yx
     if is_sample and min(height, width) < size:
-        return Mosaic(size, name).whole()
+        mosaic = Mosaic(size, name)
+        return mosaic.whole(), mosaic.labels()
     if min(height, width) < size:
         raise BenchmarkError(f"{name} has {height} x {width} pixels, fewer than --size {size}")
     y, x = (height - size) // 2, (width - size) // 2
-    return np.ascontiguousarray(image.pixels[0, y : y + size, x : x + size])
+    middle = slice(y, y + size), slice(x, x + size)
+    labels = sample_labels(name) if is_sample else None
+    picture = np.ascontiguousarray(image.pixels[0, *middle])
+    return picture, None if labels is None else labels[middle]
 
 
 def tool_recipe(name: str, weights: str) -> Recipe:
@@ -201,27 +211,35 @@ def _cpu_engines() -> list[str]:
     return [device for device in available_devices() if device in ("openvino", "cpu")]
 
 
+def in_words(result: Result, labels: np.ndarray | None) -> str:
+    """Say how many nuclei a run found, and if the labels are known, how well."""
+    from napari_nucleus_kd.metrics import match, overlap
+
+    found = result.nuclei
+    pq = "" if labels is None else f", PQ {match(overlap(labels, found.labels)).pq:.3f}"
+    return f"{found.count} nuclei{pq}"
+
+
 def judge_ours(
-    seconds: Mapping[str, list[float]], results: Mapping[str, Result], devices: list[str]
+    seconds: Mapping[str, list[float]], found: Mapping[str, str], about: Mapping[str, str], devices: list[str]
 ) -> list[Finding]:
     """Compare every engine with eager float32, and the parts of the first engine's run with its whole."""
     findings = []
     for device in devices:
         target = Target("<=", 0.5) if device == devices[0] else None
-        findings += _engine_to_eager(device, seconds, results[device], target)
+        findings += _engine_to_eager(device, seconds, f"{found[device]}; {about[device]}", target)
     findings += _shares(devices[0], seconds)
     whole, network = (common.in_words(seconds[f"{EAGER}: {part}"]) for part in ("whole", "network"))
-    seen = f"{whole}, network {network}, {results[EAGER].nuclei.count} nuclei"
+    seen = f"{whole}, network {network}, {found[EAGER]}"
     return [*findings, Finding("eager", EAGER, 1.0, seen=seen)]
 
 
 def _engine_to_eager(
-    device: str, seconds: Mapping[str, list[float]], result: Result, target: Target | None
+    device: str, seconds: Mapping[str, list[float]], found: str, target: Target | None
 ) -> list[Finding]:
-    assert result.segmenter is not None
     whole, network = seconds[f"{device}: whole"], seconds[f"{device}: network"]
     eager_whole, eager_network = seconds[f"{EAGER}: whole"], seconds[f"{EAGER}: network"]
-    seen = f"{common.in_words(whole)}, {result.nuclei.count} nuclei; {result.segmenter.description}"
+    seen = f"{common.in_words(whole)}, {found}"
     return [
         Finding(
             f"{device}_whole",
@@ -268,22 +286,23 @@ def _shares(device: str, seconds: Mapping[str, list[float]]) -> list[Finding]:
 
 
 def judge_tools(
-    seconds: Mapping[str, list[float]], results: Mapping[str, Result], device: str, size: int
+    seconds: Mapping[str, list[float]],
+    found: Mapping[str, str],
+    about: Mapping[str, str],
+    device: str,
+    size: int,
 ) -> list[Finding]:
     """Say how many times faster the first engine is than each of the other tools."""
     findings = []
     ours = seconds[f"{device}: whole"]
     for name, (title, target) in _TOOLS.items():
         key, what = f"{name}_{size}", f"{size} px: times as fast as {title} ({device})"
-        if name not in results:
+        if name not in found:
             findings.append(common.skipped(key, what, f"give --{name} WEIGHTS"))
             continue
-        theirs, result = seconds[f"{name}: whole"], results[name]
-        assert result.segmenter is not None
-        found = f"{result.nuclei.count} nuclei, {results[device].nuclei.count} of ours"
-        seen = (
-            f"{common.in_words(theirs)} to {common.in_words(ours)}; {found}; {result.segmenter.description}"
-        )
+        theirs = seconds[f"{name}: whole"]
+        times = f"{common.in_words(theirs)} to {common.in_words(ours)}"
+        seen = f"{times}; {found[name]} to {found[device]} of ours; {about[name]}"
         findings.append(Finding(key, what, common.ratio(theirs, ours), target=target, seen=seen))
     return findings
 

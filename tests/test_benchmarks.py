@@ -145,6 +145,18 @@ def test_mosaic_has_no_joints(modules):
     assert (joints <= steps.max() * 0.1).all()  # beside its mirror image a row meets itself
 
 
+def test_mosaic_labels_are_those_of_its_pixels_each_copy_for_itself(modules):
+    from napari_nucleus_kd.faults import pieces
+    from napari_nucleus_kd.io.samples import sample_labels
+
+    labels, truth = modules.mosaic.Mosaic(700).labels(), sample_labels("fluorescence")
+    assert labels.shape == (700, 700) and labels.dtype == np.int32
+    np.testing.assert_array_equal(labels[:341, :309] > 0, truth[171:, 203:] > 0)
+    numbers, _ = pieces(labels)
+    assert len(numbers) == labels.max() > truth.max()
+    assert modules.mosaic.Mosaic(700, "ihc").labels() is None
+
+
 def test_same_share_counts_what_only_one_image_has(modules):
     one = np.zeros((40, 40), np.int32)
     one[:10, :10], one[20:30, :10], one[20:30, 20:30] = 1, 2, 3
@@ -166,6 +178,7 @@ def test_speed_takes_turns_with_other_tools(modules, student, fake_tool, monkeyp
     for size in (128, 160):
         theirs, none = found[f"cellpose_{size}"], found[f"stardist_{size}"]
         assert theirs["value"] > 0 and theirs["target"] == ">= 15" and "Cellpose 3.1" in theirs["seen"]
+        assert theirs["seen"].count(", PQ 0.") == 2
         assert none["value"] is None and "give --stardist WEIGHTS" in none["seen"]
 
 

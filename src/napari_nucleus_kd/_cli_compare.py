@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +33,18 @@ from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import Row, check_rows_steps
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
+    from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
 _LABELS = "labels"
+_SHOWN_FAILURES = 5
 
 
 def compare_all(
@@ -51,7 +55,8 @@ def compare_all(
     settings: Mapping[str, Any],
     output: Path,
     memory: bool,
-) -> None:
+    overwrite: bool,
+) -> bool:
     """Compare behind a progress bar, print the means, and write the report.
 
     Parameters
@@ -59,6 +64,11 @@ def compare_all(
     named : see contestant.
     settings : of the recipes of all.
     memory : whether it is measured, too.
+    overwrite : whether a comparison that is there is replaced.
+
+    Returns
+    -------
+    Whether all could segment all images.
 
     Raises
     ------
@@ -74,18 +84,21 @@ def compare_all(
         rows = read_rows(data, split)
         show(check_rows_steps([], judged=rows, channels=settings["channels"]), console)
     else:
-        rows = [_row(job.source, job.problem) for job in find_jobs(images)]
-    comparison = show(compare_steps(cases_of(rows), contestants, output), console)
+        rows = show(_rows_steps(find_jobs(images)), console)
+    comparison = show(compare_steps(cases_of(rows), contestants, output, overwrite=overwrite), console)
     if memory:
         comparison = show(memory_steps(comparison), console)
     for table in _tables(comparison):
         console.print(table)
     failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
-    for outcome in failed[:5]:
+    for outcome in failed[:_SHOWN_FAILURES]:
         told = f"[red]failed:[/] {escape(f'{outcome.contestant} on {outcome.image}: {outcome.problem}')}"
         console.print(told, soft_wrap=True)
+    if (more := len(failed) - _SHOWN_FAILURES) > 0:
+        console.print(f"[red]… and {more} more[/], see images.csv", soft_wrap=True, highlight=False)
     page = show(report_steps(comparison, output), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
+    return not failed
 
 
 def contestant(text: str, settings: Mapping[str, Any]) -> Contestant:
@@ -140,32 +153,42 @@ def _size(what: str) -> tuple[str, Size, float | None]:
         ) from error
 
 
-def _row(image: Path, problem: str) -> Row:
-    if problem:
-        raise SettingsError(problem)
-    return Row(image, None, suggest_modality(read(image))[0], image.resolve().parent.name)
+def _rows_steps(jobs: Sequence[Job]) -> Generator[Progress, None, list[Row]]:
+    """Tell how each image is made; one that cannot be read fails when it is segmented, alone."""
+    if problems := [job.problem for job in jobs if job.problem]:
+        raise SettingsError("; ".join(problems))
+    rows = []
+    for done, image in enumerate((job.source for job in jobs), 1):
+        modality = Modality.FLUORESCENCE
+        with suppress(Exception):  # as compare_steps, whatever a library raises
+            modality, _ = suggest_modality(read(image))
+        rows.append(Row(image, None, modality, image.resolve().parent.name))
+        yield Progress(done, len(jobs), "looking at the images")
+    return rows
 
 
 def _tables(comparison: Comparison) -> list[Table]:
     """Return a table for each source, or of who agrees with whom."""
     reached = standings(comparison)
+    failures = any(row.failed for row in reached)
+    costs = "s", "MB", *(["failed"] if failures else [])
     if not comparison.judged:
         pairs, _ = agreements(comparison)
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
         for (one, other), interval in pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
-        needs = Table("", "nuclei", "s", "MB", title="All images", box=None, padding=(0, 1))
+        needs = Table("", "nuclei", *costs, title="All images", box=None, padding=(0, 1))
         for row in reached[-len(comparison.outcomes) :]:
-            needs.add_row(escape(row.contestant), str(row.counts["found"]), *_costs(comparison, row))
+            found = str(row.counts["found"])
+            needs.add_row(escape(row.contestant), found, *_costs(comparison, row, failures))
         return [table, needs]
     tables = []
     for source in dict.fromkeys(row.source for row in reached):
         rows = [row for row in reached if row.source == source]
         over = ", interval and p over its nuclei" if len(comparison.cases) == 1 else ""
         title = f"{escape(source)}: {count(rows[0].images, 'image')}{over}"
-        table = Table(
-            "", "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", "s", "MB", title=title, box=None, padding=(0, 1)
-        )
+        heads = "PQ (95%)", "p", "AJI", "AP@0.5", "Dice", *costs
+        table = Table("", *heads, title=title, box=None, padding=(0, 1))
         for row in rows:
             others = (f"{row.means[name][0]:.3f}" for name in ("aji", "ap50", "dice"))
             table.add_row(
@@ -173,16 +196,16 @@ def _tables(comparison: Comparison) -> list[Table]:
                 _cell(row.means["pq"]),
                 "" if row.p is None else f"{row.p:.2g}",
                 *others,
-                *_costs(comparison, row),
+                *_costs(comparison, row, failures),
             )
         tables.append(table)
     return tables
 
 
-def _costs(comparison: Comparison, row: Standing) -> tuple[str, str]:
-    """Return seconds an image and megabytes of memory."""
+def _costs(comparison: Comparison, row: Standing, failures: bool) -> list[str]:
+    """Return seconds an image and megabytes of memory, and if asked, on how many images it failed."""
     seconds = "" if row.seconds is None else f"{row.seconds:.2f}"
-    return seconds, megabytes(comparison, row.contestant)
+    return [seconds, megabytes(comparison, row.contestant), *([str(row.failed)] if failures else [])]
 
 
 def _cell(interval: Interval) -> str:

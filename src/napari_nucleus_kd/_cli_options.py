@@ -244,6 +244,10 @@ Report = Annotated[
     ),
 ]
 ReplaceReport = Annotated[bool, typer.Option("--overwrite", help="Replace a report that is there.")]
+ReplaceComparison = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Begin anew: replace the comparison that is there, with its labels."),
+]
 ModelName = Annotated[str | None, typer.Option(help="Of the model.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="How long to train.")]
 TrainDevice = Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps.")]

@@ -486,12 +486,14 @@ def compare(
             help="Measure the memory that each needs for the largest image, in a process of its own."
         ),
     ] = True,
+    overwrite: options.ReplaceComparison = False,
 ) -> None:
     """Let several segmenters work on the same images; who is right where, how fast, how sure that is.
 
     With labels (--data): PQ, AJI, AP and more with intervals and a test; without (INPUT): who agrees with
     whom, and where they do not. Writes report.html, comparison.csv, images.csv, comparison.json and all
-    labels. What is there already is kept, so a broken run goes on when it is given again.
+    labels. What is there already is kept, so a broken run goes on when it is given again; a comparison of
+    other images or segmenters is replaced with --overwrite only.
     """
     from napari_nucleus_kd._cli_compare import compare_all
     from napari_nucleus_kd._cli_recipe import channel_keys
@@ -499,7 +501,9 @@ def compare(
     if (data is None) == (not inputs):
         raise SettingsError("give either --data (images with labels) or images without labels, not both")
     settings = {"device": device, "channels": channel_keys(channel)}
-    compare_all(data, split, inputs or [], segmenter or ["student", "classical"], settings, output, memory)
+    named = segmenter or ["student", "classical"]
+    if not compare_all(data, split, inputs or [], named, settings, output, memory, overwrite):
+        raise typer.Exit(FAILED)
 
 
 def main() -> None:

@@ -257,6 +257,33 @@ def test_files_of_others_are_not_replaced(cases, tmp_path):
     assert (tmp_path / "out/images.csv").read_text() == "somebody's"
 
 
+def test_another_comparison_is_replaced_only_if_somebody_wants_it(cases, theirs, tmp_path):
+    first, second = cases(2)
+    out = tmp_path / "out"
+    finish(report_steps(finish(compare_steps([first], [CLASSICAL, theirs], out)), out))
+    finish(compare_steps([first, second], [CLASSICAL], out))  # more images, or fewer segmenters
+    before = (out / "comparison.json").read_text()
+    (out / "labels/classical/notes.txt").write_text("mine")
+    other = Contestant("other", CLASSICAL.recipe)
+    for images, each, what in (([second], theirs, "images"), ([first], other, "segmenters")):
+        with pytest.raises(WriteError, match=f"out holds a comparison of other {what}; .*--overwrite"):
+            finish(compare_steps(images, [each], out))
+    elsewhere = finish(compare_steps([first], [other], tmp_path / "elsewhere"))
+    with pytest.raises(WriteError, match="of other segmenters"):
+        finish(report_steps(elsewhere, out))
+    inside = Contestant("inside", labels=out / "labels/theirs")
+    with pytest.raises(WriteError, match="is to be compared and would be replaced"):
+        finish(compare_steps([first], [inside], out, overwrite=True))
+    assert (out / "comparison.json").read_text() == before
+    finish(compare_steps([first], [other], out, overwrite=True))
+    assert not (out / "comparison.json").exists()
+    assert {path.parent.name for path in out.glob("labels/*/*_labels.tif")} == {"other"}
+    assert [path.name for path in (out / "labels/classical").iterdir()] == ["notes.txt"]
+    (out / "comparison.json").write_text("[]")
+    with pytest.raises(WriteError, match="cannot be read as that of a comparison"):
+        finish(compare_steps([first], [other], out))
+
+
 def test_labels_of_others_may_lie_in_pieces(cases, theirs, tmp_path):
     (case,) = cases(1)
     pieces = tifffile.imread(theirs.labels / "0_mask.tif")
@@ -457,7 +484,8 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     (theirs.labels / "2_mask.tif").unlink()
     out = tmp_path / "out"
     done = run("--data", folder, "-s", "classical", "-s", f"<Theirs>=labels:{theirs.labels}", "-o", out)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, "one image failed, and the others are done"
+    assert "s MB failed" in " ".join(done.output.split())
     assert "<Theirs>" in done.output and "no label image has the name of 2.tif" in " ".join(
         done.output.split()
     )
@@ -478,6 +506,7 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     assert told["standings"][0]["means"]["pq"][0] == pytest.approx(float(first["pq"]), abs=1e-4)
     page = (out / "report.html").read_text()
     assert "&lt;Theirs&gt;" in page and "<Theirs>" not in page, "names cannot break the page"
+    assert "H&amp;E and IHC from black to the upper" in page
     assert page.count("data:image/png;base64,") >= 3 and page.count("<svg") == 3
     assert 'src="http' not in page and 'href="http' not in page.replace('xlink:href="#', "")
 
@@ -494,10 +523,28 @@ def test_the_command_without_labels(cases, tmp_path):
         "classical",
         "wide",
     ]
+    refused = run(files[0], "-s", "student", "--no-memory", "-o", out)
+    assert refused.exit_code == 1 and "add --overwrite" in " ".join(refused.output.split())
+    done = run(files[0], "-s", "wide=classical", "-s", "b=classical", "--no-memory", "-o", out, "--overwrite")
+    assert done.exit_code == 0 and not (out / "labels/classical").exists()
     for arguments in ([], [*files, "--data", tmp_path]):
         refused = run(*arguments, "-o", tmp_path / "no")
         assert refused.exit_code == 2 and "give either --data" in refused.output
         assert not Path(tmp_path / "no").exists()
+
+
+def test_images_that_cannot_be_read_fail_alone_and_all_are_counted(cases, tmp_path):
+    every = cases(8, labelled=False)
+    for case in every[1:]:
+        case.row.image.write_bytes(b"no picture")
+    out = tmp_path / "out"
+    files, others = [case.row.image for case in every], [f"{n}=classical@{n}" for n in (11, 12, 13)]
+    done = run(*files, *(text for other in others for text in ("-s", other)), "--no-memory", "-o", out)
+    assert done.exit_code == 1 and "looking at the images" in done.output
+    assert "… and 16 more, see images.csv" in done.output and "Agreement" in done.output
+    assert "… and 1 more, see images.csv" in (out / "report.html").read_text()
+    none = run(files[0], tmp_path / "*.none", "-o", tmp_path / "no")
+    assert none.exit_code == 2 and "no image found in" in none.output
 
 
 def test_a_tool_that_is_not_there_is_told_before_the_work(cases, tmp_path, monkeypatch):

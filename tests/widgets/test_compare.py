@@ -7,12 +7,13 @@ import tempfile
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_nucleus_kd import apart
 from napari_nucleus_kd.compare import memory
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import DeviceError
+from napari_nucleus_kd.metrics import scores
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.segmenters import baseline
 from napari_nucleus_kd.types import Progress, Region
@@ -83,10 +84,11 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     assert mine["Missed"] == (np.unique(truth) % 4 == 1).sum() and mine["s"] is None
     low, high = map(float, mine["95%"].split(" to "))
     assert low < mine["PQ"] < high and mine["p"] < 0.05
-    assert found["Classical (no network)"]["p"] is None and found["Classical (no network)"]["MB"] > 50
+    assert found["Classical (no network)"]["p"] == "reference" and found["Classical (no network)"]["MB"] > 50
     assert mine["MB"] is None and mine["Parameters"] is None
     assert mine["What it is"] == "labels from Layer_ mine"
     assert 0 < mine["PQ"] < found["Classical (no network)"]["PQ"] <= 1
+    assert mine["mean F1"] == round(scores(truth, viewer.layers["mine"].data)["f1"], 3)
     assert found["Classical (no network)"]["s"] >= 0
     shown = widget.found.plots.pixmap()
     assert (
@@ -104,6 +106,25 @@ def test_segmenter_and_layer_are_judged_by_the_truth(widget, session, viewer, se
     np.testing.assert_array_equal(layer.data, picture(truth, viewer.layers["mine"].data.astype(np.int32)))
     assert tuple(layer.scale) == (0.5, 0.5)
     assert "Layer: Errors" not in " ".join(widget.choices()), "errors are no nuclei"
+
+
+def test_sorted_lines_keep_their_mark_and_their_name(widget, session, viewer, settle, truth):
+    viewer.add_labels(np.where(truth % 2 == 1, 0, truth), name="half", scale=(0.5, 0.5))
+    names = ["Classical (no network)", "Layer: mine", "Layer: half"]
+    for name in names:
+        widget.tick(name)
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    table = widget.found.table
+    for column in range(table.columnCount()):
+        for order in (Qt.SortOrder.AscendingOrder, Qt.SortOrder.DescendingOrder):
+            table.sortItems(column, order)
+            marked = [name for name, line in cells(widget).items() if line["p"] == "reference"]
+            assert marked == names[:1]
+            table.selectRow(list(cells(widget)).index(names[2]))
+            assert widget.found.chosen() == names[2]
+        if table.horizontalHeaderItem(column).text() == "p":
+            assert next(iter(cells(widget))) == names[0], "who has no p comes last, or first when turned"
 
 
 def test_what_is_checked_is_the_truth_and_the_rest_is_left_out(
@@ -202,6 +223,23 @@ def test_a_report_is_saved(widget, session, settle, tmp_path, monkeypatch):
     assert list((tmp_path / "labels").rglob("*.tif"))
 
 
+def test_a_report_that_is_there_is_replaced_after_asking(widget, session, settle, tmp_path, monkeypatch):
+    widget.tick("Layer: mine")
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    former = [tmp_path / "labels/former" / name for name in ("x.json", "x_labels.tif")]
+    former[0].parent.mkdir(parents=True)
+    for path in (tmp_path / "comparison.json", *former):
+        path.write_text("{}")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(tmp_path))
+    for answer in (QMessageBox.StandardButton.No, QMessageBox.StandardButton.Yes):
+        assert (tmp_path / "comparison.json").read_text() == "{}" and all(path.exists() for path in former)
+        monkeypatch.setattr(QMessageBox, "question", lambda *a, answer=answer: answer)
+        widget.found.save.click()
+        settle(session)
+    assert (tmp_path / "report.html").exists() and not former[0].parent.exists()
+
+
 @pytest.mark.parametrize(
     ("names", "judge", "said"),
     [
@@ -218,6 +256,15 @@ def test_what_cannot_be_compared_is_said(widget, session, viewer, names, judge, 
     choose_truth(widget, judge)
     widget.task.button.click()
     assert said in widget.problem.text.text() and session.workspace.activity is None
+
+
+def test_of_what_is_too_large_it_says_how(widget, session, monkeypatch):
+    monkeypatch.setattr("napari_nucleus_kd.widgets.compare.ON_DISK_EDGE_PX", 200)
+    session.workspace.whole_image = True
+    widget.task.button.click()
+    said = widget.problem.text.text()
+    assert "182 x 208 pixels are too many" in said and "zoom to 200 px or less" in said
+    assert "NAME_labels.tif" in said and "nucleus-kd compare --data FOLDER" in said
 
 
 def test_layers_that_lie_otherwise_are_not_offered(widget, viewer, truth):

@@ -64,6 +64,11 @@ class Case:
     row: Row
     about: str = ""
 
+    @property
+    def shown(self) -> str:
+        """Which image it is, for people."""
+        return self.about or str(self.row.image.absolute())
+
 
 class Facts(Settings):
     """What is known of a contestant.

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd import __version__
 from napari_nucleus_kd.compare.comparison import Size
+from napari_nucleus_kd.compare.folder import REPORT, refuse_others
 from napari_nucleus_kd.compare.pictures import figures, shown, views
-from napari_nucleus_kd.compare.run import REPORT, refuse_others
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.evaluate import OVERALL
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _HEADS = {**HEADS, "f1": "mean F1"}
+_SHOWN_FAILURES = 20
 _PICTURE_PX = 352  # about the edge of a part of an image that is shown
 _OVER_IMAGES = (
     "Means over images; in brackets 95% bootstrap intervals over images (1,000 replicates, at least 3 "
@@ -62,9 +63,9 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
 
     Raises
     ------
-    WriteError : the disk refuses, or `output` holds a report that no comparison wrote.
+    WriteError : the disk refuses, or `output` holds another comparison, or a report that none wrote.
     """
-    refuse_others(output)
+    refuse_others(output, comparison.cases, comparison.contestants)
     make_folder(output)
     reached = standings(comparison)
     pairs, places = ({}, []) if comparison.judged else agreements(comparison)
@@ -151,7 +152,7 @@ def _as_json(
 ) -> str:
     told = {
         "program": f"napari-nucleus-kd {__version__}",
-        "images": [case.about or str(case.row.image) for case in comparison.cases],
+        "images": [case.shown for case in comparison.cases],
         "segmenters": {
             c.name: {
                 **comparison.facts[c.name].model_dump(),
@@ -189,8 +190,10 @@ def _head(comparison: Comparison) -> str:
     lines = [
         f"<h1>Comparison on {count(number, 'image')}</h1>",
         "<p>All segmenters got the same files and, unless a recipe names others, the same channels. "
-        "Intensities are scaled between the percentiles that each was trained with, and clipped there; "
-        "thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
+        "Fluorescence is scaled between the two percentiles that each one is made for; H&amp;E and IHC from "
+        "black to the upper of them, all colours alike, and segmenters that see no colours get the "
+        "haematoxylin of that (colour deconvolution), divided by a constant. Brighter pixels are clipped. "
+        "Thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
         "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
         "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
         "all could do. "
@@ -229,9 +232,11 @@ def _head(comparison: Comparison) -> str:
     if problems:
         lines.append("<p><b>Failed:</b></p><ul>")
         lines += [
-            f"<li>{html.escape(f'{o.contestant} on {o.image}: {o.problem}')}</li>" for o in problems[:20]
+            f"<li>{html.escape(f'{o.contestant} on {o.image}: {o.problem}')}</li>"
+            for o in problems[:_SHOWN_FAILURES]
         ]
-        lines.append("</ul>")
+        more = len(problems) - _SHOWN_FAILURES
+        lines.append(f"<li>… and {more} more, see images.csv</li></ul>" if more > 0 else "</ul>")
     return "\n".join(lines)
 
 

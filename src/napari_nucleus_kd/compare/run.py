@@ -24,7 +24,8 @@ from napari_nucleus_kd.compare.comparison import (
     keep_outcome,
     kept_path,
 )
-from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
+from napari_nucleus_kd.compare.folder import forget_former, refuse_others
+from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, told
 from napari_nucleus_kd.index import read_labels, read_truth
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 
 _RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
-REPORT = ("comparison.json", "comparison.csv", "images.csv", "report.html")  # written in this order
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class _Entry:
 
 
 def compare_steps(
-    cases: Sequence[Case], contestants: Sequence[Contestant], output: Path
+    cases: Sequence[Case], contestants: Sequence[Contestant], output: Path, *, overwrite: bool = False
 ) -> Generator[Progress, None, Comparison]:
     """Let every contestant segment every image, and compare with the labels where there are some.
 
@@ -69,20 +69,24 @@ def compare_steps(
     ----------
     cases : checked before, see index.check_rows_steps.
     output : folder; the labels are kept in labels/CONTESTANT/CASE_labels.tif.
+    overwrite : begin anew: the comparison whose report is in `output` goes, with its labels.
 
     Raises
     ------
     SettingsError : two contestants or cases share a name or there are none, or only some of the images have
         labels.
     ModelError, DeviceError, BaselineError, ReadError : a contestant cannot begin.
-    WriteError : the disk refuses, or `output` holds a report that no comparison wrote.
+    WriteError : the disk refuses, or `output` holds another comparison and overwrite is False, or a report
+        that no comparison wrote.
     """
     _check(cases, contestants)
-    refuse_others(output)
+    refuse_others(output, cases, contestants, overwrite=overwrite)
     entries, began = [], f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
     for done, contestant in enumerate(contestants):
         yield Progress(done, len(contestants), f"opening {contestant.name}")
         entries.append(_enter(contestant))
+    if overwrite:
+        forget_former(output)
     outcomes: dict[str, dict[str, Outcome]] = {contestant.name: {} for contestant in contestants}
     total = len(cases) * len(entries)
     for turn, case in enumerate(cases):
@@ -108,13 +112,6 @@ def compare_steps(
         {name: [of[case.name] for case in cases] for name, of in outcomes.items()},
         output,
     )
-
-
-def refuse_others(folder: Path) -> None:
-    """Raise WriteError if a folder holds files called like those of a report, but no comparison."""
-    there = [name for name in REPORT if (folder / name).exists()]
-    if there and REPORT[0] not in there:
-        raise WriteError(f"{folder / there[0]} is there and belongs to no comparison; choose another folder")
 
 
 def cases_of(rows: Sequence[Row]) -> list[Case]:

@@ -208,18 +208,27 @@ def _drawn(figure: Figure) -> npt.NDArray[np.uint8]:
     return np.array(canvas.buffer_rgba())
 
 
+def holds_comparison(folder: Path) -> bool:
+    """Tell whether a folder holds a comparison, which its report would replace."""
+    from napari_nucleus_kd.compare import holds_comparison as holds
+
+    return holds(folder)
+
+
 def report_steps(compared: Compared, folder: Path) -> Generator[Progress, None, Path]:
-    """Write the report of a comparison, with all that was found, into a folder."""
-    from napari_nucleus_kd.compare import refuse_others
+    """Write the report of a comparison, with all that was found, into a folder; one that is there goes."""
+    from napari_nucleus_kd.compare import forget_former, refuse_others
     from napari_nucleus_kd.compare import report_steps as steps
     from napari_nucleus_kd.errors import WriteError
 
-    refuse_others(folder)
+    comparison = compared.comparison
+    refuse_others(folder, comparison.cases, comparison.contestants, overwrite=True)
+    forget_former(folder)
     try:
-        shutil.copytree(compared.comparison.folder / "labels", folder / "labels", dirs_exist_ok=True)
+        shutil.copytree(comparison.folder / "labels", folder / "labels", dirs_exist_ok=True)
     except OSError as error:
         raise WriteError(f"{folder} cannot be written: {error}; choose another folder") from error
-    return (yield from steps(compared.comparison, folder))
+    return (yield from steps(comparison, folder))
 
 
 def _for_a_file(name: str) -> str:

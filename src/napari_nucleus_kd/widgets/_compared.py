@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QFileDialog,
     QLabel,
+    QMessageBox,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -41,14 +42,15 @@ _FAINT = 0.4  # of what is correct: the eye is to fall on the errors
 _METRICS = {"DQ": "dq", "SQ": "sq", "AJI": "aji", "AJI+": "aji_plus", "Dice": "dice"} | {
     "AP@0.5": "ap50",
     "AP@0.75": "ap75",
+    "mean F1": "f1",
 }
 _VERDICTS = ("missed", "spurious", "split", "merged")
 _GO = "click on a number to go to them one by one"
 _TIPS = {
     "PQ": "Panoptic quality: DQ x SQ, 0 to 1",
     "95%": "Interval of the PQ over the nuclei that are seen, resampled; another image may differ by more",
-    "p": "How likely so large a difference of the PQ to that of the first ticked one is by chance,\n"
-    "from the nuclei that are seen: swaps between the two what became of each, at random.\n"
+    "p": "How likely so large a difference of the PQ to that of the reference (the first ticked one) is\n"
+    "by chance, from the nuclei that are seen: swaps between the two what became of each, at random.\n"
     "Not corrected for comparing several",
     "DQ": "How many nuclei are found, without false ones (F1 at IoU 0.5)",
     "SQ": "How well the outlines of those found agree (mean IoU)",
@@ -57,6 +59,7 @@ _TIPS = {
     "Dice": "Overlap of all nuclei together",
     "AP@0.5": "Average precision at IoU 0.5, as StarDist and Cellpose define it",
     "AP@0.75": "The same at IoU 0.75",
+    "mean F1": "How many nuclei are found, without false ones: mean F1 over IoU 0.5, 0.55, ... 0.95",
     "Nuclei": "Number of outlines",
     "Missed": f"Nuclei of the ground truth that were not found; {_GO}",
     "Spurious": f"Outlines where no nucleus is; {_GO}",
@@ -141,9 +144,9 @@ class ComparedPanel(QWidget):
         for place, name in enumerate(lines[0], 1):
             self.table.horizontalHeaderItem(place).setToolTip(_TIPS[name])
         for line, (standing, cells) in enumerate(zip(compared.standings, lines, strict=True)):
-            for place, value in enumerate([standing.contestant, *cells.values()]):
-                item = QTableWidgetItem()
-                item.setData(Qt.ItemDataRole.DisplayRole, value)
+            for place, (head, value) in enumerate([("", standing.contestant), *cells.items()]):
+                is_reference = head == "p" and not line and len(lines) > 1
+                item = _Cell(value, "reference" if is_reference else value)
                 if not place:
                     item.setToolTip(compared.comparison.facts[standing.contestant].description)
                 self.table.setItem(line, place, item)
@@ -225,7 +228,7 @@ class ComparedPanel(QWidget):
     def ask_folder(self) -> None:
         """Ask for a folder and write the report there."""
         chosen = QFileDialog.getExistingDirectory(self, "Where does the report go?")
-        if chosen and self.compared is not None:
+        if chosen and self.compared is not None and self._may_write(Path(chosen)):
             self._session.run_main(
                 self._step,
                 "Writing the report",
@@ -233,11 +236,32 @@ class ComparedPanel(QWidget):
                 self._say_written,
             )
 
+    def _may_write(self, folder: Path) -> bool:
+        """Ask whether a comparison that is in a folder may be replaced."""
+        if not _compare_steps.holds_comparison(folder):
+            return True
+        question = f"{folder.name} holds a comparison already. Replace it, with its labels?"
+        found = QMessageBox.question(self, "Replace it?", question)
+        return bool(found == QMessageBox.StandardButton.Yes)
+
     def _say_written(self, page: Path) -> None:
         if not isalive(self):
             return
         self.words.setText(f"The report is in {page}")
         self.words.show()
+
+
+class _Cell(QTableWidgetItem):
+    """A cell that is sorted by its value, whatever it shows; without one it comes last."""
+
+    def __init__(self, value: Any, shown: Any) -> None:
+        super().__init__()
+        self.setData(Qt.ItemDataRole.DisplayRole, shown)
+        self._by = value is None, value
+
+    def __lt__(self, other: QTableWidgetItem) -> bool:
+        assert isinstance(other, _Cell)
+        return bool(self._by < other._by)
 
 
 def _cells(standing: Standing, comparison: Comparison) -> dict[str, Any]:

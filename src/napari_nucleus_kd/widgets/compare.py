@@ -210,7 +210,9 @@ class CompareWidget(StepWidget):
         if not problem and max(region.shape_yx) > ON_DISK_EDGE_PX:
             problem = (
                 f"{region.shape_yx[0]} x {region.shape_yx[1]} pixels are too many to compare in the window: "
-                f"choose “What I see” and zoom to {ON_DISK_EDGE_PX} px or less, or take nucleus-kd compare."
+                f"choose “What I see” and zoom to {ON_DISK_EDGE_PX} px or less, or save the ground truth as "
+                "NAME_labels.tif (File → Save Selected Layers) into a folder with the image, NAME.tif, and "
+                "give nucleus-kd compare --data FOLDER --output REPORT."
             )
         if not problem and (not names or (truth is None and len(names) < 2)):
             problem = "Tick at least two to compare, or choose a ground truth to judge one by."
