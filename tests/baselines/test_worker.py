@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError, Set
 from napari_nucleus_kd.index import read_labels
 from napari_nucleus_kd.ondisk import segment_to_zarr_steps
 from napari_nucleus_kd.segmenters import baseline
+from napari_nucleus_kd.types import Modality
 
 PICTURE = np.zeros((3, 40, 50), np.float32)
 
@@ -60,8 +62,9 @@ def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool,
 
     monkeypatch.setattr(Worker, "decode", decode)
     tool = baseline.load(Recipe(segmenter="cellpose", weights=fake_tool()))
-    maps = tool.maps(np.repeat(draw(150, 190)[0][None] / np.float32(255), 3, 0), None)
-    assert tool.diameter_in(maps) == pytest.approx(17, abs=3)
+    pixels, _ = draw(150, 190, 0, (8.0, 11.0))  # about the tool's own size: else it had to look again
+    maps = tool.maps(np.repeat(pixels[None] / np.float32(255), 3, 0), None)
+    assert tool.diameter_in(maps) == pytest.approx(17, abs=2)
     found = tool.decode(maps, tool.decode_defaults).labels
     before = found.copy()
     found[:] = 0  # as a person may who corrects them
@@ -69,6 +72,43 @@ def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool,
     assert len(asked) == 1
     tool.decode(maps, tool.decode_defaults.model_copy(update={"foreground": 0.7}))
     assert len(asked) == 2
+
+
+class OneSize:
+    """A Worker with one nucleus in each picture; of other sizes than its own it errs, or sees nothing."""
+
+    is_alive = True
+    about = SimpleNamespace(
+        diameter_px=18.0, grid=1, foreground=0.5, parameters=7, colour=False, maps=("foreground", "y", "x")
+    )
+
+    def __init__(self, true_px):
+        self.true_px, self.looks = true_px, []
+
+    def maps(self, picture, size):
+        return np.zeros((3, *size), np.float32)
+
+    def decode(self, maps, shape, foreground, min_area):
+        scale = maps.shape[1] / shape[0]
+        self.looks.append(round(scale, 2))
+        wrong = self.true_px * scale / self.about.diameter_px
+        radius = 0 if max(wrong, 1 / wrong) > 4 else self.true_px * wrong**-0.4 / 2
+        y, x = np.ogrid[: shape[0], : shape[1]]
+        return (np.hypot(y - shape[0] / 2, x - shape[1] / 2) < radius).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("true_px", "looks"), [(18.0, [1]), (45.0, [1, 0.58, 0.46]), (5.0, [1, 2, 2.91, 3.56])]
+)
+def test_the_diameter_is_looked_at_again_where_the_tool_sees_nuclei_well(true_px, looks):
+    worker = OneSize(true_px)
+    tool = baseline.BaselineSegmenter("cellpose", lambda: (worker, "0"), Modality.FLUORESCENCE)
+    patch = np.zeros((3, 256, 256), np.float32)
+    suits = tool.diameter_in(tool.maps(patch, None))
+    assert (suits is None) == (len(looks) > 1), "at that scale it cannot tell"
+    worker.looks.clear()
+    assert tool.estimate_diameter([patch]) == pytest.approx(true_px, rel=0.1)
+    assert worker.looks == pytest.approx(looks, rel=0.1)
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):

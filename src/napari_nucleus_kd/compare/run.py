@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, LabelArray
 
 
-_RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
+_RULES = 4  # to be raised when the same question gets another answer: what is kept is then done again
 REPORT = ("comparison.json", "comparison.csv", "images.csv", "report.html")  # written in this order
 
 

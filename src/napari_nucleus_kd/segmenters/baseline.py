@@ -21,7 +21,7 @@ from napari_nucleus_kd.baselines import (
 from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
-from napari_nucleus_kd.segmenters.base import kept_nuclei
+from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, same_scale
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 from napari_nucleus_kd.words import count
 
@@ -185,17 +185,37 @@ class BaselineSegmenter:
         return known[2]
 
     def diameter_in(self, maps: Maps) -> float | None:
+        """Return the median diameter of the nuclei in maps, if that is about the size seen at this scale."""
+        diameter = self._typical(maps)
+        return diameter if diameter is not None and same_scale(self.scale(diameter), maps.scale) else None
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Look at the patches as for the tool's own size, then as for what was found, until that settles."""
+        own = self.default_diameter_px
+        first = {self.align_px(size): size for size in (own, own / 2, 2 * own)}  # may be one scale
+        diameter = None
+        for size in first.values():
+            seen, diameter = self.scale(size), self._look(patches, size)
+            if diameter is not None:
+                break
+        for _ in range(MORE_LOOKS):
+            if diameter is None or same_scale(self.scale(diameter), seen):
+                break
+            seen, diameter = self.scale(diameter), self._look(patches, diameter) or diameter
+        return diameter
+
+    def _look(self, patches: Sequence[FloatArray], diameter_px: float) -> float | None:
+        """Return the median of the patches' diameters, seen as for nuclei of a size."""
+        found = [self._typical(self.maps(patch, diameter_px)) for patch in patches]
+        known = [diameter for diameter in found if diameter is not None]
+        return float(np.median(known)) if known else None
+
+    def _typical(self, maps: Maps) -> float | None:
         """Return the median diameter of the nuclei that maps show."""
         found = self._labels(maps, self.decode_defaults.foreground, self.decode_defaults.min_area_px)
         area = np.bincount(found.ravel())[1:]
         area = area[area > 0]
         return float(2 * np.sqrt(np.median(area) / np.pi)) if area.size else None
-
-    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
-        """Return the median of the patches' diameters."""
-        found = [self.diameter_in(self.maps(patch, None)) for patch in patches]
-        known = [diameter for diameter in found if diameter is not None]
-        return float(np.median(known)) if known else None
 
 
 def _scored(labels: LabelArray, maps: Maps, min_score: float) -> Nuclei:
