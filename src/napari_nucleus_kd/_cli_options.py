@@ -227,7 +227,7 @@ Contestants = Annotated[
         metavar="[NAME=]WHICH[@DIAMETER]",
         help="Several times: student, student:MODEL, classical, cellpose:WEIGHTS, stardist:WEIGHTS, "
         "labels:FOLDER (label images of another program), or a recipe file; by default student and "
-        "classical. The others are tested against the first. DIAMETER: pixels, own (no rescaling) or "
+        "classical. The others are tested against the first. DIAMETER: pixels, own (what it was made for) or "
         "annotated (the median of the labels).",
     ),
 ]

@@ -35,6 +35,7 @@ class FakeTool:
             "threads": 2,
             "parameters": 7,
             "diameter_px": 18.0,
+            "default_diameter_px": 36.0 if self.fault == "learnt from large ones" else 18.0,
             "grid": 1,
             "foreground": 0.5,
             "colour": self.fault == "sees colours",
@@ -81,7 +82,7 @@ class FakeGrid(FakeTool):
     """Without a size of its own, and with maps of every second pixel, as StarDist."""
 
     def about(self):
-        return super().about() | {"diameter_px": None, "grid": 2}
+        return super().about() | {"diameter_px": None, "default_diameter_px": None, "grid": 2}
 
 
 if __name__ == "__main__":

@@ -79,7 +79,13 @@ class OneSize:
 
     is_alive = True
     about = SimpleNamespace(
-        diameter_px=18.0, grid=1, foreground=0.5, parameters=7, colour=False, maps=("foreground", "y", "x")
+        diameter_px=18.0,
+        default_diameter_px=18.0,
+        grid=1,
+        foreground=0.5,
+        parameters=7,
+        colour=False,
+        maps=("foreground", "y", "x"),
     )
 
     def __init__(self, true_px):
@@ -109,6 +115,15 @@ def test_the_diameter_is_looked_at_again_where_the_tool_sees_nuclei_well(true_px
     worker.looks.clear()
     assert tool.estimate_diameter([patch]) == pytest.approx(true_px, rel=0.1)
     assert worker.looks == pytest.approx(looks, rel=0.1)
+
+
+def test_where_no_diameter_is_told_it_is_that_of_the_nuclei_it_learnt_from(fake_tool):
+    usual, large = (
+        segmenters.load("cellpose", Recipe(segmenter="cellpose", weights=fake_tool(fault)))
+        for fault in ("none", "learnt from large ones")
+    )
+    assert (usual.default_diameter_px, usual.scale(None), usual.scale(36.0)) == (18, 1, 0.5)
+    assert (large.default_diameter_px, large.scale(None), large.scale(18.0)) == (36, 0.5, 1)
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):

@@ -54,14 +54,16 @@ class Cellpose:
 
     def about(self) -> dict[str, Any]:
         """Tell what was loaded."""
-        net = self.model.net
+        net, size = self.model.net, float(getattr(self.model, "diam_mean", 30.0))
         return {
             "version": self.version,
             "weights": os.fspath(self.model.pretrained_model),
             "device": str(self.device),
             "threads": self.threads,
             "parameters": sum(p.numel() for p in net.parameters()),
-            "diameter_px": float(getattr(self.model, "diam_mean", 30.0)),
+            "diameter_px": size,
+            # Cellpose 3 keeps how large the nuclei were that it learnt from, before they were rescaled.
+            "default_diameter_px": float(getattr(self.model, "diam_labels", size)),
             "grid": 1,
             "foreground": 0.5,
             "colour": self.transformer,
@@ -148,6 +150,7 @@ class StarDist:
             "threads": self.threads,
             "parameters": int(self.model.keras_model.count_params()),
             "diameter_px": None,
+            "default_diameter_px": None,
             "grid": int(config.grid[0]),
             "foreground": float(self.model.thresholds.prob),
             "colour": config.n_channel_in == 3,

@@ -35,7 +35,8 @@ class About(Settings):
     weights : file or folder.
     device : as the tool calls it.
     threads : that its network takes on a processor.
-    diameter_px : nucleus diameter that the model was made for; None if it does not say.
+    diameter_px : to which nuclei are brought for its network; None if it takes all as they are.
+    default_diameter_px : of the nuclei, that the tool assumes where none is told; None if it has none.
     grid : pixels of the picture that share one of the maps.
     foreground : probability above which the tool by itself takes a pixel as nucleus.
     colour : whether the network sees colours, or grey only.
@@ -48,6 +49,7 @@ class About(Settings):
     threads: int
     parameters: int
     diameter_px: float | None
+    default_diameter_px: float | None
     grid: int
     foreground: float
     colour: bool

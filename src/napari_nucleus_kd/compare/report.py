@@ -183,7 +183,7 @@ def _head(comparison: Comparison) -> str:
     unless = ", where the index does not tell it" if any(row.diameter_px for row in rows) else ""
     sizes = {
         Size.ESTIMATED: f"estimates the diameter of the nuclei itself{unless}",
-        Size.OWN: "sees the image as it is, at the size it was made for",
+        Size.OWN: "takes the diameter it was made for on every image",
         Size.ANNOTATED: "is told the median diameter of the annotation",
     }
     lines = [

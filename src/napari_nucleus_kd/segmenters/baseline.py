@@ -109,7 +109,7 @@ class BaselineSegmenter:
             foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
         )
         self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
-        self.default_diameter_px = self._about.diameter_px or _STARDIST_PX
+        self.default_diameter_px = self._about.default_diameter_px or _STARDIST_PX
         self._decoded: tuple[weakref.ref[FloatArray], tuple[float, int], LabelArray] | None = None
 
     def _tool(self) -> Worker:
@@ -144,13 +144,11 @@ class BaselineSegmenter:
 
     def align_px(self, diameter_px: float | None) -> int:
         """Return the image pixels that become a block of network pixels."""
-        if diameter_px is None:
-            return _BLOCK
-        wanted = self.default_diameter_px
-        if self._is_stardist:  # it is used at any size that it has learnt
+        diameter, wanted = diameter_px or self.default_diameter_px, self._about.diameter_px
+        if wanted is None:  # it is used at any size that it has learnt
             smallest, largest = _STARDIST_RANGE
-            wanted = diameter_px if smallest <= diameter_px <= largest else wanted
-        scale = min(max(wanted / diameter_px, _MIN_SCALE), _MAX_SCALE)
+            wanted = diameter if smallest <= diameter <= largest else _STARDIST_PX
+        scale = min(max(wanted / diameter, _MIN_SCALE), _MAX_SCALE)
         return max(1, round(_BLOCK / scale))
 
     def halo_px(self, diameter_px: float | None) -> int:
