@@ -126,6 +126,15 @@ def test_where_no_diameter_is_told_it_is_that_of_the_nuclei_it_learnt_from(fake_
     assert (large.default_diameter_px, large.scale(None), large.scale(18.0)) == (36, 0.5, 1)
 
 
+@pytest.mark.parametrize(("name", "least_px"), [("cellpose", 15), ("stardist", 0)])
+def test_small_nuclei_are_left_out_where_the_tool_does_so_itself(fake_tool, name, least_px):
+    tool = segmenters.load(name, Recipe(segmenter=name, weights=fake_tool()))
+    assert tool.decode_defaults.min_area_px == least_px
+    picture = np.zeros((3, 64, 64), np.float32)
+    picture[:, 30:32, 30:32] = 1
+    assert tool.decode(tool.maps(picture, None), tool.decode_defaults).count == (least_px == 0)
+
+
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
     truth = draw(150, 190)[1]
     stain = np.where(truth > 0, 2.0, 0.0)[..., None] * np.array([0.65, 0.70, 0.29])  # haematoxylin

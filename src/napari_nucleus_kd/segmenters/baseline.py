@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _BLOCK = 32  # network pixels that become whole image pixels: scales are rounded to that
 _MIN_SCALE, _MAX_SCALE = 0.1, 4.0
 _CONTEXT_PX = 64  # network pixels; both see a little further, with little weight
-_MIN_AREA_PX = 15  # Cellpose's own
+_MIN_AREA_PX = 15  # Cellpose's own; StarDist leaves none out
 _UNMIXED = "it sees no colours: it was given the haematoxylin (colour deconvolution)"
 _STARDIST_PX, _STARDIST_RANGE = 25.0, (10.0, 60.0)  # StarDist has no size of its own: nuclei of its data
 
@@ -106,7 +106,8 @@ class BaselineSegmenter:
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
         self.parameters: int | None = self._about.parameters
         self.decode_defaults = DecodeSettings(
-            foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
+            foreground=min(max(self._about.foreground, 0.01), 0.99),
+            min_area_px=0 if self._is_stardist else _MIN_AREA_PX,
         )
         self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
         self.default_diameter_px = self._about.default_diameter_px or _STARDIST_PX
