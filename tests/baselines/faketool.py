@@ -64,15 +64,18 @@ class FakeTool:
         if self.fault == "garbage":
             os.write(4, b"not JSON\n")
             time.sleep(5)
-        rows, columns = (np.arange(n) * old // n for n, old in zip(size, picture.shape[1:], strict=True))
+        rows, columns = (
+            ((np.arange(n) + 0.5) * old / n).astype(int)
+            for n, old in zip(size, picture.shape[1:], strict=True)
+        )
         spots = picture.mean(0)[np.ix_(rows, columns)]
         found = np.stack([1 / (1 + np.exp(-20 * (spots - 0.3))), spots, spots]).astype(np.float32)
         return found[:, 1:] if self.fault == "too few rows" else found
 
-    def decode(self, maps, shape, foreground, min_area):
+    def decode(self, maps, shape, scale, foreground, min_area):
         from scipy.ndimage import label
 
-        rows, columns = (np.arange(n) * old // n for n, old in zip(shape, maps.shape[1:], strict=True))
+        rows, columns = (((np.arange(n) + 0.5) * scale).astype(int) for n in shape)
         labels, _ = label(maps[0][np.ix_(rows, columns)] > foreground)
         labels = np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
         return -labels if self.fault == "labels below 0" else labels

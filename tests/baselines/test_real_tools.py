@@ -83,7 +83,7 @@ def tool(request, draw, tmp_path_factory):
 @pytest.mark.parametrize("diameter", [None, 20.0])
 def test_it_finds_what_the_tool_finds_by_itself(tool, diameter, draw, tmp_path):
     name, weights, python = tool
-    pixels, truth = draw(160, 200)
+    pixels, truth = draw(159, 201)
     picture = np.repeat(pixels[None].astype(np.float32) / 255, 3, axis=0)
     segmenter = segmenters.load(name, Recipe(segmenter=name, weights=weights, device="cpu"))
     found = segmenter.decode(segmenter.maps(picture, diameter), segmenter.decode_defaults)

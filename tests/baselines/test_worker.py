@@ -94,8 +94,7 @@ class OneSize:
     def maps(self, picture, size):
         return np.zeros((3, *size), np.float32)
 
-    def decode(self, maps, shape, foreground, min_area):
-        scale = maps.shape[1] / shape[0]
+    def decode(self, maps, shape, scale, foreground, min_area):
         self.looks.append(round(scale, 2))
         wrong = self.true_px * scale / self.about.diameter_px
         radius = 0 if max(wrong, 1 / wrong) > 4 else self.true_px * wrong**-0.4 / 2
@@ -133,6 +132,36 @@ def test_small_nuclei_are_left_out_where_the_tool_does_so_itself(fake_tool, name
     picture = np.zeros((3, 64, 64), np.float32)
     picture[:, 30:32, 30:32] = 1
     assert tool.decode(tool.maps(picture, None), tool.decode_defaults).count == (least_px == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "diameter", "given", "asked"),
+    [
+        ("cellpose", None, (255, 151), (255, 151)),
+        ("cellpose", 30.0, (265, 159), (160, 96)),  # 53 pixels become 32
+        ("stardist", None, (256, 152), (128, 76)),
+        ("stardist", 8.0, (260, 160), (416, 256)),  # 10 pixels become 32, on a grid of 2
+    ],
+)
+def test_pictures_are_padded_so_that_nothing_is_stretched(
+    fake_tool, draw, monkeypatch, name, diameter, given, asked
+):
+    real, seen = Worker.maps, []
+
+    def maps(self, picture, size):
+        seen.append((picture.shape[1:], size))
+        return real(self, picture, size)
+
+    monkeypatch.setattr(Worker, "maps", maps)
+    tool = segmenters.load(name, Recipe(segmenter=name, weights=fake_tool()))
+    pixels, truth = draw(255, 151, 0, (12.0, 13.0), 40)
+    found = tool.maps(np.repeat(pixels[None] / np.float32(255), 3, 0), diameter)
+    assert seen == [(given, asked)]
+    labels = tool.decode(found, tool.decode_defaults).labels
+    for number in np.unique(truth[truth > 0]):  # each lies where it was drawn, to the last row
+        inside = truth == number
+        middle = np.argwhere(labels == np.bincount(labels[inside]).argmax()).mean(0)
+        assert np.abs(middle - np.argwhere(inside).mean(0)).max() < 2
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
@@ -201,7 +230,7 @@ def test_labels_that_are_none_are_refused(fake_tool, draw):
     tool = worker(fake_tool("labels below 0"))
     maps = tool.maps(np.repeat(draw(64, 64)[0][None] / np.float32(255), 3, 0), (64, 64))
     with pytest.raises(BaselineError, match="labels below 0"):
-        tool.decode(maps, (64, 64), 0.5, 10)
+        tool.decode(maps, (64, 64), 1.0, 0.5, 10)
 
 
 @pytest.mark.parametrize(

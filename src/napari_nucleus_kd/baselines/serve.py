@@ -84,15 +84,14 @@ class Cellpose:
         flow, logit = np.reshape(flows[1], (2, *size)), np.reshape(flows[2], (1, *size))
         return np.concatenate([1 / (1 + np.exp(-logit)), flow]).astype(np.float32)
 
-    def decode(self, maps: Array, shape: list[int], foreground: float, min_area: int) -> Array:
+    def decode(self, maps: Array, shape: list[int], scale: float, foreground: float, min_area: int) -> Array:
         """Return labels (Y, X) int32."""
-        from cellpose import dynamics, transforms
+        from cellpose import dynamics
 
-        scale = maps.shape[1] / shape[0]
-        large = transforms.resize_image(np.moveaxis(maps, 0, -1), Ly=shape[0], Lx=shape[1])
-        probability = np.clip(large[..., 0], _CERTAIN, 1 - _CERTAIN)
+        large = _enlarged(maps, shape, scale)
+        probability = np.clip(large[0], _CERTAIN, 1 - _CERTAIN)
         masks = dynamics.resize_and_compute_masks(
-            np.ascontiguousarray(np.moveaxis(large[..., 1:], -1, 0)),
+            np.ascontiguousarray(large[1:]),
             np.log(probability / (1 - probability)),
             niter=max(1, round(_ITERATIONS / scale)),
             cellprob_threshold=float(np.log(foreground / (1 - foreground))),
@@ -173,12 +172,13 @@ class StarDist:
         prob, dist = self.model.predict(seen, axes="YXC" if colour else "YX")[:2]
         return np.concatenate([prob[None], np.moveaxis(dist, -1, 0)]).astype(np.float32)
 
-    def decode(self, maps: Array, shape: list[int], foreground: float, min_area: int) -> Array:
+    def decode(self, maps: Array, shape: list[int], scale: float, foreground: float, min_area: int) -> Array:
         """Return labels (Y, X) int32."""
         from stardist.geometry import polygons_to_label
         from stardist.nms import non_maximum_suppression
 
         grid = self.model.config.grid
+        enlarge = 1 / (scale * grid[0])
         points, scores, distances = non_maximum_suppression(
             np.ascontiguousarray(np.moveaxis(maps[1:], 0, -1)),
             np.ascontiguousarray(maps[0]),
@@ -186,18 +186,31 @@ class StarDist:
             prob_thresh=foreground,
             nms_thresh=self.model.thresholds.nms,
         )
-        enlarge = tuple(n / (have * grid[0]) for n, have in zip(shape, maps.shape[1:]))  # noqa: B905
         labels = polygons_to_label(
             distances,
-            (points + 0.5) * np.array(enlarge) - 0.5,
+            (points + 0.5) * enlarge - 0.5,
             shape=tuple(shape),
             prob=scores,
-            scale_dist=enlarge,
+            scale_dist=(enlarge, enlarge),
         )
         return np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
 
 
 TOOLS = {"cellpose": Cellpose, "stardist": StarDist}
+
+
+def _enlarged(maps: Array, shape: list[int], scale: float) -> Array:
+    """Return maps (M, h, w) at the resolution of the picture, bilinear; corners stay where they are."""
+    import torch
+
+    if scale == 1:
+        return maps
+    # Padding by one keeps the last row, whose size the factor rounds down.
+    padded = torch.from_numpy(np.pad(maps, [(0, 0), (0, 1), (0, 1)], mode="edge"))[None]
+    large = torch.nn.functional.interpolate(
+        padded, scale_factor=1 / scale, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )
+    return large[0, :, : shape[0], : shape[1]].numpy()
 
 
 def _user_models(models: Any) -> list[str]:

@@ -110,11 +110,25 @@ class Worker:
         self,
         maps: npt.NDArray[np.float32],
         shape_yx: tuple[int, int],
+        scale: float,
         foreground: float,
         min_area_px: int,
     ) -> npt.NDArray[np.int32]:
-        """Return what the tool makes of maps: labels (Y, X) int32, not always numbered without gaps."""
-        asked = {"do": "decode", "shape": shape_yx, "foreground": foreground, "min_area": min_area_px}
+        """Return what the tool makes of maps: labels (Y, X) int32, not always numbered without gaps.
+
+        Parameters
+        ----------
+        maps : (M, h, w) float32; their last row and column may reach beyond the picture.
+        shape_yx : of the picture.
+        scale : map pixels for a pixel of the picture.
+        """
+        asked = {
+            "do": "decode",
+            "shape": shape_yx,
+            "scale": scale,
+            "foreground": foreground,
+            "min_area": min_area_px,
+        }
         labels = self._array(asked, maps, np.dtype(np.int32), shape_yx)
         if labels.size and labels.min() < 0:
             raise BaselineError(self._garbled("labels below 0"))

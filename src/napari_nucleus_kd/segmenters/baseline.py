@@ -165,10 +165,15 @@ class BaselineSegmenter:
         """Return the network's maps of a (3, Y, X) tile."""
         if self._unmixes:
             tile = np.broadcast_to(haematoxylin(tile), tile.shape)
-        shape, scale = tile.shape[1:], self.scale(diameter_px)
-        size = tuple(math.ceil(n * scale) for n in shape)
-        values = self._tool().maps(np.ascontiguousarray(tile, np.float32), size)
-        return Maps(values, self._about.maps, shape, scale, diameter_px)
+        (height, width), scale = tile.shape[1:], self.scale(diameter_px)
+        step = self.align_px(diameter_px)
+        step = self._about.grid if step == _BLOCK else step
+        pad = [(0, 0), (0, -height % step), (0, -width % step)]
+        padded = np.pad(tile, pad, mode="reflect") if height and width else tile
+        size = round(padded.shape[1] * scale), round(padded.shape[2] * scale)
+        values = self._tool().maps(np.ascontiguousarray(padded, np.float32), size)
+        values = np.ascontiguousarray(values[:, : math.ceil(height * scale), : math.ceil(width * scale)])
+        return Maps(values, self._about.maps, (height, width), scale, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
         """Let the tool turn maps into nuclei; leave out those of a low score."""
@@ -179,7 +184,7 @@ class BaselineSegmenter:
         """Return the tool's labels of maps; of the same ones it is not asked twice, as for their diameter."""
         known = self._decoded
         if known is None or known[0]() is not maps.values or known[1] != (foreground, min_area_px):
-            labels = self._tool().decode(maps.values, maps.shape_yx, foreground, min_area_px)
+            labels = self._tool().decode(maps.values, maps.shape_yx, maps.scale, foreground, min_area_px)
             self._decoded = known = weakref.ref(maps.values), (foreground, min_area_px), labels
         return known[2]
 
