@@ -109,6 +109,22 @@ def test_they_take_turns_and_are_warm_before_they_are_timed(cases, tmp_path, mon
     assert [d for name, d in ran if name == "2.tif"] == [13, 11, 12]
 
 
+def test_what_had_to_be_opened_anew_is_warmed_up_again(cases, fake_tool, tmp_path, monkeypatch):
+    real, ran = runs.segment_steps, []
+
+    def note(image, recipe):
+        ran.append(image.name)
+        result = yield from real(image, recipe)
+        if ran == ["0.tif", "0.tif"]:
+            result.segmenter.running.stop()  # as a tool that dies
+        return result
+
+    monkeypatch.setattr(runs, "segment_steps", note)
+    tool = Contestant("tool", Recipe(segmenter="cellpose", weights=fake_tool(), diameter_px=18))
+    finish(compare_steps(cases(3), [tool], tmp_path / "out"))
+    assert ran == ["0.tif", "0.tif", "1.tif", "1.tif", "2.tif"]
+
+
 def test_another_name_or_source_is_taken_with_what_is_kept(cases, tmp_path):
     (case,) = cases(1)
     finish(compare_steps([case], [Contestant("my model", CLASSICAL.recipe)], tmp_path / "out"))

@@ -66,6 +66,10 @@ class Segmenter(Protocol):
         """What did not go as chosen, for people."""
 
     @property
+    def running(self) -> object:
+        """What holds the opened weights, always the same while they stay open; can be weakly referenced."""
+
+    @property
     def model_hash(self) -> str | None:
         """SHA-256 of the weights; None without weights."""
 

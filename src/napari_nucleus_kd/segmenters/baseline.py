@@ -123,6 +123,11 @@ class BaselineSegmenter:
         return self._worker
 
     @property
+    def running(self) -> object:
+        """The process."""
+        return self._worker
+
+    @property
     def _is_stardist(self) -> bool:
         return self._about.diameter_px is None
 

@@ -60,6 +60,11 @@ class StudentSegmenter:
         return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
 
     @property
+    def running(self) -> object:
+        """The engine."""
+        return self._engine
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What did not go as chosen, for people."""
         return tuple(self._engine.notes)
