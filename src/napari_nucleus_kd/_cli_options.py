@@ -231,6 +231,12 @@ Contestants = Annotated[
         "annotated (the median of the labels).",
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="That each network takes on the processor, also of the tools; else as they choose."
+    ),
+]
 RunFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoint, model.", file_okay=False)
 ]

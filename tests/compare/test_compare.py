@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+import torch
 from typer.testing import CliRunner
 
 from napari_nucleus_kd import apart, segmenters
 from napari_nucleus_kd._cli_compare import contestant
+from napari_nucleus_kd.baselines import environments, serve
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.compare import (
     Case,
@@ -30,6 +33,7 @@ from napari_nucleus_kd.compare import (
     standings,
 )
 from napari_nucleus_kd.compare import run as runs
+from napari_nucleus_kd.compare.computer import limited_threads
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, DeviceError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import OVERALL
@@ -502,8 +506,13 @@ def test_the_command_without_labels(cases, tmp_path):
     every = cases(2, labelled=False)
     files = [case.row.image for case in every]
     out = tmp_path / "out"
-    done = run(*files, "-s", "classical", "-s", "wide=classical@40", "--no-memory", "-o", out)
+    threads = torch.get_num_threads()
+    named = ("-s", "classical", "-s", "wide=classical@40")
+    done = run(*files, *named, "--no-memory", "--threads", threads + 1, "-o", out)
     assert done.exit_code == 0, done.output
+    told = json.loads((out / "comparison.json").read_text())["computer"]
+    assert told["threads"] == threads + 1 and told["cores"] >= 1 and told["processor"]
+    assert f"{threads + 1} threads of PyTorch" in (out / "report.html").read_text()
     assert "Agreement" in done.output and "nuclei" in done.output
     assert "Who agrees with whom" in (out / "report.html").read_text()
     assert json.loads((out / "comparison.json").read_text())["agreement_f1"][0]["pair"] == [
@@ -514,6 +523,20 @@ def test_the_command_without_labels(cases, tmp_path):
         refused = run(*arguments, "-o", tmp_path / "no")
         assert refused.exit_code == 2 and "give either --data" in refused.output
         assert not Path(tmp_path / "no").exists()
+
+
+def test_threads_are_limited_here_and_in_tools_that_are_started(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    before, state = torch.get_num_threads(), environments.environment_state("stardist")
+    cores = serve._tensorflow_threads()
+    with limited_threads(before + 1):
+        told = environments.clean_environment()
+        assert {told[name] for name in environments.THREADS} == {str(before + 1)}
+        assert torch.get_num_threads() == serve._tensorflow_threads() == before + 1
+        assert environments.environment_state("stardist") != state, "a tool that is open is started anew"
+    assert torch.get_num_threads() == before and os.environ["OMP_NUM_THREADS"] == "7"
+    assert environments.environment_state("stardist") == state and serve._tensorflow_threads() == cores
 
 
 def test_a_tool_that_is_not_there_is_told_before_the_work(cases, tmp_path, monkeypatch):

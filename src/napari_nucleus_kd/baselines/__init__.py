@@ -1,6 +1,7 @@
 """Other tools to compare with, and to learn from: each in a process and an environment of its own."""
 
 from napari_nucleus_kd.baselines.environments import (
+    THREADS,
     TOOLS,
     Found,
     Tool,
@@ -16,6 +17,7 @@ from napari_nucleus_kd.baselines.weights import weight_files, weights_digest
 from napari_nucleus_kd.baselines.worker import About, Worker
 
 __all__ = [
+    "THREADS",
     "TOOLS",
     "About",
     "Found",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ _NAMED = "environments.json"
 _CHECKED = "checked.json"
 MADE = "made.json"  # in an environment of ours, once it is complete
 _PATIENCE_S = 120.0
+# Variables that say how many threads a tool takes on a processor.
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +179,11 @@ def forget_checked(name: str) -> None:
         _note(_CHECKED, known)
 
 
-def environment_state(name: str) -> tuple[str | None, int | None]:
-    """Return what changes when a tool is taken from another environment, or is installed anew."""
+def environment_state(name: str) -> tuple[str | None, int | None, tuple[str | None, ...]]:
+    """Return what changes when a tool comes from elsewhere, is installed anew, or gets other threads."""
     made = folder() / name / MADE
-    return _named().get(name), made.stat().st_mtime_ns if made.exists() else None
+    threads = tuple(os.environ.get(variable) for variable in THREADS)
+    return _named().get(name), made.stat().st_mtime_ns if made.exists() else None, threads
 
 
 def _named() -> dict[str, str]:
@@ -251,6 +255,4 @@ def version_in(tool: Tool, python: Path) -> str:
 
 def clean_environment() -> dict[str, str]:
     """Return the variables of this process without those that would show it our packages."""
-    import os
-
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")}

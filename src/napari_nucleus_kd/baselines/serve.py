@@ -115,7 +115,7 @@ class StarDist:
         import tensorflow as tf
 
         self.gpus = tf.config.list_physical_devices("GPU")
-        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or _tensorflow_threads()
         if kind == "cuda" and not self.gpus:
             raise NoDevice(f"TensorFlow sees no {device}; take cpu, or install TensorFlow for your GPU")
         from csbdeep.models.pretrained import get_registered_models
@@ -227,9 +227,11 @@ def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name)
 
 
-def _cores() -> int:
-    """Return how many cores this process may use: as many threads TensorFlow takes by itself."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _tensorflow_threads() -> int:
+    """Return how many threads TensorFlow takes by itself: what it reads in a variable, or all cores."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (int(told) if told.isdecimal() else 0) or cores or 1
 
 
 def _version(package: str) -> str:

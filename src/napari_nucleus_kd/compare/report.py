@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd import __version__
 from napari_nucleus_kd.compare.comparison import Size
+from napari_nucleus_kd.compare.computer import computer
 from napari_nucleus_kd.compare.pictures import figures, shown, views
 from napari_nucleus_kd.compare.run import REPORT, refuse_others
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
@@ -151,6 +152,7 @@ def _as_json(
 ) -> str:
     told = {
         "program": f"napari-nucleus-kd {__version__}",
+        "computer": computer(),
         "images": [case.about or str(case.row.image) for case in comparison.cases],
         "segmenters": {
             c.name: {
@@ -194,7 +196,7 @@ def _head(comparison: Comparison) -> str:
         "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
         "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
         "all could do. "
-        f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
+        f"{html.escape(_computer())} napari-nucleus-kd {html.escape(__version__)}.</p>",
     ]
     said = [html.escape(case.about) for case in comparison.cases if case.about]
     if any(row.low for row in rows):
@@ -236,12 +238,9 @@ def _head(comparison: Comparison) -> str:
 
 
 def _computer() -> str:
-    import os
-
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{count(cores or 1, 'core')}, {count(torch.get_num_threads(), 'thread')} of PyTorch."
+    facts = computer()
+    cores, threads = count(int(facts["cores"]), "core"), count(int(facts["threads"]), "thread")
+    return f"{facts['processor']}, {cores}, {threads} of PyTorch."
 
 
 def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Iterator[str]:
