@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import platformdirs
 import pytest
 from typer.testing import CliRunner
 
-from napari_nucleus_kd import baselines
+from napari_nucleus_kd import apart, baselines
 from napari_nucleus_kd.baselines import environments, making
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import BaselineError, WriteError
@@ -168,6 +170,27 @@ def test_an_installation_that_is_broken_off_is_begun_anew(wheel, home):
     with pytest.raises(BaselineError, match="is not installed"):
         baselines.find("cellpose")
     assert finish(baselines.install_steps("cellpose")).version == "3.1"
+
+
+def test_an_installer_that_says_nothing_can_be_ended_from_another_thread(wheel, home, tmp_path, monkeypatch):
+    silent, ended = tmp_path / "python", []
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+
+    def install():
+        with pytest.raises(BaselineError, match="failed with status -9"):
+            finish(baselines.install_steps("cellpose", python=str(silent)))
+        ended.append(True)
+
+    job, until = threading.Thread(target=install, daemon=True), time.monotonic() + 60
+    job.start()
+    while not apart._WAITED_FOR:
+        assert job.is_alive() and time.monotonic() < until
+        time.sleep(0.05)
+    apart.end_waiting(job.ident)
+    job.join(60)
+    assert ended and not (home / "cellpose").exists()
 
 
 def test_an_environment_of_ones_own_is_used_and_forgotten(wheel, home, tmp_path):
