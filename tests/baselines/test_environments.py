@@ -70,8 +70,20 @@ def test_weights_that_work_are_remembered_and_tried_again(fake_tool, monkeypatch
     Path(weights).unlink()
     tried = run("list", "--check")
     assert tried.exit_code == 1 and "failed:" in said(tried)
+    assert baselines.checked() == {}, "it worked, and does so no more"
+    baselines.note_checked("cellpose", weights)
     assert run("check", "cellpose", "--weights", fake_tool("fault")).exit_code == 1
-    assert baselines.checked() == {"cellpose": weights}, "what fails is not noted"
+    assert baselines.checked() == {}
+
+
+def test_a_tool_that_was_never_checked_must_at_least_be_importable(monkeypatch):
+    found = environments.Found(Path(sys.executable), "3.1", "for tests")
+    monkeypatch.setattr(baselines, "installed", lambda: {"cellpose": found})
+    for needs, status, words in [("json", 0, "not checked yet"), ("no_such", 1, "failed: no_such cannot be")]:
+        tool = replace(baselines.TOOLS["cellpose"], needs=(needs,))
+        monkeypatch.setitem(environments.TOOLS, "cellpose", tool)
+        done = run("list", "--check")
+        assert done.exit_code == status and words in said(done)
 
 
 def test_a_tool_that_is_nowhere_says_how_to_get_it(wheel):

@@ -18,6 +18,7 @@ _NAMED = "environments.json"
 _CHECKED = "checked.json"
 MADE = "made.json"  # in an environment of ours, once it is complete
 _PATIENCE_S = 120.0
+_SHOWN = 300  # characters of what a Python said before it failed
 # Variables that say how many threads a tool takes on a processor.
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
@@ -173,7 +174,7 @@ def note_checked(name: str, weights: str) -> None:
 
 
 def forget_checked(name: str) -> None:
-    """Forget with which weights a tool works: it is another one now."""
+    """Forget with which weights a tool works: it is another one now, or failed."""
     known = checked()
     if known.pop(name, None) is not None:
         _note(_CHECKED, known)
@@ -209,9 +210,9 @@ def _known(name: str) -> dict[str, str]:
     return {str(tool): str(said) for tool, said in known.items() if tool in TOOLS}
 
 
+_CLEAN = "import sys; sys.path[:] = [p for p in sys.path if p]; "  # no packages of the current folder
 _ASK = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # what lies in the current folder is no package
-    "import importlib.metadata as m, importlib.util as u, json, sys; names = sys.argv[1:]; "
+    f"{_CLEAN}import importlib.metadata as m, importlib.util as u, json, sys; names = sys.argv[1:]; "
     "print(json.dumps([m.version(names[0]) if all(u.find_spec(n) for n in names) else '', "
     "[n for n in names if not u.find_spec(n)]]))"
 )
@@ -237,9 +238,8 @@ def version_in(tool: Tool, python: Path) -> str:
         )
         version, missing = json.loads(said.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        why = getattr(error, "strerror", None) or getattr(error, "stderr", None) or error
         raise BaselineError(
-            f"{python} cannot be run as Python ({str(why).strip()[-300:]}); name the interpreter of the "
+            f"{python} cannot be run as Python ({_last_words(error)}); name the interpreter of the "
             f"environment where {tool.title} is"
         ) from error
     if missing:
@@ -251,6 +251,34 @@ def version_in(tool: Tool, python: Path) -> str:
     if not wanted.contains(version, prereleases=True):
         raise BaselineError(f"{python} has {tool.needs[0]} {version}, and {tool.title} means {wanted}")
     return str(version)
+
+
+def import_in(tool: Tool, python: Path) -> None:
+    """Import what a tool needs, in a process of its environment.
+
+    Raises
+    ------
+    BaselineError if that fails, with its last words.
+    """
+    try:
+        subprocess.run(
+            [str(python), "-c", f"{_CLEAN}import {', '.join(tool.needs)}"],
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=True,
+            text=True,
+            env=clean_environment(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BaselineError(
+            f"{' and '.join(tool.needs)} cannot be imported by {python}: {_last_words(error)}"
+        ) from error
+
+
+def _last_words(error: Exception) -> str:
+    """Return why a process failed, as it says itself if it does."""
+    why = getattr(error, "strerror", None) or getattr(error, "stderr", None) or error
+    return str(why).strip()[-_SHOWN:]
 
 
 def clean_environment() -> dict[str, str]:
