@@ -249,3 +249,10 @@ def test_an_environment_that_went_is_told(wheel, home):
     (home / "environments.json").write_text(json.dumps({"cellpose": "/gone/python", "oracle": "/x"}))
     assert "/gone/python cannot be run" in baselines.installed()["cellpose"]
     assert making.remove("cellpose") is None
+
+
+def test_an_environment_of_ours_whose_python_went_is_to_be_installed_again(home):
+    (home / "cellpose").mkdir(parents=True)
+    (home / "cellpose" / environments.MADE).write_text("{}")
+    with pytest.raises(BaselineError, match=r"; install it again: nucleus-kd baselines install cellpose$"):
+        baselines.find("cellpose")

@@ -112,7 +112,8 @@ def find(name: str) -> Found:
         return Found(Path(named), version_in(tool, Path(named)), "named by you")
     made = folder() / name
     if (made / MADE).exists():
-        return Found(python_of(made), version_in(tool, python_of(made)), "made by nucleus-kd")
+        python, again = python_of(made), f"install it again: nucleus-kd baselines install {name}"
+        return Found(python, version_in(tool, python, remedy=again), "made by nucleus-kd")
     try:
         return Found(Path(sys.executable), version_in(tool, Path(sys.executable)), "this environment")
     except BaselineError as error:
@@ -218,8 +219,12 @@ _ASK = (
 )
 
 
-def version_in(tool: Tool, python: Path) -> str:
+def version_in(tool: Tool, python: Path, remedy: str | None = None) -> str:
     """Return the version of a tool in an environment.
+
+    Parameters
+    ----------
+    remedy : what to do if there is no such Python; None: name another one.
 
     Raises
     ------
@@ -239,8 +244,8 @@ def version_in(tool: Tool, python: Path) -> str:
         version, missing = json.loads(said.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise BaselineError(
-            f"{python} cannot be run as Python ({_last_words(error)}); name the interpreter of the "
-            f"environment where {tool.title} is"
+            f"{python} cannot be run as Python ({_last_words(error)}); "
+            + (remedy or f"name the interpreter of the environment where {tool.title} is")
         ) from error
     if missing:
         raise BaselineError(
