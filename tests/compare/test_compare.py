@@ -498,6 +498,7 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     assert told["standings"][0]["means"]["pq"][0] == pytest.approx(float(first["pq"]), abs=1e-4)
     page = (out / "report.html").read_text()
     assert "&lt;Theirs&gt;" in page and "<Theirs>" not in page, "names cannot break the page"
+    assert "maps between the processes" in page and "not with Cellpose's SizeModel" in page
     assert page.count("data:image/png;base64,") >= 3 and page.count("<svg") == 3
     assert 'src="http' not in page and 'href="http' not in page.replace('xlink:href="#', "")
 

@@ -195,7 +195,9 @@ def _head(comparison: Comparison) -> str:
         "thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
         "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
         "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
-        "all could do. "
+        "all could do; those of Cellpose and StarDist hold the way of pictures and maps between the "
+        "processes. Where Cellpose's diameter is estimated, nucleus-kd does so with Cellpose's own network, "
+        "not with Cellpose's SizeModel. "
         f"{html.escape(_computer())} napari-nucleus-kd {html.escape(__version__)}.</p>",
     ]
     said = [html.escape(case.about) for case in comparison.cases if case.about]
