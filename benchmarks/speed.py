@@ -117,7 +117,7 @@ def load_picture(name: str, size: int) -> np.ndarray:
 
 
 def tool_recipe(name: str, weights: str) -> Recipe:
-    """Return a recipe of another tool that rescales nothing: nuclei have the size it was made for."""
+    """Return a recipe of another tool that takes the diameter that it assumes where none is told."""
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.config import Recipe
 
