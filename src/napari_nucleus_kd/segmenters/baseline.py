@@ -174,7 +174,12 @@ class BaselineSegmenter:
         step = self.align_px(diameter_px)
         step = self._about.grid if step == _BLOCK else step
         pad = [(0, 0), (0, -height % step), (0, -width % step)]
-        padded = np.pad(tile, pad, mode="reflect") if height and width else tile
+        # As each pads by itself. Seen mirrored, a nucleus that the border cuts has its middle at the border,
+        # and Cellpose drops it, for its flows do not lead to the middle of what is left.
+        if self._is_stardist and height and width:
+            padded = np.pad(tile, pad, mode="reflect")
+        else:
+            padded = np.pad(tile, pad, mode="constant")
         size = round(padded.shape[1] * scale), round(padded.shape[2] * scale)
         values = self._tool().maps(np.ascontiguousarray(padded, np.float32), size)
         values = np.ascontiguousarray(values[:, : math.ceil(height * scale), : math.ceil(width * scale)])
