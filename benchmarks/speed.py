@@ -10,7 +10,6 @@ baselines install` put them, and see nuclei at the size they were made for.
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -63,15 +62,20 @@ def main() -> int:
     arguments = parse()
     import torch
 
+    from napari_nucleus_kd.compare.computer import limited_threads
+
+    threads = arguments.threads or torch.get_num_threads()
+    with limited_threads(threads):
+        return compare(arguments, threads)
+
+
+def compare(arguments: argparse.Namespace, threads: int) -> int:
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.package import load_model
     from napari_nucleus_kd.pipeline import ONE_TILE_PX
 
     if arguments.sizes[0] > ONE_TILE_PX:
         raise BenchmarkError(f"the first of --sizes is taken apart: it must be at most {ONE_TILE_PX}")
-    threads = arguments.threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(threads))  # of the tools
     model = load_model(arguments.model)
     devices = arguments.devices or _cpu_engines()
     engines = {device: Recipe(model=arguments.model, device=device) for device in devices}
@@ -123,7 +127,7 @@ def load_picture(name: str, size: int) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def tool_recipe(name: str, weights: str) -> Recipe:
-    """Return a recipe of another tool that rescales nothing: nuclei have the size it was made for."""
+    """Return a recipe of another tool that takes the diameter that it assumes where none is told."""
     from napari_nucleus_kd import segmenters
     from napari_nucleus_kd.config import Recipe
 

@@ -33,7 +33,7 @@ def show_baselines(console: Console, *, check: bool = False) -> bool:
 
     Parameters
     ----------
-    check : whether to try each that is there, with these weights.
+    check : whether to try each that is there, with these weights; without any, whether it can be imported.
 
     Returns
     -------
@@ -47,10 +47,9 @@ def show_baselines(console: Console, *, check: bool = False) -> bool:
             table.add_row(name, title, "-", escape(found), "-")
             continue
         works = "not checked yet" if known is None else escape(known)
-        if check and known is not None:
+        if check:
             try:
-                result, pq = _try(name, known, None, console)
-                works += f": {result.nuclei.count} nuclei of the sample, PQ {pq:.3f}"
+                works += _tried(name, known, found.python, console)
             except NucleusKDError as error:
                 works, all_work = f"[red]failed:[/] {escape(str(error))}", False
         table.add_row(name, title, found.version, escape(f"{found.python} ({found.how})"), works)
@@ -105,10 +104,23 @@ def check_tool(name: str, weights: str, device: str | None, console: Console) ->
     baselines.note_checked(name, weights)
 
 
+def _tried(name: str, weights: str | None, python: Path, console: Console) -> str:
+    """Return what to say of a tool that works, or can be imported, if there are no weights to try it with."""
+    if weights is None:
+        baselines.import_in(baselines.TOOLS[name], python)
+        return ""
+    result, pq = _try(name, weights, None, console)
+    return f": {result.nuclei.count} nuclei of the sample, PQ {pq:.3f}"
+
+
 def _try(name: str, weights: str, device: str | None, console: Console) -> tuple[Result, float]:
-    """Return what a tool makes of the sample, and its PQ."""
+    """Return what a tool makes of the sample, and its PQ; if it fails, forget that it works."""
     recipe = Recipe(segmenter=name, weights=weights, device=device or "auto")
-    result = show(segment_steps(sample(_SAMPLE), recipe), console)
+    try:
+        result = show(segment_steps(sample(_SAMPLE), recipe), console)
+    except NucleusKDError:
+        baselines.forget_checked(name)
+        raise
     return result, match(overlap(_truth(), result.nuclei.labels)).pq
 
 

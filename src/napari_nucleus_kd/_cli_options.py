@@ -227,8 +227,14 @@ Contestants = Annotated[
         metavar="[NAME=]WHICH[@DIAMETER]",
         help="Several times: student, student:MODEL, classical, cellpose:WEIGHTS, stardist:WEIGHTS, "
         "labels:FOLDER (label images of another program), or a recipe file; by default student and "
-        "classical. The others are tested against the first. DIAMETER: pixels, own (no rescaling) or "
+        "classical. The others are tested against the first. DIAMETER: pixels, own (what it was made for) or "
         "annotated (the median of the labels).",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="That each network takes on the processor, also of the tools; else as they choose."
     ),
 ]
 RunFolder = Annotated[

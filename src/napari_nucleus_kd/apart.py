@@ -36,7 +36,7 @@ _PATIENCE_S = 60.0  # for the step in hand, when the steps are closed
 _KILO = 1024
 _NICER = 5  # by how much it steps back behind the window, in units of `nice`
 # By the thread that waits for an answer, after the one whose work it does.
-_WAITED_FOR: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
+_WAITED_FOR: dict[tuple[int, int], subprocess.Popen[Any]] = {}
 _BEHALF = threading.local()
 _T = TypeVar("_T")
 _SHOWN = 2000  # characters of what a process said before it died
@@ -118,7 +118,7 @@ def started(
 
 
 @contextlib.contextmanager
-def waiting_for(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def waiting_for(process: subprocess.Popen[Any]) -> Iterator[None]:
     """Note that this thread waits for an answer of a process, so that another one can end that."""
     thread = threading.get_ident()
     key = getattr(_BEHALF, "thread", thread), thread
@@ -150,7 +150,7 @@ def end_waiting(thread: int) -> None:
             _kill(process)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[Any]) -> None:
     with contextlib.suppress(psutil.Error):  # it has just ended
         for inner in psutil.Process(process.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):

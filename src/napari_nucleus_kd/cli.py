@@ -479,6 +479,7 @@ def compare(
     segmenter: options.Contestants = None,
     split: Annotated[str, typer.Option(help="Rows of the index to judge on.")] = "val",
     device: options.Device = None,
+    threads: options.Threads = None,
     channel: options.DataChannels = None,
     memory: Annotated[
         bool,
@@ -497,12 +498,15 @@ def compare(
     """
     from napari_nucleus_kd._cli_compare import compare_all
     from napari_nucleus_kd._cli_recipe import channel_keys
+    from napari_nucleus_kd.compare.computer import limited_threads
 
     if (data is None) == (not inputs):
         raise SettingsError("give either --data (images with labels) or images without labels, not both")
     settings = {"device": device, "channels": channel_keys(channel)}
     named = segmenter or ["student", "classical"]
-    if not compare_all(data, split, inputs or [], named, settings, output, memory, overwrite):
+    with limited_threads(threads):
+        complete = compare_all(data, split, inputs or [], named, settings, output, memory, overwrite)
+    if not complete:
         raise typer.Exit(FAILED)
 
 

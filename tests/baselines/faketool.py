@@ -35,6 +35,7 @@ class FakeTool:
             "threads": 2,
             "parameters": 7,
             "diameter_px": 18.0,
+            "default_diameter_px": 36.0 if self.fault == "learnt from large ones" else 18.0,
             "grid": 1,
             "foreground": 0.5,
             "colour": self.fault == "sees colours",
@@ -63,15 +64,18 @@ class FakeTool:
         if self.fault == "garbage":
             os.write(4, b"not JSON\n")
             time.sleep(5)
-        rows, columns = (np.arange(n) * old // n for n, old in zip(size, picture.shape[1:], strict=True))
+        rows, columns = (
+            ((np.arange(n) + 0.5) * old / n).astype(int)
+            for n, old in zip(size, picture.shape[1:], strict=True)
+        )
         spots = picture.mean(0)[np.ix_(rows, columns)]
         found = np.stack([1 / (1 + np.exp(-20 * (spots - 0.3))), spots, spots]).astype(np.float32)
         return found[:, 1:] if self.fault == "too few rows" else found
 
-    def decode(self, maps, shape, foreground, min_area):
+    def decode(self, maps, shape, scale, foreground, min_area):
         from scipy.ndimage import label
 
-        rows, columns = (np.arange(n) * old // n for n, old in zip(shape, maps.shape[1:], strict=True))
+        rows, columns = (((np.arange(n) + 0.5) * scale).astype(int) for n in shape)
         labels, _ = label(maps[0][np.ix_(rows, columns)] > foreground)
         labels = np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
         return -labels if self.fault == "labels below 0" else labels
@@ -81,7 +85,7 @@ class FakeGrid(FakeTool):
     """Without a size of its own, and with maps of every second pixel, as StarDist."""
 
     def about(self):
-        return super().about() | {"diameter_px": None, "grid": 2}
+        return super().about() | {"diameter_px": None, "default_diameter_px": None, "grid": 2}
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import platformdirs
 import pytest
 from typer.testing import CliRunner
 
-from napari_nucleus_kd import baselines
+from napari_nucleus_kd import apart, baselines
 from napari_nucleus_kd.baselines import environments, making
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import BaselineError, WriteError
@@ -68,8 +70,20 @@ def test_weights_that_work_are_remembered_and_tried_again(fake_tool, monkeypatch
     Path(weights).unlink()
     tried = run("list", "--check")
     assert tried.exit_code == 1 and "failed:" in said(tried)
+    assert baselines.checked() == {}, "it worked, and does so no more"
+    baselines.note_checked("cellpose", weights)
     assert run("check", "cellpose", "--weights", fake_tool("fault")).exit_code == 1
-    assert baselines.checked() == {"cellpose": weights}, "what fails is not noted"
+    assert baselines.checked() == {}
+
+
+def test_a_tool_that_was_never_checked_must_at_least_be_importable(monkeypatch):
+    found = environments.Found(Path(sys.executable), "3.1", "for tests")
+    monkeypatch.setattr(baselines, "installed", lambda: {"cellpose": found})
+    for needs, status, words in [("json", 0, "not checked yet"), ("no_such", 1, "failed: no_such cannot be")]:
+        tool = replace(baselines.TOOLS["cellpose"], needs=(needs,))
+        monkeypatch.setitem(environments.TOOLS, "cellpose", tool)
+        done = run("list", "--check")
+        assert done.exit_code == status and words in said(done)
 
 
 def test_a_tool_that_is_nowhere_says_how_to_get_it(wheel):
@@ -170,6 +184,27 @@ def test_an_installation_that_is_broken_off_is_begun_anew(wheel, home):
     assert finish(baselines.install_steps("cellpose")).version == "3.1"
 
 
+def test_an_installer_that_says_nothing_can_be_ended_from_another_thread(wheel, home, tmp_path, monkeypatch):
+    silent, ended = tmp_path / "python", []
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+
+    def install():
+        with pytest.raises(BaselineError, match="failed with status -9"):
+            finish(baselines.install_steps("cellpose", python=str(silent)))
+        ended.append(True)
+
+    job, until = threading.Thread(target=install, daemon=True), time.monotonic() + 60
+    job.start()
+    while not apart._WAITED_FOR:
+        assert job.is_alive() and time.monotonic() < until
+        time.sleep(0.05)
+    apart.end_waiting(job.ident)
+    job.join(60)
+    assert ended and not (home / "cellpose").exists()
+
+
 def test_an_environment_of_ones_own_is_used_and_forgotten(wheel, home, tmp_path):
     own = tmp_path / "own"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
@@ -214,3 +249,10 @@ def test_an_environment_that_went_is_told(wheel, home):
     (home / "environments.json").write_text(json.dumps({"cellpose": "/gone/python", "oracle": "/x"}))
     assert "/gone/python cannot be run" in baselines.installed()["cellpose"]
     assert making.remove("cellpose") is None
+
+
+def test_an_environment_of_ours_whose_python_went_is_to_be_installed_again(home):
+    (home / "cellpose").mkdir(parents=True)
+    (home / "cellpose" / environments.MADE).write_text("{}")
+    with pytest.raises(BaselineError, match=r"; install it again: nucleus-kd baselines install cellpose$"):
+        baselines.find("cellpose")

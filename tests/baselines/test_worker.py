@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from napari_nucleus_kd.errors import BaselineError, DeviceError, ModelError, Set
 from napari_nucleus_kd.index import read_labels
 from napari_nucleus_kd.ondisk import segment_to_zarr_steps
 from napari_nucleus_kd.segmenters import baseline
+from napari_nucleus_kd.types import Modality
 
 PICTURE = np.zeros((3, 40, 50), np.float32)
 
@@ -60,8 +62,9 @@ def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool,
 
     monkeypatch.setattr(Worker, "decode", decode)
     tool = baseline.load(Recipe(segmenter="cellpose", weights=fake_tool()))
-    maps = tool.maps(np.repeat(draw(150, 190)[0][None] / np.float32(255), 3, 0), None)
-    assert tool.diameter_in(maps) == pytest.approx(17, abs=3)
+    pixels, _ = draw(150, 190, 0, (8.0, 11.0))  # about the tool's own size: else it had to look again
+    maps = tool.maps(np.repeat(pixels[None] / np.float32(255), 3, 0), None)
+    assert tool.diameter_in(maps) == pytest.approx(17, abs=2)
     found = tool.decode(maps, tool.decode_defaults).labels
     before = found.copy()
     found[:] = 0  # as a person may who corrects them
@@ -69,6 +72,96 @@ def test_of_the_same_maps_a_tool_is_asked_once_and_what_it_said_stays(fake_tool,
     assert len(asked) == 1
     tool.decode(maps, tool.decode_defaults.model_copy(update={"foreground": 0.7}))
     assert len(asked) == 2
+
+
+class OneSize:
+    """A Worker with one nucleus in each picture; of other sizes than its own it errs, or sees nothing."""
+
+    is_alive = True
+    about = SimpleNamespace(
+        diameter_px=18.0,
+        default_diameter_px=18.0,
+        grid=1,
+        foreground=0.5,
+        parameters=7,
+        colour=False,
+        maps=("foreground", "y", "x"),
+    )
+
+    def __init__(self, true_px):
+        self.true_px, self.looks = true_px, []
+
+    def maps(self, picture, size):
+        return np.zeros((3, *size), np.float32)
+
+    def decode(self, maps, shape, scale, foreground, min_area):
+        self.looks.append(round(scale, 2))
+        wrong = self.true_px * scale / self.about.diameter_px
+        radius = 0 if max(wrong, 1 / wrong) > 4 else self.true_px * wrong**-0.4 / 2
+        y, x = np.ogrid[: shape[0], : shape[1]]
+        return (np.hypot(y - shape[0] / 2, x - shape[1] / 2) < radius).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("true_px", "looks"), [(18.0, [1]), (45.0, [1, 0.58, 0.46]), (5.0, [1, 2, 2.91, 3.56])]
+)
+def test_the_diameter_is_looked_at_again_where_the_tool_sees_nuclei_well(true_px, looks):
+    worker = OneSize(true_px)
+    tool = baseline.BaselineSegmenter("cellpose", lambda: (worker, "0"), Modality.FLUORESCENCE)
+    patch = np.zeros((3, 256, 256), np.float32)
+    suits = tool.diameter_in(tool.maps(patch, None))
+    assert (suits is None) == (len(looks) > 1), "at that scale it cannot tell"
+    worker.looks.clear()
+    assert tool.estimate_diameter([patch]) == pytest.approx(true_px, rel=0.1)
+    assert worker.looks == pytest.approx(looks, rel=0.1)
+
+
+def test_where_no_diameter_is_told_it_is_that_of_the_nuclei_it_learnt_from(fake_tool):
+    usual, large = (
+        segmenters.load("cellpose", Recipe(segmenter="cellpose", weights=fake_tool(fault)))
+        for fault in ("none", "learnt from large ones")
+    )
+    assert (usual.default_diameter_px, usual.scale(None), usual.scale(36.0)) == (18, 1, 0.5)
+    assert (large.default_diameter_px, large.scale(None), large.scale(18.0)) == (36, 0.5, 1)
+
+
+@pytest.mark.parametrize(("name", "least_px"), [("cellpose", 15), ("stardist", 0)])
+def test_small_nuclei_are_left_out_where_the_tool_does_so_itself(fake_tool, name, least_px):
+    tool = segmenters.load(name, Recipe(segmenter=name, weights=fake_tool()))
+    assert tool.decode_defaults.min_area_px == least_px
+    picture = np.zeros((3, 64, 64), np.float32)
+    picture[:, 30:32, 30:32] = 1
+    assert tool.decode(tool.maps(picture, None), tool.decode_defaults).count == (least_px == 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "diameter", "given", "asked"),
+    [
+        ("cellpose", None, (255, 151), (255, 151)),
+        ("cellpose", 30.0, (265, 159), (160, 96)),  # 53 pixels become 32
+        ("stardist", None, (256, 152), (128, 76)),
+        ("stardist", 8.0, (260, 160), (416, 256)),  # 10 pixels become 32, on a grid of 2
+    ],
+)
+def test_pictures_are_padded_so_that_nothing_is_stretched(
+    fake_tool, draw, monkeypatch, name, diameter, given, asked
+):
+    real, seen = Worker.maps, []
+
+    def maps(self, picture, size):
+        seen.append((picture.shape[1:], size, bool(picture[:, 255:].any())))
+        return real(self, picture, size)
+
+    monkeypatch.setattr(Worker, "maps", maps)
+    tool = segmenters.load(name, Recipe(segmenter=name, weights=fake_tool()))
+    pixels, truth = draw(255, 151, 0, (12.0, 13.0), 40)
+    found = tool.maps(np.repeat(pixels[None] / np.float32(255), 3, 0), diameter)
+    assert seen == [(given, asked, name == "stardist")], "StarDist sees the border mirrored, Cellpose nothing"
+    labels = tool.decode(found, tool.decode_defaults).labels
+    for number in np.unique(truth[truth > 0]):  # each lies where it was drawn, to the last row
+        inside = truth == number
+        middle = np.argwhere(labels == np.bincount(labels[inside]).argmax()).mean(0)
+        assert np.abs(middle - np.argwhere(inside).mean(0)).max() < 2
 
 
 def test_a_tool_that_sees_no_colours_gets_the_haematoxylin_of_tissue(fake_tool, draw):
@@ -137,7 +230,7 @@ def test_labels_that_are_none_are_refused(fake_tool, draw):
     tool = worker(fake_tool("labels below 0"))
     maps = tool.maps(np.repeat(draw(64, 64)[0][None] / np.float32(255), 3, 0), (64, 64))
     with pytest.raises(BaselineError, match="labels below 0"):
-        tool.decode(maps, (64, 64), 0.5, 10)
+        tool.decode(maps, (64, 64), 1.0, 0.5, 10)
 
 
 @pytest.mark.parametrize(

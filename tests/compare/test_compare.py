@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+import torch
 from typer.testing import CliRunner
 
 from napari_nucleus_kd import apart, segmenters
 from napari_nucleus_kd._cli_compare import contestant
+from napari_nucleus_kd.baselines import environments, serve
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.compare import (
     Case,
@@ -30,6 +33,7 @@ from napari_nucleus_kd.compare import (
     standings,
 )
 from napari_nucleus_kd.compare import run as runs
+from napari_nucleus_kd.compare.computer import limited_threads
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import BaselineError, DeviceError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.evaluate import OVERALL
@@ -107,6 +111,22 @@ def test_they_take_turns_and_are_warm_before_they_are_timed(cases, tmp_path, mon
     assert [d for name, d in ran if name == "0.tif"] == [11, 11, 12, 12, 13, 13], "once to warm up"
     assert [d for name, d in ran if name == "1.tif"] == [12, 13, 11]
     assert [d for name, d in ran if name == "2.tif"] == [13, 11, 12]
+
+
+def test_what_had_to_be_opened_anew_is_warmed_up_again(cases, fake_tool, tmp_path, monkeypatch):
+    real, ran = runs.segment_steps, []
+
+    def note(image, recipe):
+        ran.append(image.name)
+        result = yield from real(image, recipe)
+        if ran == ["0.tif", "0.tif"]:
+            result.segmenter.running.stop()  # as a tool that dies
+        return result
+
+    monkeypatch.setattr(runs, "segment_steps", note)
+    tool = Contestant("tool", Recipe(segmenter="cellpose", weights=fake_tool(), diameter_px=18))
+    finish(compare_steps(cases(3), [tool], tmp_path / "out"))
+    assert ran == ["0.tif", "0.tif", "1.tif", "1.tif", "2.tif"]
 
 
 def test_another_name_or_source_is_taken_with_what_is_kept(cases, tmp_path):
@@ -507,6 +527,7 @@ def test_the_command_writes_tables_and_a_page_that_needs_no_other_file(cases, th
     page = (out / "report.html").read_text()
     assert "&lt;Theirs&gt;" in page and "<Theirs>" not in page, "names cannot break the page"
     assert "H&amp;E and IHC from black to the upper" in page
+    assert "maps between the processes" in page and "not with Cellpose's SizeModel" in page
     assert page.count("data:image/png;base64,") >= 3 and page.count("<svg") == 3
     assert 'src="http' not in page and 'href="http' not in page.replace('xlink:href="#', "")
 
@@ -515,8 +536,13 @@ def test_the_command_without_labels(cases, tmp_path):
     every = cases(2, labelled=False)
     files = [case.row.image for case in every]
     out = tmp_path / "out"
-    done = run(*files, "-s", "classical", "-s", "wide=classical@40", "--no-memory", "-o", out)
+    threads = torch.get_num_threads()
+    named = ("-s", "classical", "-s", "wide=classical@40")
+    done = run(*files, *named, "--no-memory", "--threads", threads + 1, "-o", out)
     assert done.exit_code == 0, done.output
+    told = json.loads((out / "comparison.json").read_text())["computer"]
+    assert told["threads"] == threads + 1 and told["cores"] >= 1 and told["processor"]
+    assert f"{threads + 1} threads of PyTorch" in (out / "report.html").read_text()
     assert "Agreement" in done.output and "nuclei" in done.output
     assert "Who agrees with whom" in (out / "report.html").read_text()
     assert json.loads((out / "comparison.json").read_text())["agreement_f1"][0]["pair"] == [
@@ -545,6 +571,20 @@ def test_images_that_cannot_be_read_fail_alone_and_all_are_counted(cases, tmp_pa
     assert "… and 1 more, see images.csv" in (out / "report.html").read_text()
     none = run(files[0], tmp_path / "*.none", "-o", tmp_path / "no")
     assert none.exit_code == 2 and "no image found in" in none.output
+
+
+def test_threads_are_limited_here_and_in_tools_that_are_started(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    before, state = torch.get_num_threads(), environments.environment_state("stardist")
+    cores = serve._tensorflow_threads()
+    with limited_threads(before + 1):
+        told = environments.clean_environment()
+        assert {told[name] for name in environments.THREADS} == {str(before + 1)}
+        assert torch.get_num_threads() == serve._tensorflow_threads() == before + 1
+        assert environments.environment_state("stardist") != state, "a tool that is open is started anew"
+    assert torch.get_num_threads() == before and os.environ["OMP_NUM_THREADS"] == "7"
+    assert environments.environment_state("stardist") == state and serve._tensorflow_threads() == cores
 
 
 def test_a_tool_that_is_not_there_is_told_before_the_work(cases, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Another tool in the list of models: installed, given weights, and used, or left as it was."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from qtpy.QtWidgets import QDialogButtonBox, QFileDialog
 
-from napari_nucleus_kd import baselines
+from napari_nucleus_kd import apart, baselines
 from napari_nucleus_kd.baselines import Found
 from napari_nucleus_kd.errors import BaselineError
 from napari_nucleus_kd.types import Progress
@@ -111,6 +113,26 @@ def test_weights_and_environments_of_the_person_are_taken(widget, qtbot, there, 
     wait(dialog, qtbot)
     assert asked == [("stardist", Path("/mine/python"))] and ok(dialog).isEnabled()
     dialog.close()
+
+
+def test_cancel_ends_an_installer_that_says_nothing(widget, qtbot, there, monkeypatch):
+    started = []
+
+    def install_steps(name):
+        yield Progress(0, 3, "installing")
+        started.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]))
+        with apart.waiting_for(started[0]):
+            started[0].wait()
+
+    monkeypatch.setattr(baselines, "install_steps", install_steps)
+    dialog = choose(widget, "StarDist …")
+    wait(dialog, qtbot)
+    dialog.install.click()
+    qtbot.waitUntil(lambda: bool(started))
+    job = dialog._jobs[-1]
+    dialog.answer.button(QDialogButtonBox.StandardButton.Cancel).click()
+    qtbot.waitUntil(lambda: not job.running)
+    assert started[0].returncode == -9
 
 
 def test_closed_while_it_looks_nothing_comes_after(widget, session, qtbot, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ _NAMED = "environments.json"
 _CHECKED = "checked.json"
 MADE = "made.json"  # in an environment of ours, once it is complete
 _PATIENCE_S = 120.0
+_SHOWN = 300  # characters of what a Python said before it failed
+# Variables that say how many threads a tool takes on a processor.
+THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ def find(name: str) -> Found:
         return Found(Path(named), version_in(tool, Path(named)), "named by you")
     made = folder() / name
     if (made / MADE).exists():
-        return Found(python_of(made), version_in(tool, python_of(made)), "made by nucleus-kd")
+        python, again = python_of(made), f"install it again: nucleus-kd baselines install {name}"
+        return Found(python, version_in(tool, python, remedy=again), "made by nucleus-kd")
     try:
         return Found(Path(sys.executable), version_in(tool, Path(sys.executable)), "this environment")
     except BaselineError as error:
@@ -170,16 +175,17 @@ def note_checked(name: str, weights: str) -> None:
 
 
 def forget_checked(name: str) -> None:
-    """Forget with which weights a tool works: it is another one now."""
+    """Forget with which weights a tool works: it is another one now, or failed."""
     known = checked()
     if known.pop(name, None) is not None:
         _note(_CHECKED, known)
 
 
-def environment_state(name: str) -> tuple[str | None, int | None]:
-    """Return what changes when a tool is taken from another environment, or is installed anew."""
+def environment_state(name: str) -> tuple[str | None, int | None, tuple[str | None, ...]]:
+    """Return what changes when a tool comes from elsewhere, is installed anew, or gets other threads."""
     made = folder() / name / MADE
-    return _named().get(name), made.stat().st_mtime_ns if made.exists() else None
+    threads = tuple(os.environ.get(variable) for variable in THREADS)
+    return _named().get(name), made.stat().st_mtime_ns if made.exists() else None, threads
 
 
 def _named() -> dict[str, str]:
@@ -205,16 +211,20 @@ def _known(name: str) -> dict[str, str]:
     return {str(tool): str(said) for tool, said in known.items() if tool in TOOLS}
 
 
+_CLEAN = "import sys; sys.path[:] = [p for p in sys.path if p]; "  # no packages of the current folder
 _ASK = (
-    "import sys; sys.path[:] = [p for p in sys.path if p]; "  # what lies in the current folder is no package
-    "import importlib.metadata as m, importlib.util as u, json, sys; names = sys.argv[1:]; "
+    f"{_CLEAN}import importlib.metadata as m, importlib.util as u, json, sys; names = sys.argv[1:]; "
     "print(json.dumps([m.version(names[0]) if all(u.find_spec(n) for n in names) else '', "
     "[n for n in names if not u.find_spec(n)]]))"
 )
 
 
-def version_in(tool: Tool, python: Path) -> str:
+def version_in(tool: Tool, python: Path, remedy: str | None = None) -> str:
     """Return the version of a tool in an environment.
+
+    Parameters
+    ----------
+    remedy : what to do if there is no such Python; None: name another one.
 
     Raises
     ------
@@ -233,10 +243,9 @@ def version_in(tool: Tool, python: Path) -> str:
         )
         version, missing = json.loads(said.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        why = getattr(error, "strerror", None) or getattr(error, "stderr", None) or error
         raise BaselineError(
-            f"{python} cannot be run as Python ({str(why).strip()[-300:]}); name the interpreter of the "
-            f"environment where {tool.title} is"
+            f"{python} cannot be run as Python ({_last_words(error)}); "
+            + (remedy or f"name the interpreter of the environment where {tool.title} is")
         ) from error
     if missing:
         raise BaselineError(
@@ -249,8 +258,34 @@ def version_in(tool: Tool, python: Path) -> str:
     return str(version)
 
 
+def import_in(tool: Tool, python: Path) -> None:
+    """Import what a tool needs, in a process of its environment.
+
+    Raises
+    ------
+    BaselineError if that fails, with its last words.
+    """
+    try:
+        subprocess.run(
+            [str(python), "-c", f"{_CLEAN}import {', '.join(tool.needs)}"],
+            capture_output=True,
+            timeout=_PATIENCE_S,
+            check=True,
+            text=True,
+            env=clean_environment(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BaselineError(
+            f"{' and '.join(tool.needs)} cannot be imported by {python}: {_last_words(error)}"
+        ) from error
+
+
+def _last_words(error: Exception) -> str:
+    """Return why a process failed, as it says itself if it does."""
+    why = getattr(error, "strerror", None) or getattr(error, "stderr", None) or error
+    return str(why).strip()[-_SHOWN:]
+
+
 def clean_environment() -> dict[str, str]:
     """Return the variables of this process without those that would show it our packages."""
-    import os
-
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from napari_nucleus_kd import apart
 from napari_nucleus_kd.baselines.environments import (
     MADE,
     Found,
@@ -139,7 +140,7 @@ def _remove(environment: Path) -> None:
 
 
 def _run(command: list[str], step: int) -> Generator[Progress, None, None]:
-    """Run an installer; its lines are the progress. It ends with the steps."""
+    """Run an installer; its lines are the progress. It ends with the steps, or by apart.end_waiting."""
     said = ""
     try:
         process = subprocess.Popen(
@@ -155,14 +156,24 @@ def _run(command: list[str], step: int) -> Generator[Progress, None, None]:
         raise BaselineError(f"{command[0]} cannot be run: {error.strerror or error}") from error
     assert process.stdout is not None
     try:
-        for line in process.stdout:
+        while line := _next_line(process):
             said = (said + line)[-_SHOWN:]
             if line.strip():
                 yield Progress(step, 3, re.sub(r"\s+", " ", line).strip()[:200])
-        if process.wait():
+        if process.returncode:
             raise BaselineError(f"{' '.join(command[:4])} … failed with status {process.returncode}: {said}")
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait()
         process.stdout.close()
+
+
+def _next_line(process: subprocess.Popen[str]) -> str:
+    """Wait for what a process says next; "" once it has ended."""
+    assert process.stdout is not None
+    with apart.waiting_for(process):
+        line = process.stdout.readline()
+        if not line:
+            process.wait()
+        return line

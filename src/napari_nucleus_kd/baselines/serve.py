@@ -54,14 +54,16 @@ class Cellpose:
 
     def about(self) -> dict[str, Any]:
         """Tell what was loaded."""
-        net = self.model.net
+        net, size = self.model.net, float(getattr(self.model, "diam_mean", 30.0))
         return {
             "version": self.version,
             "weights": os.fspath(self.model.pretrained_model),
             "device": str(self.device),
             "threads": self.threads,
             "parameters": sum(p.numel() for p in net.parameters()),
-            "diameter_px": float(getattr(self.model, "diam_mean", 30.0)),
+            "diameter_px": size,
+            # Cellpose 3 keeps how large the nuclei were that it learnt from, before they were rescaled.
+            "default_diameter_px": float(getattr(self.model, "diam_labels", size)),
             "grid": 1,
             "foreground": 0.5,
             "colour": self.transformer,
@@ -82,15 +84,14 @@ class Cellpose:
         flow, logit = np.reshape(flows[1], (2, *size)), np.reshape(flows[2], (1, *size))
         return np.concatenate([1 / (1 + np.exp(-logit)), flow]).astype(np.float32)
 
-    def decode(self, maps: Array, shape: list[int], foreground: float, min_area: int) -> Array:
+    def decode(self, maps: Array, shape: list[int], scale: float, foreground: float, min_area: int) -> Array:
         """Return labels (Y, X) int32."""
-        from cellpose import dynamics, transforms
+        from cellpose import dynamics
 
-        scale = maps.shape[1] / shape[0]
-        large = transforms.resize_image(np.moveaxis(maps, 0, -1), Ly=shape[0], Lx=shape[1])
-        probability = np.clip(large[..., 0], _CERTAIN, 1 - _CERTAIN)
+        large = _enlarged(maps, shape, scale)
+        probability = np.clip(large[0], _CERTAIN, 1 - _CERTAIN)
         masks = dynamics.resize_and_compute_masks(
-            np.ascontiguousarray(np.moveaxis(large[..., 1:], -1, 0)),
+            np.ascontiguousarray(large[1:]),
             np.log(probability / (1 - probability)),
             niter=max(1, round(_ITERATIONS / scale)),
             cellprob_threshold=float(np.log(foreground / (1 - foreground))),
@@ -114,7 +115,7 @@ class StarDist:
         import tensorflow as tf
 
         self.gpus = tf.config.list_physical_devices("GPU")
-        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+        self.threads = tf.config.threading.get_intra_op_parallelism_threads() or _tensorflow_threads()
         if kind == "cuda" and not self.gpus:
             raise NoDevice(f"TensorFlow sees no {device}; take cpu, or install TensorFlow for your GPU")
         from csbdeep.models.pretrained import get_registered_models
@@ -148,6 +149,7 @@ class StarDist:
             "threads": self.threads,
             "parameters": int(self.model.keras_model.count_params()),
             "diameter_px": None,
+            "default_diameter_px": None,
             "grid": int(config.grid[0]),
             "foreground": float(self.model.thresholds.prob),
             "colour": config.n_channel_in == 3,
@@ -170,12 +172,13 @@ class StarDist:
         prob, dist = self.model.predict(seen, axes="YXC" if colour else "YX")[:2]
         return np.concatenate([prob[None], np.moveaxis(dist, -1, 0)]).astype(np.float32)
 
-    def decode(self, maps: Array, shape: list[int], foreground: float, min_area: int) -> Array:
+    def decode(self, maps: Array, shape: list[int], scale: float, foreground: float, min_area: int) -> Array:
         """Return labels (Y, X) int32."""
         from stardist.geometry import polygons_to_label
         from stardist.nms import non_maximum_suppression
 
         grid = self.model.config.grid
+        enlarge = 1 / (scale * grid[0])
         points, scores, distances = non_maximum_suppression(
             np.ascontiguousarray(np.moveaxis(maps[1:], 0, -1)),
             np.ascontiguousarray(maps[0]),
@@ -183,18 +186,31 @@ class StarDist:
             prob_thresh=foreground,
             nms_thresh=self.model.thresholds.nms,
         )
-        enlarge = tuple(n / (have * grid[0]) for n, have in zip(shape, maps.shape[1:]))  # noqa: B905
         labels = polygons_to_label(
             distances,
-            (points + 0.5) * np.array(enlarge) - 0.5,
+            (points + 0.5) * enlarge - 0.5,
             shape=tuple(shape),
             prob=scores,
-            scale_dist=enlarge,
+            scale_dist=(enlarge, enlarge),
         )
         return np.where(np.bincount(labels.ravel())[labels] >= min_area, labels, 0).astype(np.int32)
 
 
 TOOLS = {"cellpose": Cellpose, "stardist": StarDist}
+
+
+def _enlarged(maps: Array, shape: list[int], scale: float) -> Array:
+    """Return maps (M, h, w) at the resolution of the picture, bilinear; corners stay where they are."""
+    import torch
+
+    if scale == 1:
+        return maps
+    # Padding by one keeps the last row, whose size the factor rounds down.
+    padded = torch.from_numpy(np.pad(maps, [(0, 0), (0, 1), (0, 1)], mode="edge"))[None]
+    large = torch.nn.functional.interpolate(
+        padded, scale_factor=1 / scale, mode="bilinear", align_corners=False, recompute_scale_factor=False
+    )
+    return large[0, :, : shape[0], : shape[1]].numpy()
 
 
 def _user_models(models: Any) -> list[str]:
@@ -211,9 +227,11 @@ def _torch_device(torch: Any, name: str) -> Any:
     return torch.device(name)
 
 
-def _cores() -> int:
-    """Return how many cores this process may use: as many threads TensorFlow takes by itself."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _tensorflow_threads() -> int:
+    """Return how many threads TensorFlow takes by itself: what it reads in a variable, or all cores."""
+    told = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (int(told) if told.isdecimal() else 0) or cores or 1
 
 
 def _version(package: str) -> str:

@@ -35,7 +35,8 @@ class About(Settings):
     weights : file or folder.
     device : as the tool calls it.
     threads : that its network takes on a processor.
-    diameter_px : nucleus diameter that the model was made for; None if it does not say.
+    diameter_px : to which nuclei are brought for its network; None if it takes all as they are.
+    default_diameter_px : of the nuclei, that the tool assumes where none is told; None if it has none.
     grid : pixels of the picture that share one of the maps.
     foreground : probability above which the tool by itself takes a pixel as nucleus.
     colour : whether the network sees colours, or grey only.
@@ -48,6 +49,7 @@ class About(Settings):
     threads: int
     parameters: int
     diameter_px: float | None
+    default_diameter_px: float | None
     grid: int
     foreground: float
     colour: bool
@@ -108,11 +110,25 @@ class Worker:
         self,
         maps: npt.NDArray[np.float32],
         shape_yx: tuple[int, int],
+        scale: float,
         foreground: float,
         min_area_px: int,
     ) -> npt.NDArray[np.int32]:
-        """Return what the tool makes of maps: labels (Y, X) int32, not always numbered without gaps."""
-        asked = {"do": "decode", "shape": shape_yx, "foreground": foreground, "min_area": min_area_px}
+        """Return what the tool makes of maps: labels (Y, X) int32, not always numbered without gaps.
+
+        Parameters
+        ----------
+        maps : (M, h, w) float32; their last row and column may reach beyond the picture.
+        shape_yx : of the picture.
+        scale : map pixels for a pixel of the picture.
+        """
+        asked = {
+            "do": "decode",
+            "shape": shape_yx,
+            "scale": scale,
+            "foreground": foreground,
+            "min_area": min_area_px,
+        }
         labels = self._array(asked, maps, np.dtype(np.int32), shape_yx)
         if labels.size and labels.min() < 0:
             raise BaselineError(self._garbled("labels below 0"))

@@ -28,7 +28,7 @@ class Size(StrEnum):
     """Which nucleus diameter a segmenter is told where its recipe names none."""
 
     ESTIMATED = "estimated"  # by itself, as a user gets who changes nothing
-    OWN = "own"  # the one that it was made for: nothing is rescaled
+    OWN = "own"  # the one that it was made for, the same for all images
     ANNOTATED = "annotated"  # the median of the annotation, as of a user who measured it
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd import __version__
 from napari_nucleus_kd.compare.comparison import Size
+from napari_nucleus_kd.compare.computer import computer
 from napari_nucleus_kd.compare.folder import REPORT, refuse_others
 from napari_nucleus_kd.compare.pictures import figures, shown, views
 from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
@@ -152,6 +153,7 @@ def _as_json(
 ) -> str:
     told = {
         "program": f"napari-nucleus-kd {__version__}",
+        "computer": computer(),
         "images": [case.shown for case in comparison.cases],
         "segmenters": {
             c.name: {
@@ -184,7 +186,7 @@ def _head(comparison: Comparison) -> str:
     unless = ", where the index does not tell it" if any(row.diameter_px for row in rows) else ""
     sizes = {
         Size.ESTIMATED: f"estimates the diameter of the nuclei itself{unless}",
-        Size.OWN: "sees the image as it is, at the size it was made for",
+        Size.OWN: "takes the diameter it was made for on every image",
         Size.ANNOTATED: "is told the median diameter of the annotation",
     }
     lines = [
@@ -196,8 +198,10 @@ def _head(comparison: Comparison) -> str:
         "Thresholds, and the way from the network's maps to nuclei, are each one's own. An image "
         "on which one failed counts as one in which it found nothing, or, without nuclei, as wrong. Seconds "
         "are those of segmenting, each tool being open and warm, and all taking turns, on the images that "
-        "all could do. "
-        f"{_computer()} napari-nucleus-kd {html.escape(__version__)}.</p>",
+        "all could do; those of Cellpose and StarDist hold the way of pictures and maps between the "
+        "processes. Where Cellpose's diameter is estimated, nucleus-kd does so with Cellpose's own network, "
+        "not with Cellpose's SizeModel. "
+        f"{html.escape(_computer())} napari-nucleus-kd {html.escape(__version__)}.</p>",
     ]
     said = [html.escape(case.about) for case in comparison.cases if case.about]
     if any(row.low for row in rows):
@@ -241,12 +245,9 @@ def _head(comparison: Comparison) -> str:
 
 
 def _computer() -> str:
-    import os
-
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{count(cores or 1, 'core')}, {count(torch.get_num_threads(), 'thread')} of PyTorch."
+    facts = computer()
+    cores, threads = count(int(facts["cores"]), "core"), count(int(facts["threads"]), "thread")
+    return f"{facts['processor']}, {cores}, {threads} of PyTorch."
 
 
 def _standing_tables(comparison: Comparison, reached: Sequence[Standing]) -> Iterator[str]:

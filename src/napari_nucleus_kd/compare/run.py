@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image, LabelArray
 
 
-_RULES = 3  # to be raised when the same question gets another answer: what is kept is then done again
+_RULES = 4  # to be raised when the same question gets another answer: what is kept is then done again
 
 
 @dataclass(slots=True)
@@ -53,7 +54,7 @@ class _Entry:
     contestant: Contestant
     facts: Facts
     files: dict[str, Path] = field(default_factory=dict)
-    warm: bool = False
+    warm: weakref.ref[object] | None = None  # what ran before, see Segmenter.running
 
 
 def compare_steps(
@@ -62,8 +63,8 @@ def compare_steps(
     """Let every contestant segment every image, and compare with the labels where there are some.
 
     On each image the contestants take turns, another one first each time, so that what else the computer
-    does slows all alike. Each runs once before it is timed. What was kept in `output` and answers the same
-    question is not done again; a run that failed is.
+    does slows all alike. Each runs once before it is timed, and again if it had to be opened anew. What was
+    kept in `output` and answers the same question is not done again; a run that failed is.
 
     Parameters
     ----------
@@ -283,10 +284,11 @@ def _labels_steps(
         return labels, {}
     image = read(row.image)
     asked = asked_recipe(entry.contestant, row, image, truth)
-    if not entry.warm:
+    opened = segmenters.load(asked.segmenter, asked)
+    if entry.warm is None or entry.warm() is not opened.running:  # one may have had to make room, or died
         yield from segment_steps(image, asked)
-        entry.warm = True
-    opened = segmenters.load(asked.segmenter, asked)  # of many models one may have had to make room
+        opened = segmenters.load(asked.segmenter, asked)
+        entry.warm = weakref.ref(opened.running)
     result = yield from segment_steps(image, asked)
     return result.nuclei.labels, {
         "seconds": result.seconds,

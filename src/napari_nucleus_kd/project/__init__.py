@@ -45,7 +45,8 @@ from napari_nucleus_kd.project._training import (
 
 __all__ = [
     "ENOUGH", "JUDGED_EACH", "REHEARSED", "SUFFIX", "SUMMARY", "TILE_PX", "UNKNOWN", "ImageReference",
-    "ImageState", "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData", "count_verified",
+    "ImageState", "Part", "Plane", "Project", "ProjectImage", "Role", "Tile", "TrainingData",
+    "count_verified",
     "fingerprint", "grid", "has_file", "has_image", "is_project", "next_offset", "overlapping",
     "place_of", "project_folder", "read_training", "tiles_of", "training_steps",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.types import FloatArray, LabelArray, Maps, Nuclei
+
+MORE_LOOKS = 3  # for the diameter, at the scale that the last look suggests
+_SAME_SCALE = 0.12  # log of the ratio of scales that are not worth another look
+
+
+def same_scale(one: float, other: float) -> bool:
+    """Tell whether two scales are so near that another look for the diameter would tell nothing new."""
+    return abs(math.log(one / other)) < _SAME_SCALE
 
 
 def refuse_weights(recipe: Recipe) -> None:
@@ -55,6 +64,10 @@ class Segmenter(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What did not go as chosen, for people."""
+
+    @property
+    def running(self) -> object:
+        """What holds the opened weights, always the same while they stay open; can be weakly referenced."""
 
     @property
     def model_hash(self) -> str | None:

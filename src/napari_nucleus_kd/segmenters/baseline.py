@@ -21,7 +21,7 @@ from napari_nucleus_kd.baselines import (
 from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
-from napari_nucleus_kd.segmenters.base import kept_nuclei
+from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, same_scale
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 from napari_nucleus_kd.words import count
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _BLOCK = 32  # network pixels that become whole image pixels: scales are rounded to that
 _MIN_SCALE, _MAX_SCALE = 0.1, 4.0
 _CONTEXT_PX = 64  # network pixels; both see a little further, with little weight
-_MIN_AREA_PX = 15  # Cellpose's own
+_MIN_AREA_PX = 15  # Cellpose's own; StarDist leaves none out
 _UNMIXED = "it sees no colours: it was given the haematoxylin (colour deconvolution)"
 _STARDIST_PX, _STARDIST_RANGE = 25.0, (10.0, 60.0)  # StarDist has no size of its own: nuclei of its data
 
@@ -106,10 +106,11 @@ class BaselineSegmenter:
         self.model_hash: str | None = digest  # of the version, too: another one finds other nuclei
         self.parameters: int | None = self._about.parameters
         self.decode_defaults = DecodeSettings(
-            foreground=min(max(self._about.foreground, 0.01), 0.99), min_area_px=_MIN_AREA_PX
+            foreground=min(max(self._about.foreground, 0.01), 0.99),
+            min_area_px=0 if self._is_stardist else _MIN_AREA_PX,
         )
         self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
-        self.default_diameter_px = self._about.diameter_px or _STARDIST_PX
+        self.default_diameter_px = self._about.default_diameter_px or _STARDIST_PX
         self._decoded: tuple[weakref.ref[FloatArray], tuple[float, int], LabelArray] | None = None
 
     def _tool(self) -> Worker:
@@ -119,6 +120,11 @@ class BaselineSegmenter:
             if digest != self.model_hash:
                 raise ModelError(f"{self._about.weights} changed since they were opened; segment again")
             self._worker = worker
+        return self._worker
+
+    @property
+    def running(self) -> object:
+        """The process."""
         return self._worker
 
     @property
@@ -144,13 +150,11 @@ class BaselineSegmenter:
 
     def align_px(self, diameter_px: float | None) -> int:
         """Return the image pixels that become a block of network pixels."""
-        if diameter_px is None:
-            return _BLOCK
-        wanted = self.default_diameter_px
-        if self._is_stardist:  # it is used at any size that it has learnt
+        diameter, wanted = diameter_px or self.default_diameter_px, self._about.diameter_px
+        if wanted is None:  # it is used at any size that it has learnt
             smallest, largest = _STARDIST_RANGE
-            wanted = diameter_px if smallest <= diameter_px <= largest else wanted
-        scale = min(max(wanted / diameter_px, _MIN_SCALE), _MAX_SCALE)
+            wanted = diameter if smallest <= diameter <= largest else _STARDIST_PX
+        scale = min(max(wanted / diameter, _MIN_SCALE), _MAX_SCALE)
         return max(1, round(_BLOCK / scale))
 
     def halo_px(self, diameter_px: float | None) -> int:
@@ -166,10 +170,20 @@ class BaselineSegmenter:
         """Return the network's maps of a (3, Y, X) tile."""
         if self._unmixes:
             tile = np.broadcast_to(haematoxylin(tile), tile.shape)
-        shape, scale = tile.shape[1:], self.scale(diameter_px)
-        size = tuple(math.ceil(n * scale) for n in shape)
-        values = self._tool().maps(np.ascontiguousarray(tile, np.float32), size)
-        return Maps(values, self._about.maps, shape, scale, diameter_px)
+        (height, width), scale = tile.shape[1:], self.scale(diameter_px)
+        step = self.align_px(diameter_px)
+        step = self._about.grid if step == _BLOCK else step
+        pad = [(0, 0), (0, -height % step), (0, -width % step)]
+        # As each pads by itself. Seen mirrored, a nucleus that the border cuts has its middle at the border,
+        # and Cellpose drops it, for its flows do not lead to the middle of what is left.
+        if self._is_stardist and height and width:
+            padded = np.pad(tile, pad, mode="reflect")
+        else:
+            padded = np.pad(tile, pad, mode="constant")
+        size = round(padded.shape[1] * scale), round(padded.shape[2] * scale)
+        values = self._tool().maps(np.ascontiguousarray(padded, np.float32), size)
+        values = np.ascontiguousarray(values[:, : math.ceil(height * scale), : math.ceil(width * scale)])
+        return Maps(values, self._about.maps, (height, width), scale, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
         """Let the tool turn maps into nuclei; leave out those of a low score."""
@@ -180,22 +194,42 @@ class BaselineSegmenter:
         """Return the tool's labels of maps; of the same ones it is not asked twice, as for their diameter."""
         known = self._decoded
         if known is None or known[0]() is not maps.values or known[1] != (foreground, min_area_px):
-            labels = self._tool().decode(maps.values, maps.shape_yx, foreground, min_area_px)
+            labels = self._tool().decode(maps.values, maps.shape_yx, maps.scale, foreground, min_area_px)
             self._decoded = known = weakref.ref(maps.values), (foreground, min_area_px), labels
         return known[2]
 
     def diameter_in(self, maps: Maps) -> float | None:
+        """Return the median diameter of the nuclei in maps, if that is about the size seen at this scale."""
+        diameter = self._typical(maps)
+        return diameter if diameter is not None and same_scale(self.scale(diameter), maps.scale) else None
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Look at the patches as for the tool's own size, then as for what was found, until that settles."""
+        own = self.default_diameter_px
+        first = {self.align_px(size): size for size in (own, own / 2, 2 * own)}  # may be one scale
+        diameter = None
+        for size in first.values():
+            seen, diameter = self.scale(size), self._look(patches, size)
+            if diameter is not None:
+                break
+        for _ in range(MORE_LOOKS):
+            if diameter is None or same_scale(self.scale(diameter), seen):
+                break
+            seen, diameter = self.scale(diameter), self._look(patches, diameter) or diameter
+        return diameter
+
+    def _look(self, patches: Sequence[FloatArray], diameter_px: float) -> float | None:
+        """Return the median of the patches' diameters, seen as for nuclei of a size."""
+        found = [self._typical(self.maps(patch, diameter_px)) for patch in patches]
+        known = [diameter for diameter in found if diameter is not None]
+        return float(np.median(known)) if known else None
+
+    def _typical(self, maps: Maps) -> float | None:
         """Return the median diameter of the nuclei that maps show."""
         found = self._labels(maps, self.decode_defaults.foreground, self.decode_defaults.min_area_px)
         area = np.bincount(found.ravel())[1:]
         area = area[area > 0]
         return float(2 * np.sqrt(np.median(area) / np.pi)) if area.size else None
-
-    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
-        """Return the median of the patches' diameters."""
-        found = [self.diameter_in(self.maps(patch, None)) for patch in patches]
-        known = [diameter for diameter in found if diameter is not None]
-        return float(np.median(known)) if known else None
 
 
 def _scored(labels: LabelArray, maps: Maps, min_score: float) -> Nuclei:

@@ -50,6 +50,11 @@ class ClassicalSegmenter:
         self._modality = modality
         self.description = "Otsu threshold of each tile and watershed, on the CPU"
 
+    @property
+    def running(self) -> object:
+        """The class: there is nothing to open."""
+        return ClassicalSegmenter
+
     def scale(self, diameter_px: float | None) -> float:
         """Return 1: nothing is rescaled."""
         return 1.0

@@ -13,7 +13,7 @@ from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.segmenters.base import kept_nuclei, refuse_weights
+from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, refuse_weights, same_scale
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
 _ENOUGH = 0.002  # share of such pixels below which the diameter is unknown
 _FIRST_LOOKS = (1.0, 0.5, 2.0, 0.25)  # magnifications, until nuclei are seen
-_MORE_LOOKS = 3  # at the scale that the last look suggests
-_SAME_SCALE = 0.12  # log of the ratio of magnifications that are not worth another look
 
 
 def load(recipe: Recipe) -> StudentSegmenter:
@@ -66,6 +64,11 @@ class StudentSegmenter:
     def description(self) -> str:
         """Model and device, for people."""
         return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
+
+    @property
+    def running(self) -> object:
+        """The engine."""
+        return self._engine
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -153,7 +156,7 @@ class StudentSegmenter:
             diameter = self._typical([self._look(patch, enlarge) for patch in patches])
             if diameter is not None:
                 break
-        for _ in range(_MORE_LOOKS):
+        for _ in range(MORE_LOOKS):
             if diameter is None:
                 return None
             if self._is_best(enlarge, diameter):
@@ -164,7 +167,7 @@ class StudentSegmenter:
 
     def _is_best(self, enlarge: float, diameter_px: float) -> bool:
         """Whether nuclei of this diameter are seen about as large as the model sees them best."""
-        return abs(math.log(self.scale(diameter_px) / enlarge)) < _SAME_SCALE
+        return same_scale(self.scale(diameter_px), enlarge)
 
     def _look(self, patch: FloatArray, enlarge: float) -> Maps:
         """Return maps of a patch seen smaller or larger."""

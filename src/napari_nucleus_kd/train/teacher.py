@@ -229,10 +229,11 @@ class SegmenterTeacher:
         maps, said = [], []
         for picture in x.float().cpu().numpy():
             segmenter = self._choose(picture)
-            found = segmenter.maps(np.ascontiguousarray(picture), None)
-            diameter = segmenter.diameter_in(found)
+            picture = np.ascontiguousarray(picture)
+            found = segmenter.maps(picture, None)
+            diameter = segmenter.diameter_in(found) or segmenter.estimate_diameter([picture])
             if diameter is not None and segmenter.scale(diameter) != found.scale:
-                found = segmenter.maps(np.ascontiguousarray(picture), diameter)
+                found = segmenter.maps(picture, diameter)
             labels = segmenter.decode(found, segmenter.decode_defaults).labels
             whole = clear_border(labels)
             maps.append(encode(whole))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -285,7 +284,7 @@ class Session:
         self._forget_waiting()
         if self._main is not None and self.workspace.activity is not None:
             self._main.cancel()
-            QTimer.singleShot(_PATIENCE_MS, partial(_end_waiting, self._main))
+            QTimer.singleShot(_PATIENCE_MS, self._main.end_waiting)
             self.workspace.activity = replace(self.workspace.activity, stopping=True, following="")
 
     def attach(self) -> None:
@@ -412,10 +411,3 @@ class Session:
         source = self.source
         if source is not None and source.opened is None and source.layers[0].ndim > 2:
             self.refresh()
-
-
-def _end_waiting(job: Job) -> None:
-    """End again and again what a cancelled job waits for, while it runs."""
-    if job.running:
-        job.end_waiting()
-        QTimer.singleShot(_PATIENCE_MS, partial(_end_waiting, job))

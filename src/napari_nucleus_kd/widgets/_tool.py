@@ -168,6 +168,7 @@ class ToolDialog(QDialog):
 def _cancel(jobs: list[Job], *_: object) -> None:
     for job in jobs:
         job.cancel()
+        job.end_waiting()  # an installer may say nothing for minutes
 
 
 def ask(parent: QWidget, name: str, weights: str | None, taken: Callable[[str], object]) -> ToolDialog:

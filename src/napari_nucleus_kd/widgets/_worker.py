@@ -8,7 +8,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import WorkerBase
 from superqt.utils._qthreading import WorkerBaseSignals
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from napari_nucleus_kd.types import Progress
+
+
+_AGAIN_MS = 1000  # a job that is to end may have begun to wait for another process since
 
 
 class _DaskApart:
@@ -138,9 +141,12 @@ class Job(QObject):
             self._worker.quit()
 
     def end_waiting(self) -> None:
-        """End the other process that the step under way waits for, if it waits for one."""
-        if self._worker is not None and self._worker.thread_id is not None:
+        """End the other process that the step under way waits for, again and again while the job runs."""
+        if self._worker is None:
+            return
+        if self._worker.thread_id is not None:
             apart.end_waiting(self._worker.thread_id)
+        QTimer.singleShot(_AGAIN_MS, self.end_waiting)
 
     def _on_progress(self, progress: Progress) -> None:
         if not self._cancelled:
