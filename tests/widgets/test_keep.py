@@ -507,6 +507,25 @@ def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
     np.testing.assert_array_equal(labels, kept_layer.data)
 
 
+def test_data_that_are_replaced_while_a_save_begins_are_saved(desk, nuclei_file, monkeypatch):
+    person = desk()
+    layer = person.keep(nuclei_file)
+    true, begun, gate = _kept.save_steps, threading.Event(), threading.Event()
+
+    def late(*arguments):
+        begun.set()
+        gate.wait(20)
+        return (yield from true(*arguments))
+
+    monkeypatch.setattr(_kept, "save_steps", late)
+    layer.data_setitem((np.array([160]), np.array([150])), 9)
+    person.qtbot.waitUntil(begun.is_set)
+    layer.data = np.where(layer.data == 4, 44, layer.data)
+    gate.set()
+    person.saved()
+    np.testing.assert_array_equal(kept_in(project_folder(nuclei_file))[0], layer.data)
+
+
 def test_a_second_window_only_looks_and_may_open_again(desk, nuclei_file):
     first = desk()
     first.keep(nuclei_file)

@@ -194,7 +194,7 @@ def test_a_run_waits_stops_goes_on_and_is_rejected(desk, qtbot):
     qtbot.waitUntil(lambda: run.progress is not None and run.progress.message == "training", timeout=600_000)
     widget.pause.click()
     assert run.paused and widget.pause.text() == "Go on"
-    qtbot.wait(300)
+    qtbot.wait(2000)  # the step in hand
     before = run.progress
     qtbot.wait(600)
     assert run.progress == before and "paused" in widget.message.text()
@@ -491,7 +491,7 @@ def waiting_for(desk, count=2):
 def test_the_picture_is_of_the_tile_that_was_asked_for_last(desk, qtbot, monkeypatch):
     go = threading.Event()
 
-    def draw(tuned, tile):
+    def draw(tuned, tile, device):
         yield Progress(0, 0, "")
         if tile == 1:
             go.wait(30)
@@ -513,7 +513,7 @@ def test_the_picture_is_of_the_tile_that_was_asked_for_last(desk, qtbot, monkeyp
 
 
 def test_without_held_out_tiles_old_and_new_are_seen_where_nobody_checked(desk, qtbot, monkeypatch):
-    def draw(tuned, tile):
+    def draw(tuned, tile, device):
         yield Progress(0, 0, "")
         return Pair(tile, np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint8))
 
@@ -532,7 +532,7 @@ def test_without_held_out_tiles_old_and_new_are_seen_where_nobody_checked(desk, 
 def test_a_picture_under_way_does_not_spoil_an_answer(desk, qtbot, monkeypatch, answer):
     gone, drawing = threading.Event(), threading.Event()
 
-    def draw(tuned, tile):
+    def draw(tuned, tile, device):
         yield Progress(0, 0, "")
         drawing.set()
         gone.wait(30)

@@ -80,9 +80,9 @@ def test_the_canvas_shows_who_errs_where(shown, settle, nuclei, draw):
     settle(session)
     seen = {}
     for line in range(2):
-        compare.table.selectRow(line)
+        compare.found.table.selectRow(line)
         _, green, blue, _ = np.moveaxis(shown.screenshot(flash=False, canvas_only=True).astype(int), -1, 0)
-        seen[compare.chosen()] = (blue > green + 20).sum(), (green > blue + 4).sum()  # missed, correct
+        seen[compare.found.chosen()] = (blue > green + 20).sum(), (green > blue + 4).sum()  # missed, correct
     few, all_missed = (seen[f"Layer: {name}"] for name in ("one less", "none"))
     share = (truth == missed).sum() / (truth > 0).sum()
     assert 0.5 * share < few[0] / all_missed[0] < 2 * share, "one is blue in the one, all in the other"

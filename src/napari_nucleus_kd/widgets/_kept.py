@@ -79,6 +79,7 @@ class Kept:
         self._looking.setSingleShot(True)
         self._looking.timeout.connect(self.touch_all)
         self._is_unlooked = False  # data may have been changed past napari; asked in any thread
+        self._is_outdated = False  # the save that runs has the data that were there before others
         self._watched: list[Changes] = []
         self._watch(mask.layer, mask.axes, (0, 0))
         self._watch(target.layer, target.axes, corner)
@@ -138,6 +139,7 @@ class Kept:
 
     def _on_unknown(self) -> None:
         self.image.touch()
+        self._is_outdated = self._job is not None  # it may take this touch, and save the former data
         self._save_soon()
 
     def _on_refreshed(self) -> None:
@@ -201,6 +203,8 @@ class Kept:
 
     def _on_ended(self) -> None:
         self._job = None
+        if self._is_outdated:
+            self._on_unknown()
         if self._pending and not self._timer.isActive():
             took_ms = round(1000 * (time.monotonic() - self._began))
             self._timer.start(max(0, SOON_MS - took_ms))
@@ -213,8 +217,8 @@ class Kept:
         ------
         ProjectError, WriteError, LabelsError : see ProjectImage.save.
         """
-        if self._is_unlooked:
-            self._is_unlooked = False
+        if self._is_unlooked or self._is_outdated:
+            self._is_unlooked = self._is_outdated = False
             self.image.touch()
         self.image.save(self.labels, self.verified)
 

@@ -65,7 +65,7 @@ class KeepPanel(QWidget):
         )
         self.take_in = button(
             "Take in",
-            "Put these nuclei in the place of those that are kept; what is verified stays as it is",
+            "Put these nuclei in the place of those that are kept; what you verified or corrected stays",
             self._keeping.taking_in.start,
             style=SMALL_STYLE,
         )

@@ -92,7 +92,7 @@ class RetrainWidget(StepWidget):
             "segment",
             "Segment again",
             "Find the nuclei anew with this version, in the Region that Segment shows, and put them in the\n"
-            "place of those that are kept; what you verified stays as it is",
+            "place of those that are kept; what you verified or corrected stays as it is",
             self.retraining.segment_again,
         )
         self.curves = QLabel()
