@@ -159,6 +159,7 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     broken.write_bytes(b"not an image")
     studio.session.open(broken)
     studio.settle()
+    show_fold(studio.workbench, 0)
     studio.workbench.verticalScrollBar().setValue(0)
     studio.shoot("open_problem", dock_only=True)
     studio.viewer.close()

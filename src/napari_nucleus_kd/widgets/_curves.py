@@ -31,7 +31,7 @@ class CurvesPicture:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(3.8, 3.1), dpi=100)
+        figure = Figure(figsize=(3.4, 3.1), dpi=100)
         figure.subplots_adjust(left=0.11, right=0.72, top=0.93, bottom=0.13, hspace=0.35)
         figure.patch.set_alpha(0)
         self._canvas = FigureCanvasAgg(figure)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _STEPS = 100
 _DEVICES: dict[str, Any] = {"openvino": "cpu"}  # that training cannot take, and what it takes instead
-_PICTURE_PX = 184  # edge of a tile that is shown
+_PICTURE_PX = 162  # edge of a tile that is shown: two fit beside each other into a narrow dock
 _BUSY = 1000
 _button = partial(button, focus=True)  # no keys of the canvas are used along with it
 
