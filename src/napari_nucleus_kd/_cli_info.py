@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -38,8 +37,10 @@ def _installed(package: str) -> str:
 
 
 def _processors() -> str:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{platform.processor() or platform.machine()}, {usable} usable cores"
+    from napari_nucleus_kd.compare.computer import computer
+
+    facts = computer()
+    return f"{facts['processor']}, {facts['cores']} usable cores"
 
 
 def _torch_devices() -> str:

@@ -121,7 +121,6 @@ class TakingIn:
         if kept.target.labels.shape == merged.labels.shape:
             self._add_hidden(layer_like(layer, layer.data, former), layer)
             layer.data = _with_plane(kept.target, merged.labels)
-            layer.features = table
             layer._reset_history()  # else Redo would stamp former corrections on these
             if recipe is not None:
                 layer.metadata[RECIPE_KEY] = recipe
@@ -129,7 +128,7 @@ class TakingIn:
         else:
             layer.visible, layer.name = False, former
             layer = self._add_whole(kept, merged.labels, recipe)
-            layer.features = table
+        layer.features = table
         kept.touch_all()
         if recipe is not None and recipe.modality is not None:
             noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))
