@@ -113,6 +113,19 @@ def test_what_the_model_does_not_see_at_all_is_suggested_too():
     assert suggest([*sure, missed], 1) == [missed]
 
 
+def test_tissue_with_nuclei_comes_before_empty_tissue():
+    """Of two nuclei that are none, the mirror picture shows one, or three: that is soon a large share."""
+    empty = replace(tile(0, 0, 0.5), disagreement=0.9, nuclei=2)
+    full = replace(tile(64, 0, 0.5), disagreement=0.6, nuclei=80)
+    assert suggest([empty, full], 1) == [full]
+
+
+def test_an_image_that_nothing_is_known_of_comes_before_another_corner():
+    corner, *others = (replace(tile(64 * i, 64 * j, 0.5), image="a") for i in range(4) for j in range(4))
+    new = replace(tile(0, 0, 0.4), image="b")
+    assert suggest([*others, new], 1, known=[corner]) == [new]
+
+
 def test_tiles_that_count_alike_are_far_apart():
     tiles = [replace(tile(64 * y, 64 * x, 0.0), disagreement=0.0) for y in range(5) for x in range(5)]
     places = [(t.region.y0, t.region.x0) for t in suggest(tiles, 4)]

@@ -8,6 +8,7 @@ that was verified.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 Points = npt.NDArray[np.float64]
 Strategy = Literal["promise", "uncertainty"]
 _VERIFIED = 0.5  # share of a tile from which on it counts as verified
-_APART = 2.0  # mean square distance of points whose spread is 1
+_APART = 12.0  # square of how far two images are from each other; two tiles of one image: 2 on average
 _FLOOR = 0.1  # of disagreement: a model that sees none of the nuclei agrees with itself, and is wrong
 
 
@@ -59,8 +60,12 @@ class Surveyed:
 
     @property
     def promise(self) -> float:
-        """What annotating it is expected to teach, for comparison with others."""
-        return self.uncertainty * (_FLOOR + self.disagreement)
+        """What annotating it is expected to teach, for comparison with others.
+
+        It grows with the root of the nuclei: a few that the model finds in empty tissue, and disagrees on,
+        teach less than the same share of many.
+        """
+        return self.uncertainty * (_FLOOR + self.disagreement) * math.sqrt(1 + self.nuclei)
 
 
 def survey_steps(
@@ -129,8 +134,8 @@ def suggest(
     verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
         are not suggested. Only for the tiles of one image; None: nowhere.
     known : tiles of which that is known already, of any image.
-    strategy : "promise" multiplies uncertainty by disagreement; "uncertainty" is there to compare with, and
-        knows no resemblance.
+    strategy : "promise" multiplies uncertainty by disagreement (and by the root of the nuclei seen);
+        "uncertainty" is there to compare with, and knows no resemblance.
 
     Returns
     -------
@@ -229,7 +234,7 @@ def _entropy(maps: Maps, inside: Region) -> float:
 class _Distances:
     """How far tiles are from each other: half by what they look like, half by where they lie.
 
-    Tiles of two images lie as far apart as two of one image do on average.
+    Tiles of two images lie farther apart than two of one image: another image is another stain or sample.
     """
 
     def __init__(self, tiles: Sequence[Surveyed]):
