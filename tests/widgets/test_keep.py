@@ -786,9 +786,19 @@ def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
 def test_what_a_script_changed_is_saved_too(desk, nuclei_file):
     person = desk()
     layer = person.keep(nuclei_file)
+    layer.data[150:160, 100:110] = 77  # and did not draw it again
+    person.done()
+    assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
+
+
+def test_what_a_script_changed_and_drew_is_saved_within_ten_seconds(desk, nuclei_file, monkeypatch, qtbot):
+    person = desk()
+    layer = person.keep(nuclei_file)
+    monkeypatch.setattr(_kept, "SOON_MS", SOON_MS)
+    before = person.keeping.kept.saved
     layer.data[150:160, 100:110] = 77
     layer.refresh()
-    person.done()
+    qtbot.waitUntil(lambda: person.keeping.kept.saved != before, timeout=10_000)
     assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _MANY_SAVES = 300  # more make opening slow
 SOON_MS, AGAIN_MS = 4_000, 8_000  # until a change is saved, and until a save that failed is tried again
-LOOK_MS = 60_000  # until changes that napari does not tell of are looked for
+LOOK_MS = 5_000  # until changes that napari does not tell of are looked for, in up to ten million pixels
+_LOOK_PX = 2_000  # in larger images, a millisecond later for so many pixels
 
 
 class Kept:
@@ -77,7 +78,7 @@ class Kept:
         self._timer.timeout.connect(self.save)
         self._looking = QTimer()
         self._looking.setSingleShot(True)
-        self._looking.timeout.connect(self.touch_all)
+        self._looking.timeout.connect(self._look)
         self._is_unlooked = False  # data may have been changed past napari; asked in any thread
         self._is_outdated = False  # the save that runs has the data that were there before others
         self._watched: list[Changes] = []
@@ -146,7 +147,12 @@ class Kept:
         """Look through everything in a while: a script may have changed data, which napari does not tell."""
         self._is_unlooked = True
         if not self._looking.isActive():
-            self._looking.start(LOOK_MS)
+            height, width = self.image.record.shape_yx
+            self._looking.start(max(LOOK_MS, height * width // _LOOK_PX))
+
+    def _look(self) -> None:
+        self.touch_all()
+        self.save()
 
     def touch_all(self) -> None:
         """Look through everything at the next save: data may have been changed past napari."""
@@ -246,6 +252,7 @@ class Kept:
         """Save what is left, and save no more; the project stays open."""
         if self._compacting is not None:
             self._compacting.cancel()
+        self._is_unlooked = True  # a script may have changed data without drawing them again
         self.flush()
         with suppress(RuntimeError):
             self._timer.stop()
