@@ -29,7 +29,7 @@ from napari_nucleus_kd.train.finetune import Tuned
 from napari_nucleus_kd.train.finetune_folder import run_folder
 from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.train.log import write_log
-from napari_nucleus_kd.types import Modality, Progress
+from napari_nucleus_kd.types import Modality, Progress, finish
 from napari_nucleus_kd.widgets import _kept, _retrain_steps, _retraining, _suggesting
 from napari_nucleus_kd.widgets._curves import CurvesPicture
 from napari_nucleus_kd.widgets._layers import camera_of
@@ -41,7 +41,7 @@ from napari_nucleus_kd.widgets._retrain_steps import (
     pausable,
 )
 from napari_nucleus_kd.widgets._session import session_of
-from napari_nucleus_kd.widgets._tools import VERIFY
+from napari_nucleus_kd.widgets._tools import TOOLS, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
 from napari_nucleus_kd.workspace import Problem
@@ -143,11 +143,19 @@ def desk(sit):
 
 
 def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
-    """In a window that is drawn: check, retrain, accept, segment with the new version, bring back the old."""
+    """In a window that is drawn: edit, verify, retrain, accept, segment with it, bring back the old one."""
     desk = sit(make_napari_viewer(show=True))
     widget, run = desk.retrain, desk.run
     assert "Nothing is verified yet" in widget.about.text() and not widget.start.isEnabled()
+    truth = desk.layer.data.copy()
+    rows, cols = np.nonzero(truth == truth[255, 256 + np.argmax(truth[255, 256:] > 0)])
+    desk.layer.data[rows[rows > 255], cols[rows > 255]] = truth.max() + 1  # cut in two, as a model may
+    desk.layer.refresh()
+    (merge,) = (tool for tool in TOOLS if tool.word == "Merge")
+    desk.correct.corrections.act(merge, [(rows.min(), cols[0]), (rows.max(), cols[-1])])
     desk.check((0, 0), (511, 511))
+    labels, _ = finish(desk.session.keeping.kept.image.load_steps())
+    assert len(np.unique(labels[rows, cols])) == 1 and len(np.unique(labels)) == len(np.unique(truth))
     assert widget.start.isEnabled() and "tissue.tif: " in widget.about.text()
     assert [widget.model.itemData(i) for i in range(widget.model.count())] == ["mine"]
     seen = []
@@ -164,7 +172,6 @@ def test_a_model_is_retrained_accepted_and_used(make_napari_viewer, sit):
     assert run.data.judged > 20 and "teach" in widget.about.text()
     assert not widget.result.pictures.isHidden() and not widget.result.before.pixmap().isNull()
     output = run_folder(desk.session.keeping.kept.project.folder)
-    assert output.exists()
     widget.result.accept.click()
     desk.settle()
     assert desk.session.workspace.problem is None
