@@ -56,6 +56,26 @@ def features(
     >>> f["label"].tolist(), f["area_um2"].tolist()
     ([1, 2], [4.0, 4.0])
     """
+    steps = measure_steps(
+        labels, pixels, channel_names=channel_names, pixel_size_um=pixel_size_um, scores=scores
+    )
+    return finish(steps)
+
+
+def measure_steps(
+    labels: npt.NDArray[np.integer[Any]],
+    pixels: Array | None = None,
+    *,
+    channel_names: Sequence[str] | None = None,
+    pixel_size_um: float | None = None,
+    scores: FloatArray | None = None,
+) -> Generator[Progress, None, Columns]:
+    """Measure each nucleus, block by block; see `features`.
+
+    Yields
+    ------
+    Progress after each block.
+    """
     _check(labels, pixels, channel_names)
     dense, found = _renumber(labels)
     if scores is not None:
@@ -63,7 +83,7 @@ def features(
         own = np.full(len(found), np.nan, np.float32)
         own[known] = scores[found[known] - 1]
         scores = own
-    steps = features_steps(
+    columns = yield from features_steps(
         dense,
         len(found),
         pixels,
@@ -71,7 +91,7 @@ def features(
         pixel_size_um=pixel_size_um,
         scores=scores,
     )
-    return finish(steps) | {"label": found}
+    return columns | {"label": found}
 
 
 def features_steps(

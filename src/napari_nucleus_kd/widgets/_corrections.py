@@ -19,6 +19,7 @@ from napari_nucleus_kd.widgets._hand import Hand
 from napari_nucleus_kd.widgets._history import History
 from napari_nucleus_kd.widgets._numbers import Numbers
 from napari_nucleus_kd.widgets._painting import Painting
+from napari_nucleus_kd.widgets._remeasuring import Remeasuring
 from napari_nucleus_kd.widgets._removal import Removal
 from napari_nucleus_kd.widgets._review import Review
 from napari_nucleus_kd.widgets._target import PASSING_KEY, target_of
@@ -78,6 +79,7 @@ class Corrections:
         self.hand = Hand(self)
         self.asking = Asking(self)
         self.removal = Removal(self)
+        self.remeasuring = Remeasuring(self)
         self.visits = Visits(self)
         self.review = Review(self)
         self.history = History(self)

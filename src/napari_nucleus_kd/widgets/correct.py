@@ -105,6 +105,13 @@ class CorrectWidget(StepWidget):
             self.corrections.removal.confirm,
         )
         self.keep = button("Keep them", "Remove nothing")
+        self.measure = button(
+            "Measure the nuclei",
+            "Measure area, shape and brightness of all nuclei of the shown plane as they are now, into the "
+            "features table of the layer",
+            self.corrections.remeasuring.start,
+            style=SMALL_STYLE,
+        )
         self.offer = row(self.task, self.keep)
         self.keys = Fold(f"Keys ({HELP_KEY})", _key_table(), tip=f"Every key and what it does ({HELP_KEY})")
         self._lay_out()
@@ -147,7 +154,7 @@ class CorrectWidget(StepWidget):
         layout = QVBoxLayout(self)
         for part in (self.about, self.copy, self.review, self.tools, self.problem):
             layout.addWidget(part)
-        for part in (self.removal, self.offer, self.keep_panel, self.suggest, self.keys):
+        for part in (self.removal, self.offer, self.measure, self.keep_panel, self.suggest, self.keys):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -196,6 +203,7 @@ class CorrectWidget(StepWidget):
         self.copy.setVisible(layer is None and is_copyable(self.session))
         self.tools.setEnabled(layer is not None)
         self.removal.setEnabled(layer is not None)
+        self.measure.setEnabled(layer is not None)
         for tool, each in self.buttons.items():
             painting = tool is PAINT and corrections.painting.layer is not None
             each.setChecked(tool in (corrections.armed, removal.tool) or painting)

@@ -1,0 +1,95 @@
+"""Measuring the nuclei of the layer in hand anew, as a person left them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._target import image_under, target_of
+from napari_nucleus_kd.words import count
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    import numpy.typing as npt
+    from napari.layers import Labels
+
+    from napari_nucleus_kd.types import Array, Progress
+    from napari_nucleus_kd.widgets._corrections import Corrections
+    from napari_nucleus_kd.widgets._target import Target, Under
+
+    Table = dict[str, npt.NDArray[Any]]
+
+
+class Remeasuring:
+    """Gives the layer in hand a features table of its nuclei as they are now."""
+
+    def __init__(self, corrections: Corrections) -> None:
+        self._corrections = corrections
+
+    def start(self) -> None:
+        """Measure the nuclei of the shown plane in a thread."""
+        session, without = self._corrections.session, ""
+        try:
+            target = target_of(session.viewer)
+        except EditError as error:
+            self._corrections.complain(str(error))
+            return
+        pixels, names, size_um = None, None, None
+        try:
+            pixels, names, size_um = _seen(target, image_under(target, session))
+        except EditError as error:
+            without = f"; their brightness and size in um are unknown: {error}"
+        steps = _steps(target, pixels, names, size_um)
+        session.run_main("correct", "Measuring the nuclei", steps, partial(self._show, target.layer, without))
+
+    def _show(self, layer: Labels, without: str, table: Table) -> None:
+        corrected = self._corrections.session.keeping.corrected.numbers.get(layer, set())
+        layer.features = _with_former(table, layer, corrected)
+        self._corrections.say(f"{count(len(table['index']), 'nucleus', 'nuclei')} measured{without}.")
+
+
+def _seen(target: Target, under: Under) -> tuple[Array, list[str], float | None]:
+    """Return the pixels (C, Y, X) under labels, the names of their channels, and the pixel size in um.
+
+    Raises
+    ------
+    EditError : the labels reach beyond the image.
+    """
+    shape = target.labels.shape
+    part = under.part(shape)
+    if part.shape_yx != shape:
+        raise EditError("the labels reach beyond the image")
+    from napari_nucleus_kd.job import used_channels
+
+    recipe = target.layer.metadata.get(RECIPE_KEY)
+    channels = getattr(recipe, "channels", None) or tuple(range(len(under.image.channels)))
+    pixels, names = used_channels(under.image, Recipe(channels=channels, region=part))
+    return pixels, names, under.image.pixel_size_um
+
+
+def _steps(
+    target: Target, pixels: Array | None, names: list[str] | None, size_um: float | None
+) -> Generator[Progress, None, Table]:
+    from napari_nucleus_kd.measure import measure_steps
+
+    plane = np.array(target.labels[:, :])  # a person may paint on
+    table = yield from measure_steps(plane, pixels, channel_names=names, pixel_size_um=size_um)
+    return {"index": table.pop("label").astype(int), **table}
+
+
+def _with_former(table: Table, layer: Labels, corrected: set[int]) -> Any:
+    """Return a table with the scores of nuclei that nobody corrected, which only the run knew."""
+    import pandas as pd
+
+    now = pd.DataFrame(table)
+    former: Any = layer.features
+    if "index" not in former or "score" not in former:
+        return now
+    same = former.loc[~former["index"].isin(corrected), ["index", "score"]]
+    return now.merge(same, on="index", how="left")
