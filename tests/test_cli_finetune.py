@@ -51,7 +51,7 @@ def test_a_project_teaches_a_model_that_is_installed(setting, tmp_path):
     code, text = run(setting, "--output", tmp_path / "run", "--steps", 2)
     assert code == 0, text
     assert "verified nuclei to learn from" in text
-    assert "Not judged" in text and "3 are needed" in text and "PQ on" not in text
+    assert "Too little is verified to judge" in text and "3 are needed" in text and "PQ on" not in text
     again = run(setting, "--output", tmp_path / "run")
     assert again[0] == 0 and "goes on to step 2" in again[1], "its own length, not that of a new run"
     assert "the same command with --install" in text

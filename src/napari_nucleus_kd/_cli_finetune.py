@@ -11,9 +11,8 @@ from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.engine import check_device
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.evaluate import FEWEST_IMAGES
 from napari_nucleus_kd.package import list_models, load_model
-from napari_nucleus_kd.project import JUDGED_EACH, TILE_PX, Project
+from napari_nucleus_kd.project import Project
 from napari_nucleus_kd.train.finetune import (
     FinetuneSettings,
     accept,
@@ -24,12 +23,10 @@ from napari_nucleus_kd.train.finetune import (
     reject,
 )
 from napari_nucleus_kd.train.settings import taken_over
-from napari_nucleus_kd.words import count
+from napari_nucleus_kd.words import gain
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from napari_nucleus_kd.train.finetune import Tuned
 
 
 def read_settings(run: Path, **given: object) -> FinetuneSettings:
@@ -76,7 +73,7 @@ def finetune_model(
         console.print(note, markup=False)
     console.print(f"{data.taught} verified nuclei to learn from, {data.judged} to judge by.")
     tuned = show(finetune_steps(address, data.index, output, settings), console)
-    console.print(_gain(tuned))
+    console.print(gain(tuned.mean_pq, tuned.gain, len(tuned.after)), markup=False, soft_wrap=True)
     if install:
         there = {known.folder for known in list_models()}
         version = accept(tuned)
@@ -91,20 +88,3 @@ def discard_run(folder: Path) -> None:
     said = "The run in {} is removed." if folder.exists() else "There is no run in {}."
     reject(folder)
     Console().print(said.format(folder), markup=False, soft_wrap=True)
-
-
-def _gain(tuned: Tuned) -> str:
-    """Return old and new PQ on the held-out tiles, in words; of too few tiles no number."""
-    tiles = len(tuned.after)
-    if not tiles:
-        return "Not judged: too little is kept to judge by, see above."
-    if tuned.mean_pq is None or tuned.gain is None:
-        return (
-            f"Not judged: of the tiles that are completely verified one in five is held out, which gives "
-            f"{tiles}; {FEWEST_IMAGES} are needed. Verify about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} "
-            f"more tiles of {TILE_PX} px."
-        )
-    before, after = tuned.mean_pq
-    text = f"PQ on {count(tiles, 'tile')} that it did not learn from: {after:.3f}, before {before:.3f}"
-    mean, low, high = tuned.gain
-    return f"{text}; gain {mean:+.3f} (95%: {low:+.3f} to {high:+.3f})."
