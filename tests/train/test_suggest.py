@@ -113,13 +113,6 @@ def test_what_the_model_does_not_see_at_all_is_suggested_too():
     assert suggest([*sure, missed], 1) == [missed]
 
 
-def test_tissue_with_nuclei_comes_before_empty_tissue():
-    """Of two nuclei that are none, the mirror picture shows one, or three: that is soon a large share."""
-    empty = replace(tile(0, 0, 0.5), disagreement=0.9, nuclei=2)
-    full = replace(tile(64, 0, 0.5), disagreement=0.6, nuclei=80)
-    assert suggest([empty, full], 1) == [full]
-
-
 def test_an_image_that_nothing_is_known_of_comes_before_another_corner():
     corner, *others = (replace(tile(64 * i, 64 * j, 0.5), image="a") for i in range(4) for j in range(4))
     new = replace(tile(0, 0, 0.4), image="b")

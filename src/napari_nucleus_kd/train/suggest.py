@@ -8,7 +8,6 @@ that was verified.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -60,12 +59,8 @@ class Surveyed:
 
     @property
     def promise(self) -> float:
-        """What annotating it is expected to teach, for comparison with others.
-
-        It grows with the root of the nuclei: a few that the model finds in empty tissue, and disagrees on,
-        teach less than the same share of many.
-        """
-        return self.uncertainty * (_FLOOR + self.disagreement) * math.sqrt(1 + self.nuclei)
+        """What annotating it is expected to teach, for comparison with others."""
+        return self.uncertainty * (_FLOOR + self.disagreement)
 
 
 def survey_steps(
@@ -134,8 +129,8 @@ def suggest(
     verified : (Y, X), where it is not 0 a person has checked the pixels; tiles of which that is half or more
         are not suggested. Only for the tiles of one image; None: nowhere.
     known : tiles of which that is known already, of any image.
-    strategy : "promise" multiplies uncertainty by disagreement (and by the root of the nuclei seen);
-        "uncertainty" is there to compare with, and knows no resemblance.
+    strategy : "promise" multiplies uncertainty by disagreement; "uncertainty" is there to compare with, and
+        knows no resemblance.
 
     Returns
     -------
