@@ -13,7 +13,7 @@ class FinetuneSettings(Settings):
     """How a model is fine-tuned; the defaults suit a few verified tiles and a minute of time."""
 
     steps: int = Field(100, ge=1, description="Batches to learn from")
-    learning_rate: float = Field(3e-4, gt=0, description="Size of a step; larger learns and forgets faster")
+    learning_rate: float = Field(6e-4, gt=0, description="Size of a step; larger learns and forgets faster")
     keep: float = Field(
         1.0, ge=0, description="Weight of what the old model says where nobody verified; 0 lets it forget"
     )
