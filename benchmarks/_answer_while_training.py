@@ -1,7 +1,8 @@
 """Opens napari with a project, pans and paints; prints how long the window did not answer, in s.
 
 The gaps between the ticks of a timer, as JSON: those of a while with nothing else, and those while a model
-is retrained, with its curves and its preview, and what is painted is saved.
+is retrained, with its curves, its preview and the pictures of old and new at the end, and what is painted
+is saved.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main() -> None:
     folder, model, steps = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     workspace.preferences_path = lambda: folder / "preferences.json"  # nobody's own settings
     path, kind = folder / "image.tif", Modality.FLUORESCENCE
-    tifffile.imwrite(path, np.tile(np.asarray(sample("fluorescence").pixels)[0], (2, 2)))
+    tifffile.imwrite(path, np.tile(np.asarray(sample("fluorescence").pixels)[0], (4, 4)))
     result = segment(read(path), Recipe(modality=kind, device="cpu"))
     labels = result.nuclei.labels
     with Project.create(project_folder(path)) as project:
@@ -101,10 +102,10 @@ def main() -> None:
     alone = watch.taken()
     retraining.start(model, FinetuneSettings(steps=steps, check_every=10, device="cpu"))
     wait(lambda: not retraining.running)
+    wait(lambda: not session.busy)  # pictures of old and new are drawn
     busy = watch.taken()
     watch.stop()
     problem = session.workspace.problem
-    wait(lambda: not session.busy)  # pictures of old and new are drawn
     viewer.close()
     if problem is not None:
         raise SystemExit(problem.text)
