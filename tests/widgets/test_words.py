@@ -43,7 +43,8 @@ def test_the_plan_of_a_part_counts_only_that_part():
 
 
 def test_a_guess_is_called_one():
-    assert "not yet measured here" in _words.plan(Workspace(image=_image()), None, on_disk=False)
+    said = _words.plan(Workspace(image=_image()), None, on_disk=False)
+    assert "not yet measured here; opening the model takes some seconds more" in said
 
 
 def test_the_plan_says_that_a_file_will_be_asked_for():

@@ -189,6 +189,8 @@ def estimate(shape_yx: tuple[int, int], recipe: Recipe, speeds: Mapping[str, flo
     network = 0 if recipe.segmenter == "classical" else _NETWORK_BYTES
     needed = _ON_DISK_BYTES if on_disk else network + pixels * _RUN_BYTES_PER_PX
     surely = "" if key in speeds else ", not yet measured here"
+    if surely and recipe.segmenter != "classical":
+        surely += "; opening the model takes some seconds more"
     return f"about {duration(speeds.get(key, guess) * pixels / 1e6)} and {memory(needed)} of memory{surely}"
 
 
