@@ -314,7 +314,10 @@ def _pair_table(pairs: dict[tuple[str, str], Interval]) -> Iterator[str]:
     yield "<h2>Who agrees with whom</h2>"
     rows = [[(a, html.escape(a)), (b, html.escape(b)), _cell(found)] for (a, b), found in pairs.items()]
     yield _html_table(["segmenter", "and", "F1 at IoU 0.5, mean over images"], rows)
-    yield "<p>Without annotation nobody knows who is right. Below, the places where they agree least.</p>"
+    yield (
+        "<p>An image on which one of the two failed is left out. Without annotation nobody knows who is right. "
+        "Below, the places where they agree least.</p>"
+    )
 
 
 def _figure_part(title: str, figure: Figure) -> str:
