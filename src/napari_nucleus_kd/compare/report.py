@@ -315,8 +315,8 @@ def _pair_table(pairs: dict[tuple[str, str], Interval]) -> Iterator[str]:
     rows = [[(a, html.escape(a)), (b, html.escape(b)), _cell(found)] for (a, b), found in pairs.items()]
     yield _html_table(["segmenter", "and", "F1 at IoU 0.5, mean over images"], rows)
     yield (
-        "<p>An image on which one of the two failed is left out. Without annotation nobody knows who is right. "
-        "Below, the places where they agree least.</p>"
+        "<p>An image on which one of the two failed is left out. Without annotation nobody knows who is "
+        "right. Below, the places where they agree least.</p>"
     )
 
 
