@@ -44,7 +44,8 @@ class Remeasuring:
         try:
             pixels, names, size_um = _seen(target, image_under(target, session))
         except EditError as error:
-            without = f"; their brightness and size in um are unknown: {error}"
+            why, _, _ = str(error).partition(";")  # the rest says what to do to correct there
+            without = f", without brightness and micrometres: {why}"
         steps = _steps(target, pixels, names, size_um)
         session.run_main("correct", "Measuring the nuclei", steps, partial(self._show, target.layer, without))
 
