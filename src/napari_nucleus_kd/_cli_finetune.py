@@ -19,11 +19,11 @@ from napari_nucleus_kd.train.finetune import (
     begun,
     data_steps,
     finetune_steps,
+    gain_in_words,
     goes_on,
     reject,
 )
 from napari_nucleus_kd.train.settings import taken_over
-from napari_nucleus_kd.words import gain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def finetune_model(
         console.print(note, markup=False)
     console.print(f"{data.taught} verified nuclei to learn from, {data.judged} to judge by.")
     tuned = show(finetune_steps(address, data.index, output, settings), console)
-    console.print(gain(tuned.mean_pq, tuned.gain, len(tuned.after)), markup=False, soft_wrap=True)
+    console.print(gain_in_words(tuned.mean_pq, tuned.gain, len(tuned.after)), markup=False, soft_wrap=True)
     if install:
         there = {known.folder for known in list_models()}
         version = accept(tuned)

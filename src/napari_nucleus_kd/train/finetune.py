@@ -22,7 +22,7 @@ from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import diameters
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.pipeline import segment_steps
-from napari_nucleus_kd.project import ENOUGH, REHEARSED, UNKNOWN
+from napari_nucleus_kd.project import ENOUGH, JUDGED_EACH, REHEARSED, TILE_PX, UNKNOWN
 from napari_nucleus_kd.train.finetune_folder import (
     CANDIDATE,
     alone,
@@ -141,6 +141,8 @@ _WARMUP_STEPS = 10
 # How often images that the old model teaches are drawn; what is verified is drawn once. The sample images
 # stand for all other kinds: drawn no more often than unverified tiles, they let a model forget these.
 _DRAWN = {UNKNOWN: 0.5, REHEARSED: 2.0}
+_UNJUDGED = "Too little is verified to judge the new version by numbers"
+_LOOK = "Look at its results before you accept it."
 _SEEN = (
     "These images are tiles: their pixels are scaled as when the images are segmented that they are parts "
     "of, and the diameter that is told is the median of the nuclei verified in these."
@@ -339,6 +341,35 @@ def _address(model: Model) -> str:
 
 def _mean_pq(scores: Sequence[Score]) -> float:
     return float(np.mean([score.values["pq"] for score in scores]))
+
+
+def gain_in_words(
+    mean_pq: tuple[float, float] | None, difference: tuple[float, float, float] | None, tiles: int
+) -> str:
+    """Say how the new version compares with the old one.
+
+    >>> print(gain_in_words((0.71, 0.78), (0.07, 0.03, 0.11), 6))
+    PQ on 6 held-out tiles: 0.780, before 0.710.
+    Better by +0.070 (95% interval +0.030 to +0.110).
+    >>> print(gain_in_words((0.71, 0.78), None, 2))
+    Too little is verified to judge the new version by numbers: 2 tiles are held out, 3 are needed.
+    Of the tiles that are verified completely, one in five is held out: verify about 5 more (256 px each).
+    Look at its results before you accept it.
+    """
+    if not tiles:  # why stands among the notes on the data
+        return f"{_UNJUDGED}.\n{_LOOK}"
+    if mean_pq is None or difference is None:
+        held = f"{count(tiles, 'tile')} {'is' if tiles == 1 else 'are'} held out, {FEWEST_IMAGES} are needed"
+        more = f"verify about {JUDGED_EACH * (FEWEST_IMAGES - tiles)} more ({TILE_PX} px each)"
+        return (
+            f"{_UNJUDGED}: {held}.\n"
+            f"Of the tiles that are verified completely, one in five is held out: {more}.\n{_LOOK}"
+        )
+    said = f"PQ on {count(tiles, 'held-out tile')}: {mean_pq[1]:.3f}, before {mean_pq[0]:.3f}."
+    mean, low, high = difference
+    word = "Better" if low > 0 else "Worse" if high < 0 else "Not clearly different:"
+    by = " by" if word in ("Better", "Worse") else ""
+    return f"{said}\n{word}{by} {mean:+.3f} (95% interval {low:+.3f} to {high:+.3f})."
 
 
 def _comparison(tuned: Tuned) -> str:

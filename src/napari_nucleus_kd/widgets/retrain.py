@@ -32,7 +32,7 @@ from napari_nucleus_kd.widgets._parts import (
 )
 from napari_nucleus_kd.widgets._retraining import STEP
 from napari_nucleus_kd.widgets._taking_in import STEP as TAKING_IN
-from napari_nucleus_kd.words import count, gain
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -329,7 +329,9 @@ class ResultPanel(QWidget):
             part.setEnabled(idle)
         for part in (self.previous, self.next):
             part.setEnabled(idle and tuned.tiles > 1)
-        self.said.setText(gain(tuned.mean_pq, tuned.gain, len(tuned.after)))
+        from napari_nucleus_kd.train.finetune import gain_in_words
+
+        self.said.setText(gain_in_words(tuned.mean_pq, tuned.gain, len(tuned.after)))
         self.pictures.setVisible(pair is not None)
         if pair is not None:
             self.before.setPixmap(_scaled(pair.before))
