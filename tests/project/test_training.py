@@ -10,7 +10,7 @@ import tifffile
 
 from napari_nucleus_kd.channels import fit_input, given_input
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
+from napari_nucleus_kd.errors import ProjectError, ReadError, WriteError
 from napari_nucleus_kd.index import check_rows_steps, read_labels, read_splits, read_valid, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.samples import sample, sample_labels
@@ -413,7 +413,7 @@ def test_colour_pictures_stay_so(tmp_path, labels, dtype):
 
 def test_a_nuclear_channel_that_nobody_named_is_asked_for(tmp_path, labels):
     pixels = np.zeros((2, *SHAPE), np.uint8)
-    with pytest.raises(SettingsError, match="no channel is named like a nuclear stain"):
+    with pytest.raises(ProjectError, match="no channel is named like a nuclear stain"):
         export(tmp_path, labels, np.ones(SHAPE, bool), pixels=pixels, metadata={"axes": "CYX"})
 
 

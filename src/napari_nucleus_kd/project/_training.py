@@ -12,7 +12,7 @@ import tifffile
 
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, fit_input, given_input
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ProjectError, ReadError, WriteError
+from napari_nucleus_kd.errors import ProjectError, ReadError, SettingsError, WriteError
 from napari_nucleus_kd.index import COLUMNS, SEEN_COLUMNS
 from napari_nucleus_kd.io import save_labels
 from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
@@ -101,13 +101,13 @@ def training_steps(
     Returns
     -------
     Training data. With fewer than 20 nuclei to judge by there are no "val" rows; with fewer than 20 to watch
-    during training, the "train" rows are the "tune" rows, too. Images that are missing, changed or damaged
-    are left out, and noted, if others teach.
+    during training, the "train" rows are the "tune" rows, too. Images that are missing, changed or damaged,
+    or whose channels do not fit, are left out, and noted, if others teach.
 
     Raises
     ------
-    ProjectError : nothing verified can be learnt from, or of no image: all are missing, changed or damaged.
-    SettingsError : the channels do not fit.
+    ProjectError : nothing verified can be learnt from, or of no image: all are missing, changed or damaged,
+        or their channels do not fit.
     WriteError : the folder is not empty, or the disk refuses; nothing is left of it then.
     """
     place = Path(folder).expanduser().absolute()
@@ -118,7 +118,7 @@ def training_steps(
         for image in project.images:
             try:
                 yield from _image_steps(project, image, partial, written)
-            except (ProjectError, ReadError) as error:
+            except (ProjectError, ReadError, SettingsError) as error:
                 written.left_out.append(str(error))
         _write_samples(written, partial)
         _settle(written, partial, project)
@@ -186,6 +186,8 @@ def _input(image: Image, record: ImageRecord) -> InputMap:
     """Return how the whole image is seen when it is segmented."""
     recipe = record.recipe or Recipe()
     low, high = recipe.scaling_low, recipe.scaling_high
+    if recipe.segmenter != "student":  # other tools scale otherwise
+        return fit_input(image, recipe.channels, record.modality, Recipe().percentiles)
     if low is None or high is None or recipe.modality is not record.modality:
         return fit_input(image, recipe.channels, record.modality, recipe.percentiles)
     return given_input(image, recipe.channels, record.modality, low, high)
