@@ -19,7 +19,7 @@ from napari_nucleus_kd.types import Progress, Region
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Collection, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -215,6 +215,17 @@ class ProjectImage:
         ProjectError : see save. WriteError : the disk refuses.
         """
         self._put(modality=modality, recipe=recipe)
+
+    def note_corrected(self, numbers: Collection[int]) -> None:
+        """Note which nuclei a person corrected, by their numbers; nothing is written if that is known.
+
+        Raises
+        ------
+        ProjectError : see save. WriteError : the disk refuses.
+        """
+        known = tuple(sorted(numbers))
+        if known != self.record.corrected:
+            self._put(corrected=known)
 
     def find(self) -> tuple[Path, ImageState]:
         """Return where the image file is, and whether it is there, changed or missing."""

@@ -173,9 +173,14 @@ def _member(
     archive: zipfile.ZipFile, name: str, dtype: np.dtype[np.generic], shape: tuple[int, int]
 ) -> npt.NDArray[np.generic]:
     wanted = shape[0] * shape[1] * dtype.itemsize
-    if min(shape) <= 0 or archive.getinfo(name).file_size != wanted:  # before memory is given to it
+    info = archive.getinfo(name)
+    if min(shape) <= 0 or info.file_size != wanted:  # before memory is given to it
         raise ValueError(f"{name} has not the {wanted} bytes of its block")
-    return np.frombuffer(archive.read(name), dtype).reshape(shape)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is packed in a way that this program does not write")
+    with archive.open(info) as member:  # no more is unpacked than is asked for, whatever it holds
+        content = member.read(wanted)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _digest(path: Path) -> str:

@@ -122,7 +122,7 @@ def fingerprint(path: Path) -> tuple[str, int]:
 
 def _some_files(folder: Path, depth: int) -> Iterator[Path]:
     inside = sorted(entry for entry in folder.iterdir() if _is_image(entry.name))
-    files = [entry for entry in inside if not entry.is_dir()]
+    files = [entry for entry in inside if entry.is_file()]  # no pipe, which would be waited for
     folders = [entry for entry in inside if entry.is_dir()] if depth else []
     yield from _spread(files)
     for inner in _spread(folders):

@@ -158,13 +158,20 @@ def relocate_steps(lost: Listed, path: Path, projects: OpenProjects) -> Generato
 
     Raises
     ------
-    ProjectError : the file is of another size than the labels, or another window has the project open.
+    ProjectError : the file is of another size than the labels, or another image of the project, or another
+        window has the project open.
     ReadError, WriteError
     """
+    from napari_nucleus_kd.errors import ProjectError
+
     yield Progress(0, 0, f"Looking at {path.name}")
     project = projects.take(lost.folder)
     try:
         image = next(image for image in project.images if image.record.id == lost.id)
+        reference = image.record.reference
+        there = project.image_of(path, z=reference.z, t=reference.t, series=reference.series)
+        if there not in (None, image):
+            raise ProjectError(f"{path.name} is another image of this project; choose the one that was moved")
         image.relocate(path)
         return _listed(project, lost.id)
     finally:
