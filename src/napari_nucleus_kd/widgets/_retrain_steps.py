@@ -88,7 +88,7 @@ class Course:
             self.seconds += seconds
         elif progress.message == _TRAINING:
             self.began = progress.done
-        is_check = any(" " in name for name in progress.values)
+        is_check = "learning_rate" in progress.values
         for name, value in progress.values.items():
             if name not in _UNDRAWN and (progress.message == _TRAINING or is_check):
                 self.add(name, progress.done, float(value))

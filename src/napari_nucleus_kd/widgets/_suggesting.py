@@ -119,6 +119,8 @@ class Suggesting:
             self.stop()
 
     def _found(self, target: Target, under: Under, tiles: list[Surveyed]) -> None:
+        if self.recipe_to_teach(None).model != self._asked:
+            return  # another model was chosen meanwhile
         part = under.part(target.labels.shape)
         # One that lies mostly beside the labels cannot be verified, and would be suggested for ever.
         tiles = [tile for tile in tiles if _share(tile.region, part) >= _MOSTLY] or tiles

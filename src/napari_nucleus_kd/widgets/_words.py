@@ -119,8 +119,6 @@ def retraining(progress: Progress, *, paused: bool, note: str) -> str:
     >>> retraining(Progress(35, 100, "training"), paused=True, note="")
     'Step 35 of 100, paused'
     """
-    if note:
-        return note
     text, far = (
         f"{progress.message[:1].upper()}{progress.message[1:]}",
         f"{progress.done} of {progress.total}",
@@ -131,8 +129,10 @@ def retraining(progress: Progress, *, paused: bool, note: str) -> str:
         text = f"{text}: {far}"
     left = progress.values.get("seconds left")
     if paused:
-        return f"{text}, paused"
-    return text if left is None or left < 1 else f"{text}: {duration(left)} left"
+        text = f"{text}, paused"
+    elif left is not None and left >= 1:
+        text = f"{text}: {duration(left)} left"
+    return f"{note}\n{text}" if note else text
 
 
 def memory(number_bytes: float) -> str:
