@@ -1,6 +1,7 @@
 """What is verified and where it is kept; test_keep_window.py has the real window, crashes and two windows."""
 
 import os
+import shutil
 import threading
 import time
 
@@ -1223,3 +1224,95 @@ def test_what_an_image_in_no_file_has_is_named_at_the_end(desk, nuclei):
     person.viewer.layers.remove(layer)
     person.settle()
     assert person.keeping.unsaved() == [] and "array verified" not in person.viewer.layers
+
+
+def test_what_was_corrected_in_a_former_session_stays_when_nuclei_are_taken_in(desk, nuclei_file):
+    first = desk()
+    layer = first.keep(nuclei_file, (0, 0), (3, 3))
+    number = int(LABELS.max())
+    at = np.argwhere(LABELS == number)[0]
+    layer.paint((at[0], at[1] + 30), number)  # not verified
+    first.saved()
+    first.done()
+    person = desk().open(nuclei_file)
+    kept = person.keeping.kept
+    assert number in kept.corrected
+    corrected = kept.target.layer.data == number
+    person.add_nuclei(np.zeros_like(LABELS))
+    person.keeping.taking_in.start()
+    person.settle()
+    found = person.keeping.kept.target.layer.data
+    np.testing.assert_array_equal(found == number, corrected)
+    assert set(np.unique(found)) == {0, number}, "the others, which nobody touched, are replaced"
+
+
+def test_nuclei_are_kept_from_the_first_correction_on_also_while_correct_is_hidden(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    person.widget.hide()
+    layer.paint((150, 150), 900)
+    person.saved()
+    assert (kept_in(project_folder(nuclei_file))[0] == 900).any()
+    assert 900 in person.keeping.kept.corrected
+
+
+def test_nuclei_of_an_image_that_was_closed_are_not_kept_with_another_one(desk, nuclei_file, tmp_path):
+    person = desk().open(nuclei_file)
+    layer = person.segment()
+    other = tmp_path / "other.ome.tif"
+    shutil.copy(nuclei_file, other)
+    for image in [each for each in person.viewer.layers if each is not layer]:
+        person.viewer.layers.remove(image)
+    person.open(other)
+    person.viewer.layers.selection.active = layer
+    layer.visible = True
+    layer.paint((150, 150), 900)
+    person.settle()
+    assert not project_folder(other).exists() and person.keeping.kept is None
+
+
+def test_a_stroke_that_does_not_end_is_saved_within_ten_seconds(desk, nuclei_file, monkeypatch, qtbot):
+    person = desk()
+    layer = person.keep(nuclei_file)
+    monkeypatch.setattr(_kept, "SOON_MS", SOON_MS)
+    began = time.monotonic()
+    with layer.block_history():  # as from press to release
+        while not (kept_in(project_folder(nuclei_file))[0] == 9).any():
+            assert time.monotonic() - began < 10
+            layer.paint((150, 150), 9, refresh=True)
+            qtbot.wait(200)
+
+
+def test_an_image_cannot_be_pointed_to_another_one_of_its_project(desk, nuclei_file, tmp_path):
+    first = desk()
+    first.keep(nuclei_file)
+    other = tmp_path / "other.ome.tif"
+    pixels = tifffile.imread(nuclei_file)[..., ::-1]
+    tifffile.imwrite(other, pixels, metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}})
+    first.done()
+    folder = project_folder(nuclei_file)
+    with Project(folder, write=True) as project:
+        finish(project.add_steps(project.refer_to(other), LABELS, modality=Modality.FLUORESCENCE))
+    nuclei_file.rename(tmp_path / "elsewhere.tif")
+    person = desk()
+    person.keeping.projects.choose(folder, lambda names: 0, person.panel.refresh)
+    person.settle()
+    person.keeping.projects.point_to(other, person.panel.refresh)
+    person.settle()
+    assert "another image of this project" in person.panel.problem.text.text()
+    assert person.keeping.projects.lost is not None
+
+
+def test_a_project_that_could_not_be_opened_can_be_opened_again(desk, nuclei_file):
+    first = desk()
+    first.keep(nuclei_file)
+    first.done()
+    file = project_folder(nuclei_file) / "project.json"
+    content = file.read_text()
+    file.write_text("{")
+    person = desk().open(nuclei_file)
+    assert person.keeping.kept is None and not person.panel.again.isHidden()
+    file.write_text(content)
+    person.panel.again.click()
+    person.settle()
+    assert person.keeping.kept is not None and person.panel.problem.isHidden()

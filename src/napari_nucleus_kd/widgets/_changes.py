@@ -80,12 +80,14 @@ class Changes:
         layer.events.paint.connect(self._on_paint)
         layer.events.data.connect(self._on_data)
         layer.events.set_data.connect(self._on_drawn)
+        layer.events.labels_update.connect(self._on_dab)
 
     def close(self) -> None:
         """Listen no more."""
         self.layer.events.paint.disconnect(self._on_paint)
         self.layer.events.data.disconnect(self._on_data)
         self.layer.events.set_data.disconnect(self._on_drawn)
+        self.layer.events.labels_update.disconnect(self._on_dab)
 
     def _lengths(self) -> tuple[int, int]:
         return len(self.layer._undo_history), len(self.layer._redo_history)
@@ -98,6 +100,10 @@ class Changes:
     def _on_data(self, event: Any) -> None:
         self._known = self._lengths()
         self.replaced.emit()
+
+    def _on_dab(self, event: Any) -> None:
+        """Hear of a brush stroke whose end napari tells only when the button is released."""
+        self.refreshed.emit()
 
     def _on_drawn(self, event: Any) -> None:
         (undo, redo), (known_undo, known_redo) = self._lengths(), self._known

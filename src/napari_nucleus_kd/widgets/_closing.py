@@ -11,13 +11,13 @@ from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets._changes import Changes
-from napari_nucleus_kd.widgets._layers import FROM_KEY
+from napari_nucleus_kd.widgets._layers import FROM_KEY, VERIFIED_KEY
 from napari_nucleus_kd.widgets._stroke import canvas_of
 from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._verifying import key_of
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
     from napari_nucleus_kd.widgets._changes import Change
     from napari_nucleus_kd.widgets._keeping import Keeping
@@ -95,7 +95,7 @@ class Corrected:
     Attributes
     ----------
     layers : that were corrected.
-    numbers : of the nuclei in each that were corrected since it was opened.
+    numbers : of the nuclei in each that were corrected; of one that is kept, also in former sessions.
     """
 
     def __init__(self, session: Session, keeping: Keeping) -> None:
@@ -103,33 +103,48 @@ class Corrected:
         self.layers: WeakSet[Labels] = WeakSet()
         self.numbers: WeakKeyDictionary[Labels, set[int]] = WeakKeyDictionary()
         self._tried: set[Key] = set()
-        self._changes: Changes | None = None
-        session.corrections.changed.connect(self._follow)
+        self._watched: list[Changes] = []
+        session.corrections.changed.connect(self._on_hand)
+        session.viewer.layers.events.inserted.connect(self._on_inserted)
+        session.viewer.layers.events.removed.connect(self._on_removed)
 
-    def _follow(self) -> None:
-        layer = self._session.corrections.layer
-        if self._changes is not None and self._changes.layer is not layer:
-            self._changes.close()
-            self._changes = None
-        if self._changes is None and layer is not None:
-            self._changes = Changes(layer)
-            self._changes.changed.connect(self._on_changed)
+    def _on_inserted(self, event: Any) -> None:
+        """Watch nuclei that were found here or opened from a project, whichever widget is open."""
+        if FROM_KEY in event.value.metadata and VERIFIED_KEY not in event.value.metadata:
+            self._watch(event.value)
 
-    def _on_changed(self, changes: tuple[Change, ...]) -> None:
+    def _on_hand(self) -> None:
         layer = self._session.corrections.layer
         if layer is not None:
-            self.layers.add(layer)
-            numbers = self.numbers.setdefault(layer, set())
-            numbers.update(*(change.numbers() for change in changes))
-            QTimer.singleShot(0, partial(self._keep, layer))  # when the data have changed
+            self._watch(layer)
+
+    def _watch(self, layer: Layer) -> None:
+        if type(layer).__name__ != "Labels" or any(changes.layer is layer for changes in self._watched):
+            return
+        changes = Changes(layer)
+        changes.changed.connect(partial(self._on_changed, layer))
+        self._watched.append(changes)
+
+    def _on_removed(self, event: Any) -> None:
+        for changes in [each for each in self._watched if each.layer is event.value]:
+            changes.close()
+            self._watched.remove(changes)
+
+    def _on_changed(self, layer: Labels, changes: tuple[Change, ...]) -> None:
+        self.layers.add(layer)
+        numbers = self.numbers.setdefault(layer, set())
+        numbers.update(*(change.numbers() for change in changes))
+        QTimer.singleShot(0, partial(self._keep, layer))  # when the data have changed
 
     def _keep(self, layer: Labels) -> None:
         """Keep labels if that is possible; why it is not is said once."""
-        keeping = self._keeping
-        if FROM_KEY not in layer.metadata or keeping.doing or layer is not self._session.corrections.layer:
+        keeping, viewer = self._keeping, self._session.viewer_if_there
+        if FROM_KEY not in layer.metadata or keeping.doing or viewer is None:
+            return
+        if viewer.layers.selection.active is not layer:
             return
         try:
-            target = target_of(self._session.viewer)
+            target = target_of(viewer)
             under = image_under(target, self._session)
             key = key_of(under)
             keeping.verifying.require_open(key)
@@ -165,6 +180,17 @@ class Guard(QObject):
             return True  # a program closes it: it has closed the canvas, and nobody may be there to answer
         unsaved = self._keeping.unsaved()
         return not unsaved or wants_to_close(self._window, unsaved)
+
+
+def guard(widget: QWidget, keeping: Keeping) -> None:
+    """Hear of the end of the window that a widget is in, once."""
+    window: QWidget | None = widget
+    while window is not None and not isinstance(window, QMainWindow):
+        window = window.parentWidget()
+    if window is not None and not keeping.guarded:
+        keeping.guarded = True
+        window.destroyed.connect(keeping.close)
+        Guard(window, keeping)
 
 
 def wants_to_close(window: QWidget, unsaved: list[str]) -> bool:

@@ -183,6 +183,8 @@ class Keeping:
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
         kept.changed.connect(self.changed.emit)
         layer = kept.target.layer
+        kept.corrected |= self.corrected.numbers.get(layer, set())
+        self.corrected.numbers[layer] = kept.corrected
         layer.metadata.setdefault(FROM_KEY, key[0])
         if np.prod(kept.target.labels.shape) == np.prod(layer.data.shape):  # else it has other planes too
             layer.metadata[PLANE_KEY] = key[1]

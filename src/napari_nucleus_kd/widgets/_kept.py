@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
@@ -43,6 +44,7 @@ class Kept:
 
     Attributes
     ----------
+    corrected : numbers of the nuclei that a person corrected, now or in former sessions.
     saved : when it was saved last.
     counted : what was verified then.
     problem : why it could not be saved, for a person; "" if it could.
@@ -65,6 +67,7 @@ class Kept:
     ) -> None:
         self.project, self.image = project, image
         self.target, self.mask, self.corner = target, mask, corner
+        self.corrected: set[int] = set(image.record.corrected)
         self.saved: datetime | None = None
         self.counted = Counted()
         self.problem = ""
@@ -176,7 +179,7 @@ class Kept:
         self._pending = False
         self._began = time.monotonic()
         self._job = run_in_thread(
-            save_steps(self.image, self.labels, self.verified),
+            save_steps(self.image, self.labels, self.verified, frozenset(self.corrected)),
             done=self._on_saved,
             failed=self._on_failed,
             ended=self._on_ended,
@@ -227,6 +230,7 @@ class Kept:
             self._is_unlooked = self._is_outdated = False
             self.image.touch()
         self.image.save(self.labels, self.verified)
+        self.image.note_corrected(frozenset(self.corrected))
 
     def flush(self) -> None:
         """Save what is not saved before this returns."""
@@ -252,7 +256,8 @@ class Kept:
         """Save what is left, and save no more; the project stays open."""
         if self._compacting is not None:
             self._compacting.cancel()
-        self._is_unlooked = True  # a script may have changed data without drawing them again
+        if np.prod(self.image.record.shape_yx) <= LOOK_MS * _LOOK_PX:  # else the window would wait for it
+            self._is_unlooked = True  # a script may have changed data without drawing them again
         self.flush()
         with suppress(RuntimeError):
             self._timer.stop()

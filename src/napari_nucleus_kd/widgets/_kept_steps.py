@@ -150,9 +150,9 @@ def open_steps(
 
 
 def save_steps(
-    image: ProjectImage, labels: Any, verified: Any
+    image: ProjectImage, labels: Any, verified: Any, corrected: Collection[int]
 ) -> Generator[Progress, None, tuple[datetime, Counted]]:
-    """Save what was touched.
+    """Save what was touched, and which nuclei a person corrected.
 
     Returns
     -------
@@ -164,6 +164,7 @@ def save_steps(
     """
     yield Progress(0, 0, "Saving")
     image.save(labels, verified)
+    image.note_corrected(corrected)
     return datetime.now(), count(labels, verified)
 
 

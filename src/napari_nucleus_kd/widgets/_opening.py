@@ -61,15 +61,19 @@ class Opening:
         plane = shown_plane(source, self._session.viewer)
         steps = _kept_steps.find_steps(path, z_of(image), projects.open, projects.elsewhere.get(path))
         self._session.run_beside(
-            steps,
-            partial(self._show, key, plane),
-            ended=partial(self._looking.discard, key),
-            step=self._step,
+            steps, partial(self._show, key, plane), ended=partial(self._ended, key), step=self._step
         )
+
+    def _ended(self, key: Key) -> None:
+        if key in self._looking:  # it failed, or was cancelled: the project can be opened again
+            self._looking.discard(key)
+            self._keeping.closing.closed.add(key)
+            self._keeping.changed.emit()
 
     def _show(self, key: Key, plane: Plane, opened: Opened | None) -> None:
         """Show what was found, the nuclei first; napari takes 0.1 s for a layer."""
         keeping = self._keeping
+        self._looking.discard(key)
         if opened is None:
             keeping.closing.closed.discard(key)
             keeping.changed.emit()
@@ -181,6 +185,7 @@ class Opening:
         for other in () if kept is None else self._keeping.keys_of(kept.project):
             self._keeping.closing.close_layers(other)
         self.forget(key)
+        self._session.workspace.problem = None
         source, image = self._session.source, self._session.workspace.image
         if source is not None and image is not None:
             self.look(key, source, image)

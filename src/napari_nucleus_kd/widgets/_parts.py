@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from napari import Viewer
     from psygnal import SignalInstance
+    from qtpy.QtGui import QShowEvent
 
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.workspace import Activity, Problem
@@ -61,6 +62,13 @@ class StepWidget(QWidget):
         self.session.attach()
         # The callable must not hold the widget: it runs when the widget is already gone.
         self.destroyed.connect(partial(_let_go, self.session, self._followed))
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Hear of the end of the window, which closes the projects."""
+        from napari_nucleus_kd.widgets._closing import guard
+
+        super().showEvent(event)
+        guard(self, self.session.keeping)
 
     def follow(self, signal: SignalInstance, slot: Callable[..., Any]) -> None:
         """Call a slot at each signal, for as long as this widget lives."""

@@ -66,7 +66,7 @@ class TakingIn:
         found = Whole(target.labels, corner, shape)
         self._watch(kept, target)
         self._keeping.doing = f"Taking in “{target.layer.name}”…"
-        mine = frozenset(self._keeping.corrected.numbers.get(kept.target.layer, ()))
+        mine = frozenset(kept.corrected)
         self._session.run_beside(
             merged_steps(kept.labels, kept.mask.pixels, found, part, mine),
             partial(self._merged, kept, target, corner),
@@ -118,7 +118,7 @@ class TakingIn:
         target.layer.visible = False
         stayed = {n: n for n in layer.features.get("index", ()) if n not in merged.gone}
         table = _table((layer, stayed, kept.corner), (target.layer, merged.came, corner))
-        if kept.target.labels.shape == merged.labels.shape:
+        if kept.target.labels.shape == merged.labels.shape and kept.corner == (0, 0):
             self._add_hidden(layer_like(layer, layer.data, former), layer)
             layer.data = _with_plane(kept.target, merged.labels)
             layer._reset_history()  # else Redo would stamp former corrections on these
@@ -129,6 +129,7 @@ class TakingIn:
             layer.visible, layer.name = False, former
             layer = self._add_whole(kept, merged.labels, recipe)
         layer.features = table
+        self._keeping.corrected.numbers[layer] = kept.corrected
         kept.touch_all()
         if recipe is not None and recipe.modality is not None:
             noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))

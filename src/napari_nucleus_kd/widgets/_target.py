@@ -237,8 +237,11 @@ _CORNER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))
 
 
 def _source(layer: Labels, session: Session) -> Source | None:
+    """Return the image that labels belong to; of labels that nobody made here the image in hand."""
     known = layer.metadata.get(FROM_KEY)
-    return next((source for source in session.sources() if source.key == known), session.source)
+    if known is None:
+        return session.source
+    return next((source for source in session.sources() if source.key == known), None)
 
 
 def _image_pixel(

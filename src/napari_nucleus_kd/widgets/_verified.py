@@ -96,7 +96,8 @@ class VerifiedMask:
 
     def _set_in(self, part: Region, mask: npt.NDArray[np.bool_]) -> Index:
         """Mark a mask in a region as verified; returns where it was not, in the data of the layer."""
-        part = part.grown(0, self.pixels.shape)
+        whole, part = part, part.grown(0, self.pixels.shape)
+        mask = mask[part.within(whole).slices]  # labels may reach beyond the image
         rows, cols = np.nonzero(mask & (self.pixels[part.slices] == 0))
         index = self._index(rows + part.y0, cols + part.x0)
         if len(rows):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from qtpy.QtWidgets import (
     QFileDialog,
     QInputDialog,
-    QMainWindow,
     QMessageBox,
     QVBoxLayout,
     QWidget,
@@ -16,7 +15,6 @@ from qtpy.QtWidgets import (
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.widgets import _words
-from napari_nucleus_kd.widgets._closing import Guard
 from napari_nucleus_kd.widgets._parts import (
     PROBLEM_STYLE,
     SMALL_STYLE,
@@ -30,7 +28,6 @@ from napari_nucleus_kd.widgets._taking_in import STEP
 from napari_nucleus_kd.widgets._verified import MARGIN_PX
 
 if TYPE_CHECKING:
-    from qtpy.QtGui import QShowEvent
     from qtpy.QtWidgets import QPushButton
 
 
@@ -106,17 +103,6 @@ class KeepPanel(QWidget):
         layout.addWidget(self.point)
         owner.follow(self._keeping.changed, self.refresh)
         self.refresh()
-
-    def showEvent(self, event: QShowEvent) -> None:
-        """Hear of the end of the window, which closes the projects."""
-        super().showEvent(event)
-        window: QWidget | None = self
-        while window is not None and not isinstance(window, QMainWindow):
-            window = window.parentWidget()
-        if window is not None and not self._keeping.guarded:
-            self._keeping.guarded = True
-            window.destroyed.connect(self._keeping.close)
-            Guard(window, self._keeping)
 
     def refresh(self) -> None:
         """Show how things stand."""
