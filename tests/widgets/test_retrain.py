@@ -281,7 +281,7 @@ def test_what_cannot_be_retrained_says_why(desk):
     desk.check((0, 0), (10, 10))  # holds no nucleus as a whole
     desk.begin()
     desk.settle()
-    assert "no nucleus is completely verified" in desk.retrain.problem.text.text()
+    assert "no nucleus is verified" in desk.retrain.problem.text.text()
     assert desk.run.tuned is None and not desk.run.running
 
 

@@ -57,7 +57,7 @@ class Crop:
     labels : (Y, X) int32, each connected piece has a number of its own.
     valid : (Y, X) bool, what teaches; None: everything.
     numbers : of the nuclei that teach, or judge; as counted in the whole image.
-    loose : pieces that share the number of another one, of nuclei that lie in the region as a whole.
+    loose : pieces that share the number of another one, of the nuclei that begin in the tile.
     """
 
     region: Region
@@ -155,8 +155,8 @@ def _edges(length: int) -> list[int]:
 class Verified:
     """The labels of an image, and which of them are verified well enough to teach.
 
-    A nucleus teaches only if all its pixels are verified, or the edge of what is verified would teach a wrong
-    shape; and only if it does not reach into a tile that judges.
+    A nucleus teaches only if at least half of its pixels are verified, or what nobody looked at would shape
+    it; and only if it does not reach into a tile that judges.
 
     Parameters
     ----------
@@ -174,40 +174,48 @@ class Verified:
         self._labels, self._verified = labels, verified
         self._boxes = ndimage.find_objects(labels)
         area, seen = _areas(labels, verified)
-        self._teaches = seen == area
+        self._teaches, self._learnt = 2 * seen >= area, verified.copy()
         known = area[_whole(area, seen)]
         self.count = len(known)
         self.diameter_px = float(np.median(2 * np.sqrt(known / np.pi))) if known.size else None
         for tile in tiles:
             if tile.role is Role.VAL:
                 self._teaches[fastremap.unique(self._labels[tile.region.slices])] = False
+            if tile.role is not Role.TRAIN:
+                self._learnt[tile.region.slices] = False
         self._teaches[0] = True
 
     def judging(self, tile: Tile) -> Crop | None:
         """Return a tile to judge by: it is verified completely, with nuclei or without; None otherwise."""
         if not self._verified[tile.region.slices].all():
             return None
-        return self._crop(tile.region, self._labels[tile.region.slices], None)
+        return self._crop(tile.region, tile.region, self._labels[tile.region.slices], None)
 
     def teaching(self, tile: Tile) -> Crop | None:
-        """Return a tile to learn from, with context around it that does not teach; None if nothing does.
+        """Return a tile to learn from, with context around it; None if nothing in the tile teaches.
 
         The context goes as far as the nuclei of the tile reach, within limits; one that reaches further
-        does not teach. Labels of nuclei that do not teach are left out.
+        does not teach. Where the context is verified and may be learnt from, it teaches, too: else an old
+        model would say there again what a person has corrected. Labels of nuclei that do not teach are left
+        out.
         """
-        inside = self._labels[tile.region.slices]
-        numbers = fastremap.unique(inside[self._verified[tile.region.slices]])
-        numbers = [int(n) for n in numbers if n and self._teaches[n]]
-        region = self._with_context(tile.region, numbers)
-        numbers = [n for n in numbers if _holds(region, self._boxes[n - 1])]
-        around = self._labels[region.slices]
-        teaching = np.isin(around, numbers)
-        valid = np.zeros(around.shape, bool)
+        region = self._with_context(
+            tile.region, self._teaching(tile.region, self._verified[tile.region.slices])
+        )
         core = tile.region.within(region).slices
-        valid[core] = self._verified[tile.region.slices] & (teaching[core] | (inside == 0))
-        if not valid.any():
+        verified = self._learnt[region.slices].copy()
+        verified[core] = self._verified[tile.region.slices]
+        around = self._labels[region.slices]
+        numbers = [n for n in self._teaching(region, verified) if _holds(region, self._boxes[n - 1])]
+        teaching = np.isin(around, numbers)
+        valid = verified & (teaching | (around == 0))
+        if not valid[core].any():
             return None
-        return self._crop(region, np.where(teaching, around, 0), None if valid.all() else valid)
+        return self._crop(region, tile.region, np.where(teaching, around, 0), None if valid.all() else valid)
+
+    def _teaching(self, region: Region, verified: BoolArray) -> list[int]:
+        numbers = fastremap.unique(self._labels[region.slices][verified])
+        return [int(n) for n in numbers if n and self._teaches[n]]
 
     def _with_context(self, tile: Region, numbers: list[int]) -> Region:
         sides = []
@@ -220,14 +228,20 @@ class Verified:
         (y0, y1), (x0, x1) = sides
         return Region(y0, x0, y1, x1)
 
-    def _crop(self, region: Region, labels: LabelArray, valid: BoolArray | None) -> Crop:
+    def _crop(self, region: Region, tile: Region, labels: LabelArray, valid: BoolArray | None) -> Crop:
         numbers = frozenset(int(n) for n in fastremap.unique(labels) if n)
         pieces = cc3d.connected_components(np.ascontiguousarray(labels), connectivity=8).astype(np.int32)
         owner = np.zeros(int(pieces.max(initial=0)) + 1, np.int32)
         owner[pieces.ravel()] = labels.ravel()
         counts = Counter(owner[1:].tolist())
-        loose = sum(counts[n] - 1 for n in numbers if _holds(region, self._boxes[n - 1]))
+        begin = {n for n in numbers if _begins(tile, self._boxes[n - 1])}
+        loose = sum(counts[n] - 1 for n in begin if _holds(region, self._boxes[n - 1]))
         return Crop(region, pieces, valid, numbers, loose)
+
+
+def _begins(tile: Region, box: tuple[slice, slice]) -> bool:
+    y, x = box
+    return bool(tile.y0 <= y.start < tile.y1 and tile.x0 <= x.start < tile.x1)
 
 
 def _holds(region: Region, box: tuple[slice, slice]) -> bool:

@@ -19,7 +19,7 @@ from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_csv
 from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.project._data import INDEX, Origin, Summary, read_training
-from napari_nucleus_kd.project._tiles import JUDGED_EACH, MARGIN_PX, TILE_PX, Role, Verified, tiles_of
+from napari_nucleus_kd.project._tiles import JUDGED_EACH, TILE_PX, Role, Verified, tiles_of
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.words import count
 
@@ -80,13 +80,13 @@ def training_steps(
     Images are cut into tiles of about 256 pixels. One in five, by its place (the same in all planes of a
     file, and in copies of it), is kept to judge by: only if it is completely verified, and what is verified
     in it is never learnt from. The others are learnt from where they are verified, and are written with 32 to
-    128 pixels of context that does not teach. Context may lie in a tile that judges: a student sees those
-    pixels, and a teacher may say what is in them, but not what was verified. A nucleus of which a pixel is
-    not verified does not teach, neither does one that reaches into a tile that judges. Pixels are the image's
-    own, of those channels that its recipe or its modality takes. The index says how the whole image is
-    scaled: so what is learnt from, and judged by, looks as it does when the whole image is segmented. It says
-    the diameter of its nuclei, too: the median of those that are verified, with fewer than five that of the
-    recipe.
+    128 pixels of context, which teaches where it is verified, too. Context may lie in a tile that judges: a
+    student sees those pixels, and a teacher may say what is in them, but not what was verified. A nucleus of
+    which less than half is verified does not teach, neither does one that reaches into a tile that judges.
+    Pixels are the image's own, of those channels that its recipe or its modality takes. The index says how
+    the whole image is scaled: so what is learnt from, and judged by, looks as it does when the whole image is
+    segmented. It says the diameter of its nuclei, too: the median of those that are verified, with fewer than
+    five that of the recipe.
 
     A few tiles of each image in which nothing is verified, and the sample images of this package of other
     kinds than what is verified, are written without labels: a teacher says what is in them, so that a student
@@ -175,8 +175,7 @@ def _image_steps(
         yield Progress(done, len(tiles), f"writing what is verified of {image.name}")
     unknown = [t.region for t in tiles if t.role is Role.TRAIN and not verified[t.region.slices].any()]
     for i in np.random.default_rng(0).permutation(len(unknown))[:_MOST_UNKNOWN]:
-        region = unknown[i].grown(MARGIN_PX, record.shape_yx)
-        pixels = _pixels(image, whole.channels, region)
+        pixels = _pixels(image, whole.channels, unknown[i])
         place = _write_pixels(folder, _name(record.id, unknown[i]), pixels, image)
         written.unknown.append((place, "", record.modality.value, UNKNOWN, Role.TRAIN.value, "", *seen))
         yield Progress(len(tiles), len(tiles), f"writing what is unverified of {image.name}")
@@ -251,7 +250,7 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
         if written.left_out:
             raise ProjectError("; ".join(written.left_out))
         raise ProjectError(
-            f"{project.folder.name}: no nucleus is completely verified where models may learn; verify whole "
+            f"{project.folder.name}: no nucleus is verified where models may learn; verify whole "
             "areas of several hundred pixels, nuclei and background, and mark them as verified"
         )
     notes += [f"learnt from the other images only: {problem}" for problem in written.left_out]
