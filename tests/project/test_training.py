@@ -462,6 +462,7 @@ def test_planes_of_a_file_and_copies_of_it_judge_at_the_same_places(tmp_path, dr
             verified = np.ones(labels.shape, bool)
             finish(project.add_steps(reference, labels, verified, modality=Modality.FLUORESCENCE))
         assert [project.offset_of(image) for image in project.images] == [1, 1, 1]
+        assert [image.record.offset for image in project.images] == [1, 1, 1]
         splits = read_splits(finish(training_steps(project, tmp_path / "data")).index)
     places = {split: [place_of(row.name) for row in rows if row.labels] for split, rows in splits.items()}
     judged = {(y, x) for _, y, x in places["val"]}

@@ -48,6 +48,9 @@ class ImageRecord(Settings):
     modality: Modality
     part: Part | None = Field(None, description="Of a larger image; None: it is no part, or nobody said so")
     recipe: Recipe | None = Field(None, description="Of the segmentation that the labels began with")
+    offset: int | None = Field(
+        None, ge=1, description="Of the roles of its tiles; None: see Project.offset_of"
+    )
     base: int = Field(1, ge=1, description="Number of the complete labels")
     corrected: tuple[int, ...] = Field((), description="Numbers of the nuclei that a person corrected")
     first_entry: int = Field(1, ge=1, description="Number of the first journal entry after them")

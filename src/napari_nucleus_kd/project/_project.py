@@ -214,11 +214,17 @@ class Project:
         """Return the offset of the roles of an image's tiles, see tiles_of.
 
         It is that of the first image of the same file: else a plane that lies above or below one that judges,
-        or a copy of it, would teach what is judged.
+        or a copy of it, would teach what is judged. It is kept when an image is added, so that it stays when
+        a file is found elsewhere; projects of older versions have none.
         """
-        wanted = image.record.reference.fingerprint
-        first = next(i for i in self.images if i.record.reference.fingerprint == wanted)
-        return int(first.record.id.removeprefix(_IMAGE))
+        return image.record.offset or self._offset(image.record.reference, image.record.id)
+
+    def _offset(self, reference: ImageReference, image_id: str) -> int:
+        alike = (i.record for i in self.images if i.record.reference.fingerprint == reference.fingerprint)
+        first = next(alike, None)
+        if first is None:
+            return int(image_id.removeprefix(_IMAGE))
+        return first.offset or int(first.id.removeprefix(_IMAGE))
 
     def refer_to(
         self, path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, series: int = 0
@@ -276,6 +282,7 @@ class Project:
             modality=modality,
             part=part,
             recipe=recipe,
+            offset=self._offset(reference, folder.name),
         )
 
         known: dict[Block, bytes] = {}
