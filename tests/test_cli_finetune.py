@@ -74,7 +74,7 @@ def test_a_run_that_is_done_says_that_more_was_saved_and_is_installed_once(setti
         labels[labels == labels.max()] = 0
         project.images[0].touch()
         assert project.images[0].save(labels, verified)
-    code, text = run(setting, *arguments)
+    code, text = run(setting[:3], "--install")  # with the model and the settings that it was begun with
     assert code == 0 and "more was saved since this run began" in text
     assert "was installed before: mine-1" in text and not (tmp_path / "installed/mine-2").exists()
     assert run(setting[:3], "--discard", "--install")[0] == 2

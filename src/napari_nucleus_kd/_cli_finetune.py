@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 def read_settings(run: Path, **given: object) -> FinetuneSettings:
     """Return the settings that are given (not None); the others are as they are by themselves.
 
-    A run that goes on has the length it was begun with, unless another one is given.
+    Those of a run that goes on are as it was begun with.
 
     Raises
     ------
     SettingsError : one is out of range.
     """
     found = begun(run) if goes_on(run) else None
-    if found is not None and given.get("steps") is None:
-        given["steps"] = found[1].steps
+    known = {} if found is None else found[1].model_dump()
+    chosen = {name: value for name, value in given.items() if value is not None}
     try:
-        return FinetuneSettings.model_validate({n: value for n, value in given.items() if value is not None})
+        return FinetuneSettings.model_validate(known | chosen)
     except ValidationError as error:
         raise SettingsError(complaint(error, FinetuneSettings)) from error
 
@@ -56,11 +56,13 @@ def finetune_model(
 
     Parameters
     ----------
-    model : name or folder of the model to start from; None: the one that came with the program.
+    model : name or folder of the model to start from; None: that of the run that goes on, else the one that
+        came with the program.
     output : folder of the run.
     """
     console = Console()
-    model = model or Recipe().model
+    found = begun(output) if goes_on(output) else None
+    model = model or (Recipe().model if found is None else found[0])
     start = load_model(model)
     taken_over(start.spec, {})  # a model that cannot learn shows now, not after data were written
     check_device(settings.device)

@@ -413,8 +413,8 @@ def finetune(
 ) -> None:
     """Fine-tune a model on what is verified in a project, and compare it with the one before.
 
-    Given again, a run that was stopped goes on, with what was verified when it began. To learn from more:
-    --discard, then the same again.
+    Given again, a run that was stopped goes on, with the model, the settings and what was verified when it
+    began. To learn from more: --discard, then the same again.
     """
     from napari_nucleus_kd._cli_finetune import discard_run, finetune_model, read_settings
     from napari_nucleus_kd.train.finetune_folder import run_folder
