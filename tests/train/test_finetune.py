@@ -15,7 +15,7 @@ import torch
 from napari_nucleus_kd import package
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.index import read_splits, true_labels
+from napari_nucleus_kd.index import read_labels, read_splits
 from napari_nucleus_kd.metrics import diameters
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import to_image
@@ -120,7 +120,7 @@ def test_a_version_knows_how_large_the_verified_nuclei_are(
     parent, index, tmp_path, roots, finish, monkeypatch
 ):
     rows = [row for row in read_splits(index)["train"] if row.modality is Modality.FLUORESCENCE]
-    known = np.concatenate([diameters(true_labels(row)) for row in rows])
+    known = np.concatenate([diameters(read_labels(row.labels)) for row in rows])
     monkeypatch.setattr(finetune, "ENOUGH", len(known))
     tuned, _ = finish(finetune_steps(str(parent), index, tmp_path / "run", QUICK))
     assert tuned.model.spec.expected_px[Modality.FLUORESCENCE] == pytest.approx(np.median(known), abs=0.01)

@@ -17,7 +17,7 @@ from scipy import stats
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, score_steps
-from napari_nucleus_kd.index import check_rows_steps, read_index, read_splits, true_labels
+from napari_nucleus_kd.index import check_rows_steps, read_index, read_labels, read_splits, true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import diameters
 from napari_nucleus_kd.package import list_models, load_model
@@ -322,11 +322,14 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
 
 
 def _expected_px(index: Path) -> dict[Modality, float]:
-    """Return the median diameter of the verified nuclei of each kind of image, px, where there are enough."""
+    """Return the median diameter of the verified nuclei of each kind of image, px, where there are enough.
+
+    Also of those at the edge of what is verified, which are there as wholes: small ones lie there less often.
+    """
     known: dict[Modality, list[npt.NDArray[np.float64]]] = {}
     for row in read_splits(index).get("train", []):
         if row.labels is not None:
-            known.setdefault(row.modality, []).append(diameters(true_labels(row)))
+            known.setdefault(row.modality, []).append(diameters(read_labels(row.labels)))
     found = {modality: np.concatenate(parts) for modality, parts in known.items()}
     return {kind: round(float(np.median(px)), 2) for kind, px in found.items() if len(px) >= ENOUGH}
 
