@@ -18,6 +18,7 @@ from napari_nucleus_kd.types import Modality, Progress, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
+from napari_nucleus_kd.widgets._making import z_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -1316,3 +1317,36 @@ def test_a_project_that_could_not_be_opened_can_be_opened_again(desk, nuclei_fil
     person.panel.again.click()
     person.settle()
     assert person.keeping.kept is not None and person.panel.problem.isHidden()
+
+
+def test_a_project_that_opens_late_does_not_cover_another_plane(desk, stack_file, monkeypatch, qtbot):
+    first = desk().open(stack_file)
+    first.session.show_plane(2)
+    first.settle()
+    first.add_nuclei().metadata[FROM_KEY] = first.session.source.key
+    first.box((20, 20), (70, 80))
+    first.settle()
+    first.saved()
+    first.done()
+    release, find = threading.Event(), _kept_steps.find_steps
+
+    def late(path, z, *rest):
+        while z == 2 and not release.wait(0.02):
+            yield Progress(0, 0, "waiting")
+        return (yield from find(path, z, *rest))
+
+    monkeypatch.setattr(_kept_steps, "find_steps", late)
+    person = desk().open(stack_file)
+    for z in (2, 3):
+        person.session.show_plane(z)
+        qtbot.waitUntil(lambda z=z: z_of(person.session.workspace.image) == z)
+    active = person.viewer.layers.selection.active
+    release.set()
+    person.settle()
+    qtbot.waitUntil(lambda: len(person.keeping.all()) == 1)
+    ((_, kept),) = person.keeping.all()
+    assert not any(layer.visible for layer in kept.layers)
+    assert person.viewer.layers.selection.active is active
+    person.session.show_plane(2)
+    person.settle()
+    assert all(layer.visible for layer in kept.layers) and person.keeping.kept is kept

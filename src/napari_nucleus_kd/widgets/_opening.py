@@ -81,8 +81,12 @@ class Opening:
         if self._is_needless(key, plane, opened):
             return
         outlines = self._session.workspace.preferences.outlines
-        recipe = opened.image.record.recipe
-        layer = _show.add_kept_labels(self._session.viewer, plane, opened.labels, recipe, outlines=outlines)
+        recipe, viewer = opened.image.record.recipe, self._session.viewer
+        active = viewer.layers.selection.active
+        layer = _show.add_kept_labels(viewer, plane, opened.labels, recipe, outlines=outlines)
+        if keeping.key_in_hand != key:  # another image or plane was taken in hand meanwhile
+            layer.visible = False
+            viewer.layers.selection.active = active
         self._showing.add(key)
         QTimer.singleShot(0, partial(self._show_verified, key, plane, opened, layer))
 
@@ -116,6 +120,7 @@ class Opening:
             for each in kept.layers:
                 each.editable = False
                 each.metadata[LOCKED_KEY] = kept.refusal
+        mask.layer.visible = layer.visible
         keeping.put(key, kept)
         keeping.note = _words.recovered(
             opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed

@@ -105,7 +105,7 @@ class Projects:
         """
 
         def listed(images: list[Listed]) -> None:
-            which = 0 if len(images) == 1 else ask([image.path.name for image in images])
+            which = 0 if len(images) == 1 else ask(_names(images))
             if which is not None:
                 self._show(images[which])
 
@@ -133,6 +133,15 @@ class Projects:
             return
         self.elsewhere[image.path] = image.folder
         self._session.open(image.path, image.z)
+
+
+def _names(images: list[Listed]) -> list[str]:
+    """Return a name for each image that no other one has."""
+    names = [i.path.name if i.z is None else f"{i.path.name}, z {i.z}" for i in images]
+    return [
+        name if names.count(name) == 1 else f"{name} ({image.id})"
+        for name, image in zip(names, images, strict=True)
+    ]
 
 
 def list_steps(folder: Path) -> Generator[Progress, None, list[Listed]]:
