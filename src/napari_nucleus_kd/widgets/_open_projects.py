@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 class OpenProjects:
     """Opens a project for the first who takes it, and closes it when the last one leaves it; for any thread.
 
-    A project that is opened twice could be written only once, even by one program.
+    A project that is opened twice could be written only once, even by one program. Who takes or leaves
+    another one does not wait for a slow disk.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the two tables
         self._open: dict[Path, tuple[Project, int]] = {}
+        self._locks: dict[Path, threading.Lock] = {}  # held while a project is opened or closed
 
     def __contains__(self, folder: Path) -> bool:
         """Tell whether a project is open."""
@@ -30,27 +32,30 @@ class OpenProjects:
         from napari_nucleus_kd.project import Project
 
         folder = folder.expanduser().absolute()
-        with self._lock:
-            if folder not in self._open:
-                self._open[folder] = Project.open_or_create(folder), 0
-            project, uses = self._open[folder]
-            self._open[folder] = project, uses + 1
+        with self._lock_of(folder):
+            project, uses = self._open.get(folder) or (Project.open_or_create(folder), 0)
+            with self._lock:
+                self._open[folder] = project, uses + 1
         return project
 
     def leave(self, project: Project) -> None:
         """Need a project no more."""
-        with self._lock:
-            if project.folder not in self._open:
-                return
-            _, uses = self._open.pop(project.folder)
-            if uses > 1:
-                self._open[project.folder] = project, uses - 1
-            else:
+        with self._lock_of(project.folder):
+            with self._lock:
+                _, uses = self._open.pop(project.folder, (project, 0))
+                if uses > 1:
+                    self._open[project.folder] = project, uses - 1
+            if uses == 1:
                 project.close()
 
     def close(self) -> None:
         """Close all."""
         with self._lock:
-            for project, _ in self._open.values():
-                project.close()
+            left = [project for project, _ in self._open.values()]
             self._open.clear()
+        for project in left:
+            project.close()
+
+    def _lock_of(self, folder: Path) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(folder, threading.Lock())
