@@ -1350,3 +1350,85 @@ def test_a_project_that_opens_late_does_not_cover_another_plane(desk, stack_file
     person.session.show_plane(2)
     person.settle()
     assert all(layer.visible for layer in kept.layers) and person.keeping.kept is kept
+
+
+def test_what_was_written_to_a_file_to_be_kept_is_opened_again(desk, nuclei, tmp_path):
+    person = desk()
+    person.viewer.add_image(nuclei, name="array")
+    person.settle()
+    person.add_nuclei()
+    person.keeping.keep(save_as=tmp_path / "array.ome.tif")
+    person.settle()
+    person.saved()
+    person.viewer.layers.remove(person.keeping.kept.target.layer)
+    person.settle()
+    assert person.keeping.kept is None and not person.panel.again.isHidden()
+    person.panel.again.click()
+    person.settle()
+    np.testing.assert_array_equal(person.keeping.kept.target.layer.data, LABELS)
+
+
+def test_corrections_of_the_nuclei_that_are_taken_in_stay_when_others_are(desk, nuclei_file):
+    person = desk()
+    person.keep(nuclei_file, (0, 0), (3, 3))
+    assert not person.keeping.kept.corrected
+    found = person.add_nuclei(disks(LABELS.shape, (120, 120, 14), (60, 150, 10)))
+    found.paint((120, 145), 1)
+    found.paint((170, 190), 30)
+    found.undo()
+    person.keeping.taking_in.start()
+    person.settle()
+    kept = person.keeping.kept
+    labels = kept.target.layer.data
+    drawn = labels == labels[120, 145]
+    assert drawn[120, 120] and kept.corrected == {labels[120, 145]}
+    assert person.keeping.unsaved() == []
+    kept.corrected.add(99)  # was added and deleted
+    person.add_nuclei(disks(LABELS.shape, (60, 60, 8)))
+    person.keeping.taking_in.start()
+    person.settle()
+    labels = person.keeping.kept.target.layer.data
+    np.testing.assert_array_equal(labels == labels[120, 145], drawn)
+    assert labels[60, 60] == 100, "a new nucleus has no number that a person corrected"
+
+
+def test_labels_of_a_whole_plane_of_a_stack_are_taken_in_and_saved(desk, nuclei, tmp_path):
+    person = desk()
+    person.viewer.add_image(np.stack([nuclei] * 4), name="stack")
+    person.viewer.dims.set_point(0, 2)
+    person.settle()
+    part = person.viewer.add_labels(LABELS[None, :100, :100].copy(), translate=(2, 0, 0))
+    person.viewer.layers.selection.active = part
+    person.keeping.keep(save_as=tmp_path / "plane.ome.tif")
+    person.settle()
+    person.saved()
+    whole = person.viewer.add_labels(LABELS[None].copy(), translate=(2, 0, 0))
+    person.viewer.layers.selection.active = whole
+    person.keeping.taking_in.start()
+    person.settle()
+    kept = person.keeping.kept
+    assert kept.labels.shape == LABELS.shape
+    kept.target.layer.data_setitem((np.array([0]), np.array([170]), np.array([190])), 50)
+    person.saved()
+    person.qtbot.waitUntil(lambda: kept_in(project_folder(tmp_path / "plane.ome.tif"))[0][170, 190] == 50)
+    assert kept.problem == ""
+
+
+def test_another_plane_of_the_labels_is_not_marked_in_place_of_the_kept_one(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    scale = person.viewer.layers[0].scale[-2:]
+    layer = person.viewer.add_labels(
+        np.stack([LABELS, LABELS * 2]), scale=(1, *scale), units=("um", *person.viewer.layers[0].units[-2:])
+    )
+    person.viewer.layers.selection.active = layer
+    mark = person.widget.corrections.act
+    person.viewer.dims.set_point(0, 0)
+    mark(VERIFY, [tuple(layer.data_to_world((0, *at))) for at in ((20, 20), (70, 80))])
+    person.settle()
+    person.saved()
+    seen = person.keeping.kept.mask.pixels.sum()
+    person.viewer.dims.set_point(0, 1)
+    mark(VERIFY, [tuple(layer.data_to_world((1, *at))) for at in ((100, 100), (140, 140))])
+    person.settle()
+    assert "another plane of" in person.widget.problem.text.text().lower()
+    assert person.keeping.kept.mask.pixels.sum() == seen

@@ -41,9 +41,9 @@ class Closing:
 
     def _on_removed(self, event: Any) -> None:
         keeping, layer = self._keeping, event.value
-        key = next((key for key, kept in keeping.all() if kept.holds(layer)), None)
-        if key is not None:
-            self.close_with(key, layer)
+        for key, kept in keeping.all():
+            if kept.holds(layer):  # of a stack it may hold several planes
+                self.close_with(key, layer)
         green = keeping.verifying.forget(layer)
         if green is not None:
             QTimer.singleShot(0, partial(self.close_layer, green))

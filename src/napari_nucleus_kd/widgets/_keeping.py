@@ -67,6 +67,7 @@ class Keeping:
         self.closing = Closing(session, self)
         self.corrected = Corrected(session, self)
         self._kept: dict[Key, Kept] = {}
+        self.written: dict[Key, tuple[Path, int | None]] = {}  # file and z plane of what was kept here
         self._key: Key | None = None  # of the image in hand
         self._cutting: Labels | None = None  # of which a part is being kept
         self.doing = ""
@@ -339,6 +340,7 @@ class Keeping:
         project, image = made
         viewer = self._session.viewer_if_there
         kept = Kept(project, image, target, mask, corner)
+        self.written[key] = image.find()[0], image.record.reference.z
         self.put(key, kept)
         self.note = note
         kept.touch_all()  # a person may have gone on while it was made

@@ -176,10 +176,11 @@ class Kept:
         self._timer.stop()
         if self._job is not None or not self.project.writable:
             return
+        steps = save_steps(self.image, self.labels, self.verified, frozenset(self.corrected))
         self._pending = False
         self._began = time.monotonic()
         self._job = run_in_thread(
-            save_steps(self.image, self.labels, self.verified, frozenset(self.corrected)),
+            steps,
             done=self._on_saved,
             failed=self._on_failed,
             ended=self._on_ended,

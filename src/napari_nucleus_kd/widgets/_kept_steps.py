@@ -237,7 +237,7 @@ def merged_steps(
     comes[0] = False
     merged: npt.NDArray[np.int32] = np.where(stays, old, 0).astype(np.int32)
     room = comes[new] & ~closed
-    last = int(old.max(initial=0))
+    last = max(int(old.max(initial=0)), 0, *mine)  # no new one takes the number of one that is gone
     merged[room] = new[room].astype(np.int32) + last
     came = {last + number: was for was, number in renumbered.items() if comes[number]}
     return Merged(merged, came, frozenset(fastremap.unique(old[~stays]).tolist()) - {0})

@@ -53,13 +53,16 @@ class Opening:
 
     def look(self, key: Key, source: Source, image: Image) -> None:
         """Look for the project of an image in a thread; once."""
-        path, projects = file_of(image), self._keeping.projects
+        projects = self._keeping.projects
+        path, z = file_of(image), z_of(image)
+        if path is None:  # perhaps it was written to a file to be kept
+            path, z = self._keeping.written.get(key, (None, None))
         if path is None or key in self._looked:
             return
         self._looked.add(key)
         self._looking.add(key)
         plane = shown_plane(source, self._session.viewer)
-        steps = _kept_steps.find_steps(path, z_of(image), projects.open, projects.elsewhere.get(path))
+        steps = _kept_steps.find_steps(path, z, projects.open, projects.elsewhere.get(path))
         self._session.run_beside(
             steps, partial(self._show, key, plane), ended=partial(self._ended, key), step=self._step
         )
@@ -113,7 +116,7 @@ class Opening:
             return
         self._set_aside(key)
         mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
-        kept = Kept(opened.project, opened.image, Target(layer, plane.axes, plane.point), mask, (0, 0))
+        kept = Kept(opened.project, opened.image, Target.in_new(layer, plane), mask, (0, 0))
         kept.saved, kept.counted = opened.saved, opened.counted
         kept.refusal = kept.refusal or opened.changed
         if kept.refusal:

@@ -113,7 +113,8 @@ class TakingIn:
         corner: tuple[int, int],
         merged: Merged,
     ) -> None:
-        viewer, layer = self._session.viewer, kept.target.layer
+        viewer = self._session.viewer
+        layer = before = kept.target.layer
         recipe, former = target.layer.metadata.get(RECIPE_KEY), f"{layer.name} before taking in"
         target.layer.visible = False
         stayed = {n: n for n in layer.features.get("index", ()) if n not in merged.gone}
@@ -129,7 +130,11 @@ class TakingIn:
             layer.visible, layer.name = False, former
             layer = self._add_whole(kept, merged.labels, recipe)
         layer.features = table
-        self._keeping.corrected.numbers[layer] = kept.corrected
+        corrected = self._keeping.corrected
+        there = corrected.numbers.get(target.layer, set())
+        kept.corrected.update(now for now, was in merged.came.items() if was in there)
+        corrected.numbers[layer] = kept.corrected
+        corrected.layers -= {before, target.layer}  # what was corrected there is here now
         kept.touch_all()
         if recipe is not None and recipe.modality is not None:
             noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))
@@ -158,7 +163,7 @@ class TakingIn:
         outlines = self._session.workspace.preferences.outlines
         layer = _show.add_kept_labels(viewer, plane, merged, recipe, outlines=outlines)
         layer.metadata[PLANE_KEY] = kept.target.layer.metadata.get(PLANE_KEY)
-        kept.follow(Target(layer, plane.axes, plane.point), (0, 0))
+        kept.follow(Target.in_new(layer, plane), (0, 0))
         return layer
 
 

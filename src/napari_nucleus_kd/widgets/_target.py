@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.edit import Edit
     from napari_nucleus_kd.types import Image
-    from napari_nucleus_kd.widgets._layers import Source
+    from napari_nucleus_kd.widgets._layers import Plane, Source
     from napari_nucleus_kd.widgets._session import Session
 
 LOCKED_KEY = "nucleus_kd_locked"  # in the metadata of layers that are only shown: why, for a person
@@ -48,6 +48,12 @@ class Target:
     layer: Labels
     axes: tuple[int, int]
     point: tuple[int, ...]
+
+    @classmethod
+    def in_new(cls, layer: Labels, plane: Plane) -> Target:
+        """Return the plane of a layer that was made for it: one pixel thick on the axes that are hidden."""
+        point = (0 if axis in plane.hidden else at for axis, at in enumerate(plane.point))
+        return cls(layer, plane.axes, tuple(point))
 
     @property
     def labels(self) -> Any:

@@ -144,6 +144,11 @@ class Verifying:
                 f"“{target.layer.name}” is not kept, “{kept.target.layer.name}” is; press “Take in”, or "
                 "select that one"
             )
+        if kept is not None and kept.target.key != target.key:
+            raise EditError(
+                f"another plane of “{target.layer.name}” is kept with this image; scroll to that one, or "
+                "open the planes of the image itself"
+            )
         return self.mask_for(target, under)
 
     def require_open(self, key: Key) -> None:
