@@ -143,6 +143,12 @@ def test_redraw_replaces_the_nucleus_that_the_outline_is_about():
     assert_others_stay(TWO, after, ())
 
 
+def test_an_outline_far_larger_than_a_nucleus_is_refused():
+    labels = np.zeros((3000, 3000), np.int32)
+    with pytest.raises(EditError, match=r"2500 px long.*zoom in"):
+        edit.redraw(labels, [(0, 0), (0, 2500), (300, 2500), (300, 0)], fresh=1)
+
+
 def test_add_takes_only_what_is_free():
     mask = np.ones((30, 30), bool)
     after = done(TWO, edit.add(TWO, Region(45, 50, 75, 80), mask, fresh=4))

@@ -37,6 +37,7 @@ Labels = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 Point = tuple[float, float]
 
+_OUTLINE_PX = 1024  # longest outline that is filled: larger ones would hold a window up
 _WINDOW_PX = 64  # what is first looked at around a click; doubled until the nucleus lies inside
 _CRUMB = 0.03  # of a nucleus: what a stroke cuts off below this share stays with its neighbour
 _DEPTHS = (0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)  # of a waist, in shares of the greatest distance
@@ -235,9 +236,14 @@ def redraw(labels: Labels, outline: Sequence[Point], fresh: int) -> Edit:
 
     Raises
     ------
-    EditError : the outline encloses no pixel that is free.
+    EditError : the outline encloses no pixel that is free, or is far too large for a nucleus.
     """
     corners = np.asarray(outline, float).reshape(-1, 2)
+    if len(corners) and max(longest := np.ptp(corners, axis=0)) > _OUTLINE_PX:
+        raise EditError(
+            f"the outline is {max(longest):.0f} px long, {_OUTLINE_PX} are possible; zoom in, and "
+            "draw around one nucleus"
+        )
     rows, cols = polygon(*corners.T, shape=labels.shape) if len(corners) > 2 else (np.zeros(0, int),) * 2
     if not len(rows):
         raise EditError("the outline encloses no pixel of the image; draw around a nucleus")

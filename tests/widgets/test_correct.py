@@ -186,6 +186,40 @@ def test_new_numbers_are_never_in_use(widget, viewer, act):
         assert numbers.fresh() == 152
 
 
+def test_a_number_that_was_made_again_or_written_by_a_script_is_in_use(widget, viewer, act):
+    layer = viewer.add_labels(LABELS.copy())
+    act("Split", (20, 40), (60, 40))
+    assert layer.data.max() == 6
+    widget.corrections.undo()
+    viewer.layers.selection.active = viewer.add_labels(
+        LABELS.copy()
+    )  # numbers are looked for anew afterwards
+    viewer.layers.selection.active = layer
+    widget.corrections.redo()
+    act("Split", (20, 61), (60, 61))
+    assert layer.data.max() == 7 and len(edit.extent(layer.data, (40, 33)).shape_yx) == 2
+    layer.data[85, 5] = 200
+    layer.refresh()
+    assert widget.corrections.fresh() == 201
+
+
+def test_the_order_of_steps_is_known_after_the_widget_was_hidden(widget, viewer, act, settle):
+    viewer.add_image(np.zeros(LABELS.shape, np.uint8))
+    settle(widget.session)
+    layer = viewer.add_labels(LABELS.copy())
+    widget.corrections.act(VERIFY, [(30, 30), (60, 60)])
+    settle(widget.session)
+    act("Delete", (15, 90))
+    widget.hide()
+    widget.show()
+    widget.corrections.undo()
+    np.testing.assert_array_equal(layer.data, LABELS)
+    (mask,) = widget.session.keeping.verifying.masks.values()
+    assert mask.pixels.sum() == 31 * 31, "the mark is older"
+    widget.corrections.undo()
+    assert not mask.pixels.any()
+
+
 def test_a_large_layer_is_looked_through_in_a_thread(widget, viewer, act, session, settle, monkeypatch):
     monkeypatch.setattr(_numbers, "_AT_ONCE", 10)
     monkeypatch.setattr(_numbers, "_BLOCK", 2000)
@@ -335,6 +369,29 @@ def test_small_nuclei_are_shown_then_removed_in_one_step(widget, viewer, session
     settle(session)
     widget.keep.click()
     assert widget.said.text() == "Nothing was removed." and widget.offer.isHidden()
+
+
+def test_nuclei_of_another_plane_are_not_offered_for_removal(widget, viewer, session, settle):
+    viewer.add_labels(np.stack([LABELS, LABELS * 2]))
+    viewer.dims.set_point(0, 0)
+    widget.below.setValue(100)
+    widget.buttons[SMALL].click()
+    viewer.dims.set_point(0, 1)
+    settle(session)
+    assert LAYER_NAME not in viewer.layers and widget.offer.isHidden()
+    assert "another plane was shown" in widget.problem.text.text().lower()
+
+
+def test_enter_ends_a_polygon_of_naparis_and_removes_nothing(widget, viewer, session, settle):
+    layer = viewer.add_labels(LABELS.copy())
+    widget.below.setValue(100)
+    widget.buttons[SMALL].click()
+    settle(session)
+    assert any(str(key) == "Enter" for key in layer.keymap)
+    layer.mode = "pan_zoom"
+    assert LAYER_NAME in viewer.layers
+    layer.mode = "polygon"
+    assert LAYER_NAME not in viewer.layers and not any(str(key) == "Enter" for key in layer.keymap)
 
 
 def test_nuclei_at_the_border_can_be_kept(widget, viewer, session, settle):

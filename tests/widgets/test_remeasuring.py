@@ -65,6 +65,24 @@ def test_corrected_nuclei_are_measured_and_the_scores_of_the_others_stay(
     assert f"{len(numbers) - 1} nuclei measured." in widget.said.text()
 
 
+def test_what_a_person_noted_and_nuclei_of_other_planes_stay_in_the_table(widget, viewer, measured):
+    stack = np.zeros((2, 40, 50), np.uint8)
+    stack[0, 5:15, 5:15], stack[0, 20:25, 5:15], stack[1, 5:15, 5:10] = 7, 8, 9
+    layer = viewer.add_labels(stack)
+    layer.features = {
+        "index": [7, 8, 9, 10],
+        "cell_type": ["T", "B", "M", "?"],
+        "area_px2": 1.0,
+        "score": [0.5, 0.6, 0.7, 0.8],
+    }
+    viewer.dims.set_point(0, 0)
+    viewer.layers.selection.active = layer
+    widget.corrections.act(TOOL["Delete"], [(0, 22, 10)])
+    table = measured()
+    assert table.cell_type.to_dict() == {7: "T", 9: "M"}, "8 was deleted, 10 is nowhere"
+    assert table.area_px2.to_dict() == {7: 100.0, 9: 1.0} and table.score[7] == 0.5
+
+
 def test_without_an_image_shapes_are_measured_and_that_is_said(widget, viewer, measured):
     labels = np.zeros((40, 50), np.uint8)
     labels[5:15, 5:15] = 7

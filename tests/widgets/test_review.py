@@ -302,6 +302,21 @@ def test_the_review_waits_for_its_layer_and_ends_with_it(reviewing, widget, view
     assert reviewing.layer is None
 
 
+def test_the_review_goes_on_when_its_plane_is_shown_again(widget, viewer, settle):
+    viewer.add_labels(np.stack([LABELS, LABELS]), name="nuclei")
+    viewer.dims.set_point(0, 0)
+    widget.review.most.setValue(6)
+    widget.review.begin.click()
+    viewer.dims.set_point(0, 1)
+    settle(widget.session)
+    review = widget.corrections.review
+    assert review.queue.left == 6 and review.queue.current is None
+    viewer.dims.set_point(0, 0)
+    assert review.queue.current is not None and "Nucleus" in widget.review.reason.text()
+    viewer.dims.set_point(0, 1)
+    assert "waits" in widget.review.reason.text()
+
+
 def test_the_mirror_picture_is_asked_beside_and_reorders(widget, viewer, settle, draw, monkeypatch):
     pixels, _ = draw(150, 160)
     result = segment(pixels, segmenter="classical")

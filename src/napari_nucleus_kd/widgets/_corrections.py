@@ -141,6 +141,7 @@ class Corrections:
         except EditError as error:
             layer, refusal = None, str(error)
         if layer is self.layer and refusal == self.refusal:
+            self.review.follow_plane()
             return
         if layer is not self.layer:
             self._let_go()
@@ -267,6 +268,14 @@ class Corrections:
         """Mark the box from the first to the last of some points as verified or not."""
         self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
         self.say("Marked as verified." if on else "Not marked as verified any more.")
+
+    def is_in_hand(self, target: Target) -> bool:
+        """Tell whether a plane of labels is the one that is shown and corrected now."""
+        try:
+            now = target_of(self.session.viewer)
+        except EditError:
+            return False
+        return target.layer is self.layer is now.layer and now.key == target.key
 
     def fresh(self) -> int:
         """Return a number that no nucleus has.

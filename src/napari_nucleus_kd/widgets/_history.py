@@ -41,17 +41,18 @@ class History:
         """Note the steps of the layers that say what is verified, and of those that are watched."""
         session = self._corrections.session
         session.keeping.changed.connect(self._on_keeping)
-        session.viewer.layers.events.removed.connect(self._on_removed)
+        layers = session.viewer.layers
+        layers.events.removed.connect(self._on_removed)
+        self._forget(tuple(layer for layer in self._watched if layer not in layers))
         self._on_keeping()
 
     def detach(self) -> None:
-        """Note nothing any more, and forget what was noted."""
+        """Watch no further layers; the order of the steps of those that are watched is still noted."""
         session = self._corrections.session
         session.keeping.changed.disconnect(self._on_keeping)
         viewer = session.viewer_if_there
         if viewer is not None:
             viewer.layers.events.removed.disconnect(self._on_removed)
-        self._forget(tuple(self._watched))
 
     def _on_keeping(self) -> None:
         self.watch(mask.layer for mask in self._corrections.session.keeping.verifying.masks.values())

@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets._changes import changes_in
+from napari_nucleus_kd.widgets._changes import Change, Changes
 from napari_nucleus_kd.widgets._layers import full_resolution
 
 if TYPE_CHECKING:
@@ -25,8 +25,9 @@ _BLOCK = 4_000_000  # pixels looked at in one step
 class Numbers:
     """The largest number that a layer has had: each new nucleus gets the next one.
 
-    It is looked for once, and again when the layer gets other data; painting and corrections tell theirs.
-    Numbers that were undone are not used again, for they may be redone.
+    It is looked for once, and again when the layer gets other data; painting, corrections, and what is undone
+    or made again, tell theirs. Numbers that were undone are not used again, for they may be redone. In a
+    layer of moderate size what a script wrote past napari is seen, too.
     """
 
     def __init__(self, layer: Labels, session: Session) -> None:
@@ -35,8 +36,9 @@ class Numbers:
         self._largest = 0
         self._looks = 0
         self._known = False
-        layer.events.paint.connect(self._on_paint)
-        layer.events.data.connect(self._look)
+        self._changes = Changes(layer)
+        self._changes.changed.connect(self._on_changed)
+        self._changes.replaced.connect(self._look)
         self._look()
 
     def fresh(self) -> int:
@@ -48,17 +50,19 @@ class Numbers:
         """
         if not self._known:
             raise EditError(f"still looking which numbers are in use in “{self.layer.name}”; try again soon")
+        data = self.layer.data
+        if isinstance(data, np.ndarray) and data.size <= _AT_ONCE:
+            self._largest = max(self._largest, int(data.max(initial=0)))
         # A stroke tells its number at its end only.
         brush = int(self.layer.selected_label) if self.layer._block_history else 0
         return max(self._largest, brush) + 1
 
     def close(self) -> None:
         """Listen no more."""
-        self.layer.events.paint.disconnect(self._on_paint)
-        self.layer.events.data.disconnect(self._look)
+        self._changes.close()
         self._looks += 1
 
-    def _look(self, event: Any = None) -> None:
+    def _look(self) -> None:
         self._looks += 1
         look, data = self._looks, full_resolution(self.layer)
         self._largest, self._known = 0, False
@@ -72,9 +76,9 @@ class Numbers:
         else:
             self._session.run_beside(largest_steps(data), found, step="correct")
 
-    def _on_paint(self, event: Any) -> None:
-        values = [np.max(change.after, initial=0) for change in changes_in(event.value)]
-        self._largest = max(self._largest, *map(int, values), 0)
+    def _on_changed(self, changes: tuple[Change, ...]) -> None:
+        values = (np.max(part, initial=0) for change in changes for part in (change.before, change.after))
+        self._largest = max(self._largest, 0, *map(int, values))
 
 
 def largest_steps(data: Any) -> Generator[Progress, None, int]:

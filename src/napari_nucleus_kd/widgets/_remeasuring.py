@@ -9,7 +9,9 @@ import numpy as np
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import EditError
+from napari_nucleus_kd.types import Progress
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._numbers import blocks
 from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.words import count
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.layers import Labels
 
-    from napari_nucleus_kd.types import Array, Progress
+    from napari_nucleus_kd.types import Array
     from napari_nucleus_kd.widgets._corrections import Corrections
     from napari_nucleus_kd.widgets._target import Target, Under
 
@@ -49,9 +51,10 @@ class Remeasuring:
         steps = _steps(target, pixels, names, size_um)
         session.run_main("correct", "Measuring the nuclei", steps, partial(self._show, target.layer, without))
 
-    def _show(self, layer: Labels, without: str, table: Table) -> None:
+    def _show(self, layer: Labels, without: str, measured: tuple[Table, set[int]]) -> None:
+        table, elsewhere = measured
         corrected = self._corrections.session.keeping.corrected.numbers.get(layer, set())
-        layer.features = _with_former(table, layer, corrected)
+        layer.features = _with_former(table, layer.features, corrected, elsewhere)
         self._corrections.say(f"{count(len(table['index']), 'nucleus', 'nuclei')} measured{without}.")
 
 
@@ -76,21 +79,35 @@ def _seen(target: Target, under: Under) -> tuple[Array, list[str], float | None]
 
 def _steps(
     target: Target, pixels: Array | None, names: list[str] | None, size_um: float | None
-) -> Generator[Progress, None, Table]:
+) -> Generator[Progress, None, tuple[Table, set[int]]]:
+    """Measure the nuclei of a plane; returns the table, and the numbers of those in other planes only."""
     from napari_nucleus_kd.measure import measure_steps
 
     plane = np.array(target.labels[:, :])  # a person may paint on
     table = yield from measure_steps(plane, pixels, channel_names=names, pixel_size_um=size_um)
-    return {"index": table.pop("label").astype(int), **table}
+    here, elsewhere = table.pop("label").astype(int), set[int]()
+    if np.prod(plane.shape) != np.prod(target.layer.data.shape):
+        for _, block in blocks(target.layer.data):
+            elsewhere.update(np.unique(np.asarray(block)).tolist())
+            yield Progress(0, 0, "Looking at the other planes")
+    return {"index": here, **table}, elsewhere - set(here.tolist())
 
 
-def _with_former(table: Table, layer: Labels, corrected: set[int]) -> Any:
-    """Return a table with the scores of nuclei that nobody corrected, which only the run knew."""
+def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[int]) -> Any:
+    """Return a table with what else was known of the nuclei.
+
+    That is the columns that are not measured, as scores of nuclei that nobody corrected, which only the run
+    knew, or what a person noted; and the nuclei of other planes.
+    """
     import pandas as pd
 
     now = pd.DataFrame(table)
-    former: Any = layer.features
-    if "index" not in former or "score" not in former:
+    if "index" not in former:
         return now
-    same = former.loc[~former["index"].isin(corrected), ["index", "score"]]
-    return now.merge(same, on="index", how="left")
+    former = former.drop_duplicates("index")
+    more = former[["index", *former.columns.difference(now.columns, sort=False)]].copy()
+    if "score" in more:
+        more["score"] = more["score"].where(~more["index"].isin(corrected))
+    others = former[former["index"].isin(elsewhere)]
+    found = now.merge(more, on="index", how="left")
+    return found if others.empty else pd.concat([found, others], ignore_index=True)

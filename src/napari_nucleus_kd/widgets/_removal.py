@@ -78,6 +78,9 @@ class Removal:
         bindings = self._corrections.bindings
         if target.layer is not self._corrections.layer or bindings is None:
             return
+        if not self._corrections.is_in_hand(target):
+            self._corrections.complain("another plane was shown meanwhile; look again there")
+            return
         if not number:
             self._corrections.say(f"There are no nuclei {what}.")
             return
@@ -125,11 +128,12 @@ class Removal:
             self._corrections.changed.emit()
 
     def _watched(self, layer: Labels) -> tuple[Any, ...]:
-        """Return what tells that labels, or the plane that is shown of them, changed; undo tells no other."""
-        return layer.events.paint, layer.events.data, layer.events.set_data
+        """Return what tells that labels, the plane that is shown of them, or napari's tool changed."""
+        return layer.events.paint, layer.events.data, layer.events.set_data, layer.events.mode
 
     def _on_changed(self, event: Any) -> None:
-        self.cancel()
+        if event.type != "mode" or str(event.mode) == "polygon":  # which Enter ends
+            self.cancel()
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._shown:

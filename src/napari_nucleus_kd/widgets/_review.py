@@ -62,6 +62,7 @@ class Review:
         self.frame: Region | None = None
         self.note = ""
         self._key: tuple[int, ...] = ()
+        self._was_in_hand = False
         self._places: dict[int, Place] = {}
         self._touched: dict[int, Place] = {}  # corrected since the current one was shown
         self._job: Job | None = None
@@ -115,7 +116,17 @@ class Review:
         self._corrections.bind_review()
         self._corrections.say("")
         self._ask_mirror(target, measured)
+        self._was_in_hand = self.in_hand
         self._go_on()
+
+    def follow_plane(self) -> None:
+        """Wait while another plane is shown, and go on when this one is shown again."""
+        if self.queue is None or self.in_hand == self._was_in_hand:
+            return
+        self._was_in_hand = self.in_hand
+        if self.queue.current is None:
+            self._go_on()
+        self._corrections.changed.emit()
 
     def over(self, layer: Labels, bindings: Bindings) -> None:
         """Bind the keys if this is the layer under review."""
