@@ -109,7 +109,7 @@ def read_file(folder: Path) -> ProjectFile:
                 f"{path} is of format {version}, this version of the program knows {FORMAT}; update "
                 "napari-nucleus-kd to open it"
             )
-        return ProjectFile.model_validate_json(json.dumps(values))
+        return ProjectFile.model_validate(values)
     except OSError as error:
         raise ProjectError(
             f"{path} cannot be read: {error.strerror or error}; check its permissions"

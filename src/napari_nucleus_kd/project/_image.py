@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from napari_nucleus_kd.types import Progress, Region
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Generator, Iterable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from napari_nucleus_kd.config import Recipe
@@ -28,34 +27,10 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.project._base import Pair
     from napari_nucleus_kd.project._format import ImageRecord
     from napari_nucleus_kd.project._journal import Block, Content
+    from napari_nucleus_kd.project._project import Project
     from napari_nucleus_kd.types import Image, Modality
 
 _TRIES = 3  # to read what another window may be rewriting
-
-
-class Owner(Protocol):
-    """What an image needs of its project."""
-
-    @property
-    def folder(self) -> Path:
-        """The project's folder."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether it was opened for writing."""
-
-    @property
-    def busy(self) -> AbstractContextManager[bool]:
-        """Held while something is saved; the thread that has it may take it again."""
-
-    def require_writable(self) -> None:
-        """Raise ProjectError unless it was opened for writing."""
-
-    def current(self, image_id: str) -> ImageRecord:
-        """Return what project.json says of an image now."""
-
-    def put(self, record: ImageRecord) -> None:
-        """Write what project.json says of an image."""
 
 
 class ProjectImage:
@@ -69,7 +44,7 @@ class ProjectImage:
     record : what project.json says of it.
     """
 
-    def __init__(self, project: Owner, record: ImageRecord, known: dict[Block, bytes] | None = None):
+    def __init__(self, project: Project, record: ImageRecord, known: dict[Block, bytes] | None = None):
         self._project = project
         self._touched: set[Block] = set()
         self._marking, self._compacting = threading.Lock(), threading.Lock()

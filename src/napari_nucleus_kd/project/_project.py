@@ -103,7 +103,7 @@ def _region(part: Part, shape_yx: tuple[int, int]) -> Region:
 def _planes_in(folder: Path, path: str | os.PathLike[str]) -> set[tuple[int | None, int, int]]:
     place = Path(path).expanduser().resolve()
     references = (record.reference for record in read_file(folder).images)
-    return {_plane(r) for r in references if r.find(folder)[0].resolve() == place}
+    return {_plane(r) for r in references if r.is_at(place, folder)}
 
 
 class Project:
@@ -208,7 +208,7 @@ class Project:
         """
         place = Path(path).expanduser().resolve()
         planes = (i for i in self.images if _plane(i.record.reference) == (z, t, series))
-        return next((image for image in planes if image.find()[0].resolve() == place), None)
+        return next((i for i in planes if i.record.reference.is_at(place, self.folder)), None)
 
     def offset_of(self, image: ProjectImage) -> int:
         """Return the offset of the roles of an image's tiles, see tiles_of.

@@ -46,14 +46,23 @@ class ImageReference(Settings):
 
         Of two candidates the unchanged one is taken. A missing one is said to be where it was.
         """
-        places = [Path(self.absolute)]
-        if self.relative is not None:
-            places.insert(0, Path(os.path.normpath(folder / self.relative)))
+        places = self._places(folder)
         there = [place for place in places if place.is_file() or place.is_dir()]
         for place in there:
             if self._is_same(place):
                 return place, ImageState.THERE
         return (there[0], ImageState.CHANGED) if there else (places[0], ImageState.MISSING)
+
+    def is_at(self, path: Path, folder: Path) -> bool:
+        """Tell whether the image is at a path, resolved; only an image that may be there is read."""
+        maybe = any(place.resolve() == path for place in self._places(folder))
+        return maybe and self.find(folder)[0].resolve() == path
+
+    def _places(self, folder: Path) -> list[Path]:
+        places = [Path(self.absolute)]
+        if self.relative is not None:
+            places.insert(0, Path(os.path.normpath(folder / self.relative)))
+        return places
 
     def _is_same(self, place: Path) -> bool:
         try:
