@@ -65,14 +65,14 @@ def main() -> int:
     for name in names:
         facts[name]["ms"] = 1000 * statistics.median(seconds[name])
         facts[name]["metrics"] = _judge(name, args.index)
-    verdicts = [_verdict(name, args.teacher, facts) for name in args.students]
+    verdicts, met = zip(*(_verdict(name, args.teacher, facts) for name in args.students), strict=True)
     lines = [*_table(names, facts), *(line for verdict in verdicts for line in ("", verdict))]
     text = "".join(line + "\n" for line in lines)
     print(text)
     if args.report:
         write_text(args.report, text)
     print(json.dumps({"benchmark": "distillation", **_common.machine(args.threads), "models": facts}))
-    return 0
+    return int(args.strict and not all(met))
 
 
 def _measure(name: str, threads: int) -> dict:
@@ -118,8 +118,8 @@ def _table(names: list[str], facts: dict) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells]]
 
 
-def _verdict(name: str, teacher: str, facts: dict) -> str:
-    """Say whether a student is small enough, or quick and good enough, against its teacher."""
+def _verdict(name: str, teacher: str, facts: dict) -> tuple[str, bool]:
+    """Say, and tell, whether a student is small enough, or quick and good enough, against its teacher."""
     mine, theirs = facts[name], facts[teacher]
     fewer, time = theirs["parameters"] / mine["parameters"], mine["ms"] / theirs["ms"]
     kept = {s: mine["metrics"][s]["pq"][0] / m["pq"][0] for s, m in theirs["metrics"].items()}
@@ -129,11 +129,12 @@ def _verdict(name: str, teacher: str, facts: dict) -> str:
         met.append(f"at least {_FEWER} times fewer parameters")
     if time <= _TENTH and kept[worst] >= _KEPT:
         met.append(f"at least {_KEPT:.0%} of the teacher's PQ on every source at a tenth of its time")
-    return (
+    told = (
         f"{Path(name).name}: {fewer:.1f} times fewer parameters, {time:.3f} of the time, "
         f"{kept[worst]:.1%} of the PQ where it loses most ({worst}). "
         f"Goal met: {' and '.join(met) or 'none'}."
     )
+    return told, bool(met)
 
 
 if __name__ == "__main__":
