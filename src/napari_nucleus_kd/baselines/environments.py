@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from napari_nucleus_kd.baselines.weights import weight_files
 from napari_nucleus_kd.errors import BaselineError
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import make_folder, write_text
 
 _NAMED = "environments.json"
 _CHECKED = "checked.json"
@@ -193,7 +193,7 @@ def _named() -> dict[str, str]:
 
 
 def _note(file: str, known: dict[str, str]) -> None:
-    folder().mkdir(parents=True, exist_ok=True)
+    make_folder(folder())
     write_text(folder() / file, json.dumps(known, indent=2) + "\n")
 
 

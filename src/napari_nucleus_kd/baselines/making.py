@@ -25,7 +25,7 @@ from napari_nucleus_kd.baselines.environments import (
     version_in,
 )
 from napari_nucleus_kd.errors import BaselineError, WriteError
-from napari_nucleus_kd.io.atomic import put_in_place, write_text
+from napari_nucleus_kd.io.atomic import make_folder, put_in_place, write_text
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def install_steps(
     environment = folder() / f"{name}.new"  # what is there stays until this one is complete
     interpreter = python or sys.executable
     _require_ours(place)
-    folder().mkdir(parents=True, exist_ok=True)
+    make_folder(folder())
     lock = FileLock(folder() / f"{name}.lock")
     try:
         lock.acquire(timeout=0)

@@ -50,7 +50,6 @@ class StudentSegmenter:
     name = "student"
 
     def __init__(self, model: Model, engine: Engine, modality: Modality | None = None):
-        self._model = model
         self._engine = engine
         self._spec = model.spec
         self.model_hash: str | None = model.hash
@@ -172,12 +171,11 @@ class StudentSegmenter:
     def _look(self, patch: FloatArray, enlarge: float) -> Maps:
         """Return maps of a patch seen smaller or larger."""
         multiple = self._spec.multiple_px
-        size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
         if enlarge > 1:  # the middle is enough
             keep = [max(1, round(n / enlarge)) for n in patch.shape[1:]]
             y, x = ((n - k) // 2 for n, k in zip(patch.shape[1:], keep, strict=True))
             patch = patch[:, y : y + keep[0], x : x + keep[1]]
-            size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
+        size = [max(multiple, round(n * enlarge / multiple) * multiple) for n in patch.shape[1:]]
         if enlarge == 1 == self.scale(None):
             return self.maps(patch, None)
         return Maps(self._engine.run(_resize(patch, size)), self._spec.maps, patch.shape[1:], enlarge)

@@ -36,7 +36,7 @@ from napari_nucleus_kd.train.finetune_folder import (
 )
 from napari_nucleus_kd.train.finetune_settings import FinetuneSettings
 from napari_nucleus_kd.train.run import Judge, run_steps
-from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, taken_over
+from napari_nucleus_kd.train.settings import DistillSettings, TrainSettings, fingerprint, taken_over
 from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.versions import add_version, base_name
 from napari_nucleus_kd.words import count
@@ -314,7 +314,7 @@ def _settings(parent: Model, index: Path, chosen: FinetuneSettings) -> TrainSett
         "device": chosen.device,
     }
     planned = TrainSettings.model_validate(taken_over(spec, own))
-    learnt = planned.learned_from(index)["data"][:16]
+    learnt = fingerprint(index)[:16]
     words = (
         f"Images verified by the user of {spec.name}; SHA-256 of index, labels, samples of images: {learnt}"
     )

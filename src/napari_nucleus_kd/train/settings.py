@@ -247,7 +247,7 @@ class TrainSettings(Settings):
             settings["encoder_weights"] = _hash(self.encoder_weights, "encoder_weights: ")
         models = () if self.distill is None else self.distill.models
         return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()} | {
-            "data": _fingerprint(index),
+            "data": fingerprint(index),
             "teachers": json.dumps([*(load_model(name).hash for name in models), *self._tools()]),
         }
 
@@ -294,7 +294,7 @@ def _hash(path: Path, what: str = "") -> str:
         raise SettingsError(f"{what}{path} cannot be read: {error.strerror or error}") from error
 
 
-def _fingerprint(index: Path) -> str:
+def fingerprint(index: Path) -> str:
     """Return a hash of the index, of the labels that it names, and of samples of the images."""
     found = hashlib.sha256(index.read_bytes())
     for rows in read_splits(index).values():

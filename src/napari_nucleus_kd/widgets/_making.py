@@ -181,30 +181,23 @@ def _folders_for(path: Path) -> list[Path]:
     return [*beside, usual]
 
 
-def write_image_steps(image: Any, path: Path) -> Generator[Progress, None, Path]:
+def write_image_steps(image: Image, path: Path) -> Generator[Progress, None, None]:
     """Write an image that is in no file as OME-TIFF, so that a project can lie beside it.
 
     Raises
     ------
     WriteError : the disk refuses.
     """
-    from napari_nucleus_kd.errors import WriteError
     from napari_nucleus_kd.io.atomic import beside
     from napari_nucleus_kd.io.images import write_image
 
     yield Progress(0, 0, f"Writing {path.name}")
     names = [] if image.rgb else [channel.name for channel in image.channels]
-    try:
-        with beside(path) as partial:
-            write_image(
-                partial,
-                np.asarray(image.pixels),
-                rgb=image.rgb,
-                pixel_size_um=image.pixel_size_um,
-                channels=names,
-            )
-    except OSError as error:
-        raise WriteError(
-            f"{path} cannot be written: {error.strerror or error}; choose a folder with space and permission"
-        ) from error
-    return path
+    with beside(path) as partial:
+        write_image(
+            partial,
+            np.asarray(image.pixels),
+            rgb=image.rgb,
+            pixel_size_um=image.pixel_size_um,
+            channels=names,
+        )
