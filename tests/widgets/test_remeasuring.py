@@ -73,14 +73,19 @@ def test_what_a_person_noted_and_nuclei_of_other_planes_stay_in_the_table(widget
         "index": [7, 8, 9, 10],
         "cell_type": ["T", "B", "M", "?"],
         "area_px2": 1.0,
+        "area_um2": 2.0,
+        "mean DAPI": 3.0,
         "score": [0.5, 0.6, 0.7, 0.8],
     }
     viewer.dims.set_point(0, 0)
     viewer.layers.selection.active = layer
     widget.corrections.act(TOOL["Delete"], [(0, 22, 10)])
+    widget.corrections.act(TOOL["Grow"], [(0, 10, 10)])
     table = measured()
     assert table.cell_type.to_dict() == {7: "T", 9: "M"}, "8 was deleted, 10 is nowhere"
-    assert table.area_px2.to_dict() == {7: 100.0, 9: 1.0} and table.score[7] == 0.5
+    assert table.area_px2[7] > 100 and table.area_px2[9] == 1
+    before = table[["score", "area_um2", "mean DAPI"]]
+    assert before.loc[7].isna().all() and before.loc[9].tolist() == [0.7, 2, 3]
 
 
 def test_without_an_image_shapes_are_measured_and_that_is_said(widget, viewer, measured):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Table = dict[str, npt.NDArray[Any]]
 
 
+_OURS, _UNITS = "mean ", ("_um", "_um2", "_px", "_px2")  # of the columns that measuring makes, see measure
+
+
 class Remeasuring:
     """Gives the layer in hand a features table of its nuclei as they are now."""
 
@@ -96,8 +99,8 @@ def _steps(
 def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[int]) -> Any:
     """Return a table with what else was known of the nuclei.
 
-    That is the columns that are not measured, as scores of nuclei that nobody corrected, which only the run
-    knew, or what a person noted; and the nuclei of other planes.
+    That is what a person noted; of nuclei that nobody corrected what was measured before and is not now, as
+    scores, which only the run knew; and the nuclei of other planes.
     """
     import pandas as pd
 
@@ -106,8 +109,10 @@ def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[
         return now
     former = former.drop_duplicates("index")
     more = former[["index", *former.columns.difference(now.columns, sort=False)]].copy()
-    if "score" in more:
-        more["score"] = more["score"].where(~more["index"].isin(corrected))
+    outdated = [
+        name for name in more if name == "score" or str(name).startswith(_OURS) or str(name).endswith(_UNITS)
+    ]
+    more.loc[more["index"].isin(corrected), outdated] = np.nan
     others = former[former["index"].isin(elsewhere)]
     found = now.merge(more, on="index", how="left")
     return found if others.empty else pd.concat([found, others], ignore_index=True)
