@@ -9,7 +9,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_nucleus_kd import edit
-from napari_nucleus_kd.widgets._layers import camera_of
+from napari_nucleus_kd.widgets._layers import camera_of, center_on
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._stroke import StrokeView
 from napari_nucleus_kd.widgets._tools import BORDER, TOOLS, Gesture
@@ -130,6 +130,14 @@ def test_keys_act_under_the_cursor_and_undo_goes_with_painting(person, shown):
         np.testing.assert_array_equal(layer.data, expected)
     person.key(Qt.Key.Key_Z, CTRL | SHIFT)
     np.testing.assert_array_equal(layer.data, deleted)
+
+
+def test_a_key_acts_on_what_lies_under_the_mouse_when_the_program_has_moved_the_view(person, shown):
+    layer = shown.layers[0]
+    person.move((40, 66))
+    center_on(shown, layer, (100 + 2 * (80 - 40) / 4, 50 + 2 * (100 - 66) / 4), zoom=4.0)
+    person.key(Qt.Key.Key_D)
+    assert set(np.unique(LABELS)) - set(np.unique(layer.data)) == {3}
 
 
 def test_small_nuclei_are_shown_and_removed_by_keys(person, shown, settle):

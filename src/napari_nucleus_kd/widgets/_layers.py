@@ -132,10 +132,23 @@ def camera_of(viewer: ViewerModel) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def center_on(viewer: ViewerModel, layer: Layer, world: npt.ArrayLike) -> None:
-    """Move the view to a place in a layer's world, one number an axis of the layer."""
+def center_on(
+    viewer: ViewerModel, layer: Layer, world: npt.ArrayLike, zoom: float | None = None
+) -> None:
+    """Move the view to a place in a layer's world, one number an axis of the layer.
+
+    The cursor is then what lies under the mouse now; napari keeps what lay there before, until it moves.
+    """
     offset, at = viewer.dims.ndim - layer.ndim, np.asarray(world)
-    camera_of(viewer).center = (0.0, *(float(at[axis - offset]) for axis in viewer.dims.displayed))
+    camera, shown = camera_of(viewer), list(viewer.dims.displayed)
+    cursor, known = np.zeros(viewer.dims.ndim), viewer.cursor.position[-viewer.dims.ndim :]
+    cursor[-len(known) :] = known  # may be of other axes until the mouse moves
+    from_middle = (cursor[shown] - camera.center[-len(shown) :]) * camera.zoom
+    if zoom is not None:
+        camera.zoom = zoom
+    camera.center = (0.0, *(float(at[axis - offset]) for axis in shown))
+    cursor[shown] = camera.center[-len(shown) :] + from_middle / camera.zoom
+    viewer.cursor.position = tuple(cursor.tolist())
 
 
 def show_whole(viewer: ViewerModel, source: Source) -> None:

@@ -163,8 +163,7 @@ class Suggesting:
         viewer = self._session.viewer
         world = target.world(((part.y0 + part.y1 - 1) / 2, (part.x0 + part.x1 - 1) / 2))
         size = max(n * target.layer.scale[a] for n, a in zip(part.shape_yx, target.axes, strict=True))
-        camera_of(viewer).zoom = _FILLED * self._session.corrections.canvas_px / size
-        center_on(viewer, target.layer, world)
+        center_on(viewer, target.layer, world, _FILLED * self._session.corrections.canvas_px / size)
         self.gone_to = self.tiles[index].region
         self.changed.emit()
 

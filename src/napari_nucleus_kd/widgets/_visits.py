@@ -41,10 +41,7 @@ class Visits:
             self._places.note(event.value)
 
     def cursor(self) -> tuple[float, ...]:
-        """Return where the cursor is in the world, or the nucleus gone to until the mouse moves.
-
-        napari keeps the former position of a mouse at rest when the view moves under it.
-        """
+        """Return where the cursor is in the world, or the nucleus gone to until the mouse moves."""
         cursor = tuple(self._corrections.session.viewer.cursor.position)
         if self._at is not None and self._at[0] == cursor:
             return self._at[1]
@@ -102,13 +99,13 @@ class Visits:
         middle = ((region.y0 + region.y1 - 1) / 2, (region.x0 + region.x1 - 1) / 2)
         offset = viewer.dims.ndim - target.layer.ndim
         world = target.world(middle)
-        camera = camera_of(viewer)
+        now = zoom = camera_of(viewer).zoom
         size = max(n * target.layer.scale[a] for n, a in zip(region.shape_yx, target.axes, strict=True))
         wanted = self._corrections.canvas_px / (_VIEW_SHARE * size)
-        if alone and not wanted / _STEADY <= camera.zoom <= wanted * _STEADY:
-            camera.zoom = wanted
-        elif not alone and size * camera.zoom < _LEAST_SEEN_PX:
-            camera.zoom = _WELL_SEEN_PX / size
-        center_on(viewer, target.layer, world)
+        if alone and not wanted / _STEADY <= now <= wanted * _STEADY:
+            zoom = wanted
+        elif not alone and size * now < _LEAST_SEEN_PX:
+            zoom = _WELL_SEEN_PX / size
+        center_on(viewer, target.layer, world, zoom)
         inside = target.world((float(place[0]), float(place[1])))
         self._at = tuple(viewer.cursor.position), (*([0.0] * offset), *inside.tolist())
