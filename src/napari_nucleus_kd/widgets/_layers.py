@@ -132,9 +132,7 @@ def camera_of(viewer: ViewerModel) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def center_on(
-    viewer: ViewerModel, layer: Layer, world: npt.ArrayLike, zoom: float | None = None
-) -> None:
+def center_on(viewer: ViewerModel, layer: Layer, world: npt.ArrayLike, zoom: float | None = None) -> None:
     """Move the view to a place in a layer's world, one number an axis of the layer.
 
     The cursor is then what lies under the mouse now; napari keeps what lay there before, until it moves.
