@@ -1247,6 +1247,52 @@ def test_what_was_corrected_in_a_former_session_stays_when_nuclei_are_taken_in(d
     assert set(np.unique(found)) == {0, number}, "the others, which nobody touched, are replaced"
 
 
+def test_what_was_undone_was_not_corrected(desk, nuclei_file):
+    first = desk()
+    layer = first.keep(nuclei_file, (0, 0), (3, 3))
+    layer.paint((160, 150), 4)
+    first.saved()
+    first.done()
+    person = desk().open(nuclei_file)
+    kept = person.keeping.kept
+    layer = kept.target.layer
+    assert kept.corrected == {4}
+    layer.paint((160, 153), 4)
+    layer.data_setitem(np.nonzero(layer.data == 2), 0)
+    layer.paint((10, 190), 9)
+    assert kept.corrected == {2, 4, 9}
+    for left in ({2, 4}, {4}, {4}):
+        layer.undo()
+        assert kept.corrected == left, "of the former session it stays"
+    layer.redo()
+    layer.redo()
+    assert kept.corrected == {2, 4}
+    layer.undo()
+    person.saved()
+    person.add_nuclei(np.zeros_like(LABELS))
+    person.keeping.taking_in.start()
+    person.settle()
+    assert set(np.unique(person.keeping.kept.target.layer.data)) == {0, 4}
+    person.saved()
+    assert person.keeping.kept.image.record.corrected == (4,)
+
+
+def test_after_taking_in_thresholds_act_on_nothing_hidden(desk, nuclei_file):
+    person = desk()
+    kept = person.keep(nuclei_file, (0, 0), (3, 3))
+    found, session = person.segment(), person.session
+    assert session.workspace.result.maps is not None
+    person.keeping.taking_in.start()
+    person.settle()
+    assert not found.visible and kept.visible
+    before, session.workspace.outcome = found.data.copy(), "as it was"
+    session.workspace.set_recipe(decode=DecodeSettings(min_area_px=300))
+    assert session.runs.wanted_decode() is not None, "a new run would have them"
+    person.settle()
+    assert not session.runs._timer.isActive() and session.workspace.outcome == "as it was"
+    np.testing.assert_array_equal(found.data, before)
+
+
 def test_nuclei_are_kept_from_the_first_correction_on_also_while_correct_is_hidden(desk, nuclei_file):
     person = desk().open(nuclei_file)
     layer = person.segment()

@@ -24,13 +24,13 @@ class Change:
     ----------
     index : for each axis of the data a slice or an array of positions.
     before, after : numbers of these pixels; one may stand for all.
-    again : whether undo or redo brought it.
+    way : whether it was made, or undo or redo brought it.
     """
 
     index: tuple[Any, ...]
     before: Any
     after: Any
-    again: bool = False
+    way: Step = "done"
 
     def span(self, axis: int) -> tuple[int, int]:
         """Return the first position on an axis, and the one after the last."""
@@ -45,7 +45,7 @@ class Change:
         return set(both.tolist()) - {0}
 
 
-def changes_in(item: Any, *, again: bool = False) -> Iterator[Change]:
+def changes_in(item: Any, way: Step = "done") -> Iterator[Change]:
     """Yield the changes in a step of napari's history.
 
     Newer versions of napari write painting as objects with a bounding box, all of them other changes as
@@ -53,9 +53,9 @@ def changes_in(item: Any, *, again: bool = False) -> Iterator[Change]:
     """
     for atom in item:
         if hasattr(atom, "slice_key"):
-            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value, again)
+            yield Change(tuple(atom.slice_key), atom.old_values, atom.new_value, way)
         elif np.size(atom[0][0]):
-            yield Change(tuple(atom[0]), atom[1], atom[2], again)
+            yield Change(tuple(atom[0]), atom[1], atom[2], way)
 
 
 class Changes:
@@ -117,6 +117,6 @@ class Changes:
         for _ in steps:
             self.stepped.emit(way)
         if steps:
-            self.changed.emit(tuple(change for step in steps for change in changes_in(step, again=True)))
+            self.changed.emit(tuple(change for step in steps for change in changes_in(step, way)))
         else:
             self.refreshed.emit()

@@ -102,6 +102,8 @@ class Corrected:
         self._session, self._keeping = session, keeping
         self.layers: WeakSet[Labels] = WeakSet()
         self.numbers: WeakKeyDictionary[Labels, set[int]] = WeakKeyDictionary()
+        # How often each was corrected since the layer came, but for those that were known before.
+        self._times: WeakKeyDictionary[Labels, dict[int, int]] = WeakKeyDictionary()
         self._tried: set[Key] = set()
         self._watched: list[Changes] = []
         session.corrections.changed.connect(self._on_hand)
@@ -132,8 +134,19 @@ class Corrected:
 
     def _on_changed(self, layer: Labels, changes: tuple[Change, ...]) -> None:
         self.layers.add(layer)
-        numbers = self.numbers.setdefault(layer, set())
-        numbers.update(*(change.numbers() for change in changes))
+        numbers, times = self.numbers.setdefault(layer, set()), self._times.setdefault(layer, {})
+        for change in changes:
+            for number in change.numbers():
+                if change.way != "undone" and (number in times or number not in numbers):
+                    numbers.add(number)
+                    times[number] = times.get(number, 0) + 1
+                elif number in times:
+                    times[number] -= 1
+                    if not times[number]:  # all that was done to it was undone
+                        numbers.discard(number)
+                        del times[number]
+        if not numbers:
+            self.layers.discard(layer)
         QTimer.singleShot(0, partial(self._keep, layer))  # when the data have changed
 
     def _keep(self, layer: Labels) -> None:

@@ -266,7 +266,7 @@ class Review:
             middle = sum(change.span(y)) // 2, sum(change.span(x)) // 2
             for number in change.numbers():
                 numbers.add(number)
-                if change.again:  # what undo brought back, nobody has looked at
+                if change.way != "done":  # what undo brought back, nobody has looked at
                     self._touched.pop(number, None)
                 else:
                     self._touched.setdefault(number, self._places.get(number, middle))
