@@ -239,6 +239,19 @@ def test_a_result_without_maps_says_that_a_run_is_needed(segmented, session, vie
     assert session.workspace.result.recipe.decode.min_area_px != 200
 
 
+def test_choosing_another_model_leaves_the_nuclei_that_are_shown(segmented, session, viewer, qtbot, settle):
+    widget, layer = segmented
+    widget.settings.min_area.setValue(200)
+    _decodes(session, qtbot, settle)
+    layer.data_setitem((np.array([0, 0]), np.array([0, 1])), 999)
+    edited = layer.data.copy()
+    session.workspace.set_recipe(segmenter="student", model="another", decode=None)
+    assert not session.runs._timer.isActive() and session.runs.wanted_decode() is None
+    assert layer.visible and viewer.layers[-1] is layer
+    np.testing.assert_array_equal(layer.data, edited)
+    assert widget.settings.state.isHidden(), "thresholds do not act on nuclei of a former model"
+
+
 def test_the_probability_is_added_when_asked_for(widget, session, viewer, settle):
     widget.settings.probability.setChecked(True)
     widget.start()

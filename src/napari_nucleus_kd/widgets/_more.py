@@ -130,13 +130,13 @@ class MoreControls(QWidget):
 
     def _state(self) -> str:
         result = self._workspace.result
-        if result is None:
+        if result is None or not self._runs.is_of_chosen(result):
             return ""
         if result.maps is not None:
             return "Thresholds act at once on the newest result."
         if self._runs.wanted_decode() is not None:
-            return "Press Segment to apply: the maps of so large a region are not kept."
-        return "The maps of so large a region are not kept: other thresholds need a new run."
+            return "Press Segment to apply: the maps of the newest result are not kept."
+        return "The maps of the newest result are not kept: other thresholds need a new run."
 
     def _on_threshold(self, *_: object) -> None:
         self._workspace.set_recipe(

@@ -134,12 +134,25 @@ class Runs(QObject):
         """Return the thresholds that the newest result should have; None if it is right or there is none."""
         workspace = self._session.workspace
         result = workspace.result
-        if result is None:
+        if result is None or not self.is_of_chosen(result):
             return None
         chosen = workspace.chosen_decode()
         if chosen is None and result.segmenter is not None:
             chosen = result.segmenter.decode_defaults
         return None if chosen is None or chosen == result.recipe.decode else chosen
+
+    def is_of_chosen(self, result: Result) -> bool:
+        """Tell whether a result is of the model that is chosen now: thresholds are set for that one."""
+        one, other = (
+            (r.segmenter, r.model, r.weights) for r in (result.recipe, self._session.workspace.recipe)
+        )
+        return one == other
+
+    def took_in(self, layer: Labels) -> None:
+        """Note that labels were taken into a project: other thresholds would act on what is hidden now."""
+        workspace = self._session.workspace
+        if layer is self._labels and workspace.result is not None:
+            workspace.result = replace(workspace.result, maps=None)
 
     def decode_again(self) -> None:
         """Apply changed thresholds to the kept maps, in a thread; the network does not run."""

@@ -135,6 +135,7 @@ class TakingIn:
         kept.corrected.update(now for now, was in merged.came.items() if was in there)
         corrected.numbers[layer] = kept.corrected
         corrected.layers -= {before, target.layer}  # what was corrected there is here now
+        self._session.runs.took_in(target.layer)
         kept.touch_all()
         if recipe is not None and recipe.modality is not None:
             noted = one_step(partial(kept.image.note_origin, recipe.modality, recipe))
