@@ -217,7 +217,7 @@ CASES = [
         tiff(STACK[0].swapaxes(0, 1), ome=True, metadata={"axes": "CZYX"}, **BLACK),
         [STACK[0, 2]],
         unnamed(3),
-        note="z plane 2 of 5, counted from 0, the middle one",
+        note="z plane 2 of 5, counted from 0",
     ),
     Case(
         "rgb.ome.tif",

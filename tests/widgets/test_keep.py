@@ -860,7 +860,7 @@ def test_each_plane_of_a_stack_is_kept_for_itself(desk, stack_file):
     assert person.keeping.kept.image.record.reference.z == 2
     person.session.show_plane(3)
     person.settle()
-    assert person.session.workspace.image.notes != first
+    assert person.session.workspace.image.notes == first, "it is the plane that was opened first"
     assert person.keeping.kept is None and not layer.visible
     other = person.add_nuclei(disks(LABELS.shape, (120, 120, 14)))
     person.box((100, 100), (140, 140))
@@ -1115,6 +1115,47 @@ def test_labels_of_another_plane_are_told_from_those_in_hand(desk, stack_file):
     person.settle()
     person.saved()
     assert person.keeping.kept.image.record.reference.z == 2
+
+
+def test_the_plane_that_opens_first_is_verified_after_another_one_was_shown(desk, nuclei, tmp_path):
+    path = tmp_path / "full.ome.tif"
+    tifffile.imwrite(path, np.stack([nuclei] * 7), metadata={"axes": "ZYX"})
+    person = desk().open(path)
+    layer = person.segment()
+    for z in (4, 3):
+        person.session.show_plane(z)
+        person.settle()
+    layer.visible = True
+    person.viewer.layers.selection.active = layer
+    person.box((20, 20), (70, 80))
+    person.settle()
+    person.saved()
+    assert person.widget.problem.isHidden()
+    for z in (4, 3):
+        person.session.show_plane(z)
+        person.settle()
+    person.viewer.layers.selection.active = layer
+    kept = person.keeping.kept
+    before = kept.mask.pixels.sum()
+    person.review().accept()
+    assert person.widget.problem.isHidden() and kept.mask.pixels.sum() > before
+    assert [image.record.reference.z for image in kept.project.images] == [3]
+
+
+def test_labels_of_an_array_are_verified_in_the_file_that_it_was_written_to(desk, nuclei, tmp_path):
+    person = desk()
+    person.viewer.add_image(np.stack([nuclei] * 4), name="stack")
+    person.viewer.dims.set_point(0, 2)
+    person.settle()
+    person.add_nuclei()
+    person.keeping.keep(save_as=tmp_path / "plane.ome.tif")
+    person.settle()
+    person.saved()
+    kept = person.keeping.kept
+    person.open(tmp_path / "plane.ome.tif")
+    assert "open already" in person.panel.state.text()
+    person.box((20, 20), (70, 80))
+    assert person.widget.problem.isHidden() and kept.mask.pixels.any()
 
 
 def test_a_file_that_was_exchanged_is_told_until_it_is_accepted(desk, nuclei_file, nuclei):

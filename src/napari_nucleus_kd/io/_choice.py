@@ -74,14 +74,14 @@ def fix_axes(sizes: Mapping[str, int], choice: Choice, path: Path) -> tuple[dict
             continue
         fixed[axis] = {"Z": z, "T": choice.t}.get(axis, 0)
         if size > 1:
-            notes.append(_axis_note(axis, fixed[axis], size, middle=axis == "Z" and choice.z is None))
+            notes.append(_axis_note(axis, fixed[axis], size))
     return fixed, notes
 
 
-def _axis_note(axis: str, index: int, size: int, *, middle: bool) -> str:
+def _axis_note(axis: str, index: int, size: int) -> str:
+    """Say which plane was taken; in the same words whoever chose it: notes tell planes apart."""
     what = {"Z": "z plane", "T": "time point"}.get(axis, f"position on the file's axis {axis}:")
-    why = ", the middle one" if middle else ""
-    return f"{what} {index} of {size}, counted from 0{why}"
+    return f"{what} {index} of {size}, counted from 0"
 
 
 def _check_range(path: Path, name: str, value: int, size: int) -> None:

@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str], *, z: int | None = None, t: int = 0, seri
     Parameters
     ----------
     path : a file, or a folder in the case of OME-Zarr.
-    z : plane of a z-stack, counted from 0; None takes the middle one and says so in the notes.
+    z : plane of a z-stack, counted from 0; None takes the middle one; the notes say which.
     t : time point, counted from 0.
     series : image within the file, counted from 0.
 

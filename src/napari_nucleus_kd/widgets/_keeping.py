@@ -187,14 +187,14 @@ class Keeping:
         kept.corrected |= self.corrected.numbers.get(layer, set())
         self.corrected.numbers[layer] = kept.corrected
         layer.metadata.setdefault(FROM_KEY, key[0])
-        if np.prod(kept.target.labels.shape) == np.prod(layer.data.shape):  # else it has other planes too
-            layer.metadata[PLANE_KEY] = key[1]
+        _note_plane(kept, key)
 
     def move(self, former: Key, key: Key) -> Kept:
         """Note that an image that is kept goes by another key."""
         kept = self._kept.pop(former)
         self.verifying.masks.pop(former, None)
         self._kept[key], self.verifying.masks[key] = kept, kept.mask
+        _note_plane(kept, key)
         return kept
 
     def drop(self, key: Key) -> Kept:
@@ -398,6 +398,13 @@ class Keeping:
         """Say in the widget why something cannot be done."""
         self._session.workspace.problem = Problem(STEP, f"{text[:1].upper()}{text[1:]}")
         self.changed.emit()
+
+
+def _note_plane(kept: Kept, key: Key) -> None:
+    """Note in the layer of kept labels which plane they are of, unless it has other planes too."""
+    layer = kept.target.layer
+    if np.prod(kept.target.labels.shape) == np.prod(layer.data.shape):
+        layer.metadata[PLANE_KEY] = key[1]
 
 
 def _too_large(image: Image, bytes_per_px: int) -> str:
