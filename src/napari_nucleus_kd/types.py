@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -19,6 +20,8 @@ Array: TypeAlias = "npt.NDArray[Any] | dask.array.Array"
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.int32]
 _T = TypeVar("_T")
+
+Z_NOTE = re.compile(r"z plane (\d+) of (\d+)")  # in Image.notes, as our reader writes it
 
 
 class Modality(StrEnum):
@@ -76,6 +79,19 @@ class Image:
         """Height and width in full-resolution pixels."""
         _, height, width = self.levels[0].shape
         return int(height), int(width)
+
+    @property
+    def z_plane(self) -> tuple[int, int] | None:
+        """Which z plane of how many a file was read at, counted from 0; None if it has only one."""
+        if self.source is None:
+            return None
+        found = next(filter(None, (Z_NOTE.search(note) for note in self.notes)), None)
+        return None if found is None else (int(found[1]), int(found[2]))
+
+    @property
+    def z(self) -> int | None:
+        """The z plane a file was read at, counted from 0; None if it has only one."""
+        return None if self.z_plane is None else self.z_plane[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import tifffile
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import LabelsError, ProjectError
-from napari_nucleus_kd.project import Project, has_image, project_folder
+from napari_nucleus_kd.project import Project, _reference, has_image, project_folder
 from napari_nucleus_kd.types import Modality, finish
 
 
@@ -104,9 +104,9 @@ def test_several_images_have_labels_of_their_own(project, image, arrays, tmp_pat
         finish(steps)
     with pytest.raises(ProjectError, match="is in the project already"):
         finish(project.add_steps(project.refer_to(tmp_path / "stack.tif", z=2), ones, modality=Modality.HE))
-    with pytest.raises(LabelsError, match=r"\(40, 50\) pixels, the image is \(540, 600\)"):
-        again = project.refer_to(image, t=0, z=0)
-        finish(project.add_steps(again, ones, modality=Modality.HE))
+    with pytest.raises(LabelsError, match=r"\(30, 50\) pixels, the image is \(40, 50\)"):
+        other = project.refer_to(tmp_path / "stack.tif", t=0, z=1)
+        finish(project.add_steps(other, ones[:30], modality=Modality.HE))
     project.close()
     with Project(project.folder) as again:
         assert [entry.record.id for entry in again.images] == ["image-0001", "image-0002", "image-0003"]
@@ -154,3 +154,59 @@ def test_an_image_is_found_by_its_path(project, image, tmp_path, monkeypatch):
     assert project.image_of(image, z=3) is None and project.image_of(tmp_path / "other.tif") is None
     assert has_image(project.folder, image) and not has_image(project.folder, image, z=3)
     assert not has_image(project.folder, tmp_path / "other.tif")
+
+
+def planes_found(project, path, count):
+    """Return what is found of the planes of a file, that of None last; with and without opening."""
+    found = [project.image_of(path, z=z) for z in (*range(count), None)]
+    assert [has_image(project.folder, path, z=z) for z in (*range(count), None)] == [*map(bool, found)]
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 4, 5])
+@pytest.mark.parametrize("chosen", [True, False])
+@pytest.mark.parametrize("older", [True, False])
+def test_a_plane_is_found_by_its_number_and_as_the_usual_one(tmp_path, depth, chosen, older):
+    path, ones, middle = tmp_path / "stack.tif", np.ones((40, 50), np.uint8), depth // 2
+    stack = np.zeros((depth, 40, 50), np.uint8)
+    tifffile.imwrite(path, stack, metadata={"axes": "ZYX"}, photometric="minisblack")
+    z = middle if chosen else None
+    with Project.create(tmp_path / "p.nucleus-kd") as project:
+        added = finish(project.add_steps(project.refer_to(path, z=z), ones, modality=Modality.HE))
+        assert added.record.reference.z == (None if depth == 1 else middle)
+        if older:  # as versions before noted it
+            reference = added.record.reference.model_copy(update={"z": z})
+            project.put(added.record.model_copy(update={"reference": reference}))
+    with Project(tmp_path / "p.nucleus-kd") as project:
+        (added,) = project.images
+        expected = [added if i in (middle, depth) else None for i in range(depth + 1)]
+        assert planes_found(project, path, depth) == expected
+        for again in (middle, None):
+            with pytest.raises(ProjectError, match="is in the project already"):
+                finish(project.add_steps(project.refer_to(path, z=again), ones, modality=Modality.HE))
+        added.relocate(path)
+        assert added.record.reference.z == (None if depth == 1 else middle)
+        path.unlink()
+        assert project.image_of(path, z=added.record.reference.z) is added, "known without its file"
+
+
+def test_pages_that_are_read_as_channels_are_not_one_of_them_read_as_a_plane(tmp_path):
+    path, ones = tmp_path / "pages.tif", np.ones((40, 50), np.uint8)
+    tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint8), metadata=None, photometric="minisblack")
+    with Project.create(tmp_path / "p.nucleus-kd") as project:
+        pages = finish(project.add_steps(project.refer_to(path), ones, modality=Modality.FLUORESCENCE))
+        assert planes_found(project, path, 3) == [None, None, None, pages]
+        plane = finish(project.add_steps(project.refer_to(path, z=0), ones, modality=Modality.FLUORESCENCE))
+        assert planes_found(project, path, 3) == [plane, None, None, pages]
+
+
+def test_only_a_file_that_may_be_known_by_another_number_is_read(project, image, tmp_path, monkeypatch):
+    planes = np.zeros((3, 40, 50), np.uint8)
+    tifffile.imwrite(tmp_path / "stack.tif", planes, metadata={"axes": "ZYX"}, photometric="minisblack")
+    stack = project.refer_to(tmp_path / "stack.tif", z=1)
+    finish(project.add_steps(stack, np.ones((40, 50), np.uint8), modality=Modality.HE))
+    read = []
+    monkeypatch.setattr(_reference, "read", lambda path, **which: read.append(path))
+    assert project.image_of(image) and project.image_of(tmp_path / "stack.tif", z=1)
+    assert project.image_of(tmp_path / "stack.tif", z=2) is None
+    assert project.image_of(tmp_path / "other.tif") is None and not read

@@ -18,7 +18,6 @@ from napari_nucleus_kd.types import Modality, Progress, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
-from napari_nucleus_kd.widgets._making import z_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -1142,6 +1141,30 @@ def test_the_plane_that_opens_first_is_verified_after_another_one_was_shown(desk
     assert [image.record.reference.z for image in kept.project.images] == [3]
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_what_a_script_kept_of_a_stack_is_opened_with_it_and_kept_once(desk, stack_file, older):
+    folder = project_folder(stack_file)
+    with Project.create(folder) as project:
+        reference = project.refer_to(stack_file)
+        added = finish(project.add_steps(reference, LABELS, modality=Modality.FLUORESCENCE))
+        if older:  # as versions before noted it
+            reference = added.record.reference.model_copy(update={"z": None})
+            project.put(added.record.model_copy(update={"reference": reference}))
+    person = desk().open(stack_file)
+    kept = person.keeping.kept
+    np.testing.assert_array_equal(kept.target.layer.data, LABELS)
+    person.box((20, 20), (70, 80))
+    person.saved()
+    person.session.show_plane(4)
+    person.settle()
+    assert person.keeping.kept is None
+    person.session.show_plane(3)
+    person.settle()
+    assert person.keeping.kept is kept and len(kept.project.images) == 1
+    person.done()
+    assert kept_in(folder)[1].sum() == 51 * 61
+
+
 def test_labels_of_an_array_are_verified_in_the_file_that_it_was_written_to(desk, nuclei, tmp_path):
     person = desk()
     person.viewer.add_image(np.stack([nuclei] * 4), name="stack")
@@ -1426,7 +1449,7 @@ def test_a_project_that_opens_late_does_not_cover_another_plane(desk, stack_file
     person = desk().open(stack_file)
     for z in (2, 3):
         person.session.show_plane(z)
-        qtbot.waitUntil(lambda z=z: z_of(person.session.workspace.image) == z)
+        qtbot.waitUntil(lambda z=z: person.session.workspace.image.z == z)
     active = person.viewer.layers.selection.active
     release.set()
     person.settle()

@@ -264,4 +264,4 @@ def test_who_sees_nearly_all_of_an_image_means_all_of_it(model):
 )
 def test_the_z_plane_is_known_from_the_readers_note(note, plane, tmp_path):
     image = Image((np.zeros((1, 2, 2)),), (Channel("a"),), notes=(note,), source=tmp_path / "a.tif")
-    assert _layers.z_plane(image) == plane
+    assert image.z_plane == plane

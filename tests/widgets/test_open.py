@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_nucleus_kd.types import Modality, Progress
 from napari_nucleus_kd.widgets import _steps
-from napari_nucleus_kd.widgets._layers import camera_of, z_plane
+from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets.open import OpenWidget, channels_text
 from napari_nucleus_kd.workspace import load_preferences
 
@@ -203,7 +203,7 @@ def test_quick_steps_through_a_stack_end_at_the_newest(widget, session, viewer, 
     session.open(stack_file)
     settle(session)
     gate, z, shown = held(), widget.card.z, []
-    session.workspace.events.image.connect(lambda image: shown.append(z_plane(image)[0]))
+    session.workspace.events.image.connect(lambda image: shown.append(image.z_plane[0]))
     for _ in range(3):
         z.stepUp()
         assert z.isEnabled()
@@ -211,7 +211,7 @@ def test_quick_steps_through_a_stack_end_at_the_newest(widget, session, viewer, 
     gate.set()
     settle(session)
     assert shown == [6], "the planes between are not waited for"
-    assert z.value() == z_plane(session.workspace.image)[0] == 6
+    assert z.value() == session.workspace.image.z_plane[0] == 6
     assert session.workspace.activity is None
 
 
@@ -224,7 +224,7 @@ def test_a_plane_that_does_not_come_is_not_shown_in_the_box(widget, session, set
     widget.task.cancel.click()
     gate.set()
     settle(session)
-    assert z.value() == z_plane(session.workspace.image)[0] == 3
+    assert z.value() == session.workspace.image.z_plane[0] == 3
     stack_file.unlink()
     z.stepUp()
     settle(session)

@@ -247,7 +247,7 @@ class ProjectImage:
         """
         self._project.require_writable()
         z, t, series = (getattr(self.record.reference, name) for name in ("z", "t", "series"))
-        self._fitting(read(path, z=z, t=t, series=series))
+        z = self._fitting(read(path, z=z, t=t, series=series)).z  # see Project.add_steps
         reference, recipe = refer_to(path, self._project.folder, z=z, t=t, series=series), self.record.recipe
         if recipe is not None and reference.fingerprint != self.record.reference.fingerprint:
             recipe = recipe.model_copy(update={"scaling_low": None, "scaling_high": None})

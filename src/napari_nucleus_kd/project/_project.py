@@ -25,7 +25,7 @@ from napari_nucleus_kd.project._format import (
 )
 from napari_nucleus_kd.project._image import ProjectImage
 from napari_nucleus_kd.project._lock import ProjectLock
-from napari_nucleus_kd.project._reference import ImageReference, refer_to
+from napari_nucleus_kd.project._reference import ImageReference, index_of, refer_to
 from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
@@ -66,12 +66,14 @@ def has_image(
     ------
     ProjectError : there is no project, or it is damaged.
     """
-    return (z, t, series) in _planes_in(folder, path)
+    references = [record.reference for record in read_file(folder).images]
+    return index_of(references, folder, path, z=z, t=t, series=series) is not None
 
 
 def has_file(folder: Path, path: str | os.PathLike[str]) -> bool:
     """Tell whether the project in a folder has any plane of an image file; see has_image."""
-    return bool(_planes_in(folder, path))
+    place = Path(path).expanduser().resolve()
+    return any(record.reference.is_at(place, folder) for record in read_file(folder).images)
 
 
 def overlapping(folder: Path, part: Part, shape_yx: tuple[int, int]) -> str:
@@ -98,12 +100,6 @@ def overlapping(folder: Path, part: Part, shape_yx: tuple[int, int]) -> str:
 
 def _region(part: Part, shape_yx: tuple[int, int]) -> Region:
     return Region(part.y0, part.x0, part.y0 + shape_yx[0], part.x0 + shape_yx[1])
-
-
-def _planes_in(folder: Path, path: str | os.PathLike[str]) -> set[tuple[int | None, int, int]]:
-    place = Path(path).expanduser().resolve()
-    references = (record.reference for record in read_file(folder).images)
-    return {_plane(r) for r in references if r.is_at(place, folder)}
 
 
 class Project:
@@ -204,11 +200,11 @@ class Project:
 
         Parameters
         ----------
-        z, t, series : the plane, as it was given to refer_to.
+        z, t, series : the plane, as in io.read.
         """
-        place = Path(path).expanduser().resolve()
-        planes = (i for i in self.images if _plane(i.record.reference) == (z, t, series))
-        return next((i for i in planes if i.record.reference.is_at(place, self.folder)), None)
+        references = [image.record.reference for image in self.images]
+        found = index_of(references, self.folder, path, z=z, t=t, series=series)
+        return None if found is None else self.images[found]
 
     def offset_of(self, image: ProjectImage) -> int:
         """Return the offset of the roles of an image's tiles, see tiles_of.
@@ -251,7 +247,7 @@ class Project:
 
         Parameters
         ----------
-        reference : see refer_to.
+        reference : see refer_to; of the middle plane of a stack its number is noted, not None.
         labels : (Y, X) whole numbers, 0 is background; NumPy, zarr or dask. Not changed.
         verified : (Y, X) bool, where a person has checked the pixels; None: nowhere.
         recipe : of the segmentation that the labels came from.
@@ -271,6 +267,7 @@ class Project:
         self._require_new(reference)
         path, _ = reference.find(self.folder)
         image = read(path, z=reference.z, t=reference.t, series=reference.series)
+        reference = reference.model_copy(update={"z": image.z})
         shape = image.shape_yx
         check_shapes(shape, labels, labels if verified is None else verified)
         folder = self._new_folder()
@@ -340,8 +337,7 @@ class Project:
     def _require_new(self, reference: ImageReference) -> None:
         """Raise ProjectError if an image has been added."""
         path, _ = reference.find(self.folder)
-        z, t, series = _plane(reference)
-        if self.image_of(path, z=z, t=t, series=series) is not None:
+        if self.image_of(path, z=reference.z, t=reference.t, series=reference.series) is not None:
             raise ProjectError(f"{path.name} is in the project already; correct it there")
 
     def _new_folder(self) -> Path:
@@ -365,7 +361,3 @@ def next_offset(folder: Path, listed: Iterable[str] = ()) -> int:
     names = [*listed, *(path.name for path in folder.glob(f"{_IMAGE}*"))]
     digits = [name.removeprefix(_IMAGE) for name in names]
     return max((int(text) for text in digits if text.isdigit()), default=0) + 1
-
-
-def _plane(reference: ImageReference) -> tuple[int | None, int, int]:
-    return reference.z, reference.t, reference.series

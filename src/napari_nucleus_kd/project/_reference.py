@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from napari_nucleus_kd.config import Settings
-from napari_nucleus_kd.errors import ProjectError
+from napari_nucleus_kd.errors import ProjectError, ReadError
+from napari_nucleus_kd.io import read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _HEAD_BYTES, _PIECES, _PIECE_BYTES = 1 << 16, 64, 1 << 12  # of a file that are looked at
 _SPREAD = 3  # of a folder of an OME-Zarr: its first, middle and last entries
@@ -106,6 +108,43 @@ def refer_to(
         t=t,
         series=series,
     )
+
+
+def index_of(
+    references: Sequence[ImageReference],
+    folder: Path,
+    path: str | os.PathLike[str],
+    *,
+    z: int | None,
+    t: int,
+    series: int,
+) -> int | None:
+    """Return which of a project's references is to a plane of an image; None if none is.
+
+    The middle plane of a stack is also that of z = None, the only one of a file also that of z = 0. The image
+    is read only if a reference may name the plane the other way.
+    """
+    place = Path(path).expanduser().resolve()
+    alike = [(i, r) for i, r in enumerate(references) if (r.t, r.series) == (t, series)]
+
+    def first(fits: Callable[[int | None], bool]) -> int | None:
+        return next((i for i, r in alike if fits(r.z) and r.is_at(place, folder)), None)
+
+    found = first(lambda known: known == z)
+    if found is None and first(lambda known: (known is None) != (z is None)) is not None:
+        other = _other_name(place, z, t, series)
+        found = first(lambda known: known == other)
+    return found
+
+
+def _other_name(path: Path, z: int | None, t: int, series: int) -> int | None:
+    """Return the other z by which the same plane is read, see index_of; z itself if there is none."""
+    with suppress(ReadError):
+        usual = read(path, t=t, series=series).z
+        number = (usual or 0) if z is None else z
+        if read(path, z=number, t=t, series=series).z == usual:
+            return number if z is None else None
+    return z
 
 
 def fingerprint(path: Path) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, RECIPE_KEY
-from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps, z_of
+from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps
 from napari_nucleus_kd.widgets._opening import Opening
 from napari_nucleus_kd.widgets._projects import Projects
 from napari_nucleus_kd.widgets._taking_in import STEP, TakingIn
@@ -251,7 +251,7 @@ class Keeping:
         self.require_room(image)
         mask = self.verifying.mask_for(target, under)
         labels = _kept_steps.Whole(target.labels, under.corner, image.shape_yx)
-        place = Place(path, None if save_as else z_of(image), is_new=save_as is not None)
+        place = Place(path, None if save_as else image.z, is_new=save_as is not None)
         recipe = target.layer.metadata.get(RECIPE_KEY)
         made = partial(self._made, key, target, mask, under.corner, note)
         self._make(image, place, labels, recipe, made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,6 @@ VERIFIED_KEY = "nucleus_kd_verified"  # True, on layers that say what a person h
 
 MICROMETRE = "micrometer"
 _NEARLY = 0.98  # share of each edge: who sees so much of an image means all of it
-Z_NOTE = re.compile(r"z plane (\d+) of (\d+)")  # as our reader notes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,11 +280,3 @@ def visible_region(source: Source, viewer: ViewerModel) -> Region | None:
     sizes = [full_resolution(layer).shape[axis] for axis in axes]
     is_whole = min((y1 - y0) / sizes[0], (x1 - x0) / sizes[1]) >= _NEARLY
     return None if is_whole or last[list(axes)].max() <= 0 else Region(y0, x0, y1, x1)
-
-
-def z_plane(image: Image) -> tuple[int, int] | None:
-    """Return which z plane of how many a file was read at, counted from 0; None if it has only one."""
-    if image.source is None:
-        return None
-    found = next(filter(None, (Z_NOTE.search(note) for note in image.notes)), None)
-    return None if found is None else (int(found[1]), int(found[2]))

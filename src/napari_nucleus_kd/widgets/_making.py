@@ -11,7 +11,6 @@ import numpy as np
 import napari_nucleus_kd
 from napari_nucleus_kd.errors import ProjectError
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets._layers import z_plane
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -61,12 +60,6 @@ def file_of(image: Image) -> Path | None:
     """Return the file of an image beside which a project may lie; None of samples, which are to be copied."""
     path = image.source
     return None if path is None or path.is_relative_to(_PACKAGE) else path.absolute()
-
-
-def z_of(image: Image) -> int | None:
-    """Return the z plane that was read of a stack; None of a single plane."""
-    found = z_plane(image)
-    return None if found is None else found[0]
 
 
 def keep_steps(

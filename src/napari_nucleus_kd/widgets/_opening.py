@@ -12,7 +12,7 @@ from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _kept_steps, _show, _words
 from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import FROM_KEY, shown_plane
-from napari_nucleus_kd.widgets._making import file_of, z_of
+from napari_nucleus_kd.widgets._making import file_of
 from napari_nucleus_kd.widgets._projects import Listed
 from napari_nucleus_kd.widgets._target import LOCKED_KEY, Target
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
@@ -54,7 +54,7 @@ class Opening:
     def look(self, key: Key, source: Source, image: Image) -> None:
         """Look for the project of an image in a thread; once."""
         projects = self._keeping.projects
-        path, z = file_of(image), z_of(image)
+        path, z = file_of(image), image.z
         if path is None:  # perhaps it was written to a file to be kept
             path, z = self._keeping.written.get(key, (None, None))
         if path is None or key in self._looked:
@@ -147,11 +147,7 @@ class Opening:
             self._keeping.closing.close_layers(key)
         in_hand = self._session.workspace.image
         path = None if in_hand is None else file_of(in_hand)
-        if (
-            in_hand is None
-            or path is None
-            or (path.resolve(), z_of(in_hand)) != (image.path.resolve(), image.z)
-        ):
+        if in_hand is None or path is None or (path.resolve(), in_hand.z) != (image.path.resolve(), image.z):
             return False
         self.look_again()
         return True

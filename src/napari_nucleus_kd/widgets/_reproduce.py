@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality
-from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array, z_plane
+from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image
@@ -51,7 +51,7 @@ def as_command(image: Image, recipe: Recipe) -> str:
             "open that file, or use Copy as Python"
         )
     words = ["nucleus-kd", "segment", str(image.source), "--output", "nuclei"]
-    if plane := z_plane(image):
+    if plane := image.z_plane:
         words += ["--z", str(plane[0])]
     if (part := recipe.region) is not None:
         words += ["--region", *map(str, (part.y0, part.x0, part.y1, part.x1))]
@@ -93,7 +93,7 @@ def as_python(image: Image, recipe: Recipe, plane: Plane) -> str:
     ours, types = ["Recipe", "segment"], [] if recipe.region is None else ["Region"]
     if image.source is not None:
         ours.insert(1, "read")
-        at = z_plane(image)
+        at = image.z_plane
         taken = [f"image = read({str(image.source)!r}{f', z={at[0]}' if at else ''})"]
     elif plane.source.opened is not None:
         layer = plane.source.layers[0]

@@ -20,9 +20,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Z_NOTE, Modality
 from napari_nucleus_kd.widgets import _words
-from napari_nucleus_kd.widgets._layers import Z_NOTE, z_plane
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._show import channel_color
 from napari_nucleus_kd.words import count
@@ -175,7 +174,7 @@ class ImageCard(QWidget):
         return "as the file says" if image.source is not None else "as the layer says"
 
     def _show_plane(self, image: Image) -> None:
-        found = z_plane(image)
+        found = image.z_plane
         self.form.setRowVisible(self.z, found is not None)
         if found is not None:
             with QSignalBlocker(self.z):
