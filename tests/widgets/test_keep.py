@@ -14,8 +14,9 @@ from qtpy.QtWidgets import QFileDialog, QMessageBox
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.project import Project, is_project, project_folder
+from napari_nucleus_kd.train.suggest import Surveyed
 from napari_nucleus_kd.types import Modality, Progress, Region, finish
-from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _taking_in
+from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _suggesting, _taking_in
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
 from napari_nucleus_kd.widgets._session import session_of
@@ -1542,3 +1543,48 @@ def test_another_plane_of_the_labels_is_not_marked_in_place_of_the_kept_one(desk
     person.settle()
     assert "another plane of" in person.widget.problem.text.text().lower()
     assert person.keeping.kept.mask.pixels.sum() == seen
+
+
+@pytest.mark.parametrize("kind", ["labels of all planes", "labels of one plane", "a file"])
+def test_a_suggested_tile_is_verified_in_its_plane_only(desk, nuclei, stack_file, monkeypatch, kind):
+    tile = Surveyed(Region(0, 0, 100, 100), 0.4, 0.5, np.zeros(3, np.float32), 12)
+
+    def survey(image, recipe):
+        yield from ()
+        return [tile]
+
+    monkeypatch.setattr(_suggesting, "_survey_steps", survey)
+    person = desk()
+    if kind == "a file":
+        person.open(stack_file)
+    else:
+        person.viewer.add_image(np.stack([nuclei] * 7), name="stack")
+        person.settle()
+    layer = person.add_nuclei()
+    if kind == "labels of all planes":
+        person.viewer.layers.remove(layer)
+        person.viewer.add_labels(np.stack([LABELS] * 7))
+
+    def go(z):
+        if kind == "a file":
+            person.session.show_plane(z)
+        else:
+            person.viewer.dims.set_point(0, z)
+        person.settle()
+
+    panel, masks = person.widget.suggest, person.keeping.verifying.masks
+    go(3)
+    panel.ask.click()
+    person.settle()
+    panel.lines[0].click()
+    assert not panel.marks[0].isHidden()
+    go(4)
+    assert panel.lines[0].isHidden() and panel.marks[0].isHidden()
+    person.session.suggesting.verify(0)
+    assert not masks
+    go(3)
+    assert not panel.lines[0].isHidden()
+    panel.marks[0].click()
+    ((_, (note, *_)),) = masks
+    (mask,) = masks.values()
+    assert "plane 3 of 7" in note and mask.pixels.sum() == 100 * 100

@@ -42,7 +42,7 @@ class Suggesting:
 
     Signals
     -------
-    changed : any of these.
+    changed : any of these, or whether they are shown.
     """
 
     changed = Signal()
@@ -58,6 +58,8 @@ class Suggesting:
         self._asked = ""  # the model that was asked
         session.workspace.events.recipe.connect(self._on_recipe)
         session.keeping.changed.connect(self._choose)
+        session.keeping.changed.connect(self._on_plane)
+        session.viewer.dims.events.connect(self._on_plane)
         session.viewer.layers.events.removed.connect(self._on_removed)
 
     def start(self) -> None:
@@ -118,6 +120,11 @@ class Suggesting:
         if self._target is not None and event.value is self._target.layer:
             self.stop()
 
+    def _on_plane(self, event: Any = None) -> None:
+        """Show the tiles in their plane only."""
+        if self.tiles:
+            self.changed.emit()
+
     def _found(self, target: Target, under: Under, tiles: list[Surveyed]) -> None:
         if self.recipe_to_teach(None).model != self._asked:
             return  # another model was chosen meanwhile
@@ -148,10 +155,13 @@ class Suggesting:
             self.changed.emit()
 
     def shown(self) -> list[tuple[Target, Region]]:
-        """Return the tiles as parts of the plane of the labels; none while other labels are in hand."""
+        """Return the tiles as parts of the plane of the labels; none while others are in hand."""
         target, under = self._target, self._under
-        if target is None or under is None or target.layer is not self._session.corrections.layer:
+        if target is None or under is None or not self._session.corrections.is_in_hand(target):
             return []
+        of, shown = key_of(under), self._session.keeping.key_in_hand
+        if shown is not None and shown[0] == of[0] and shown != of:
+            return []  # the labels are one plane for all planes of the image
         return [(target, tile.region.within(Region(*under.corner, *under.corner))) for tile in self.tiles]
 
     def go(self, index: int) -> None:
