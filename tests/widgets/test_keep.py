@@ -762,6 +762,54 @@ def test_images_of_one_kind_in_one_folder_share_a_project(desk, nuclei_file, nuc
     assert (second[0] == 9).any() and second[1].sum() == 21 * 21
 
 
+def test_own_labels_are_kept_with_the_image_type_that_was_chosen(desk, nuclei, tmp_path):
+    path = tmp_path / "stained.tif"
+    tifffile.imwrite(path, np.stack([255 - nuclei] * 3, -1), photometric="rgb")
+    person = desk().open(path)
+    person.session.workspace.suggestion = (Modality.HE, "")
+    person.session.workspace.set_recipe(modality=Modality.IHC)
+    person.add_nuclei()
+    person.panel.keep.click()
+    person.settle()
+    person.saved()
+    assert person.keeping.kept.image.record.modality is Modality.IHC
+
+
+def test_own_labels_are_kept_with_the_channels_that_were_chosen(desk, nuclei, tmp_path):
+    path = tmp_path / "unnamed.ome.tif"
+    tifffile.imwrite(path, np.stack([nuclei] * 4), photometric="minisblack", metadata={"axes": "CYX"})
+    first = desk().open(path)
+    first.session.workspace.set_recipe(channels=(2,), diameter_px=31)
+    first.add_nuclei()
+    first.panel.keep.click()
+    first.settle()
+    first.saved()
+    recipe = first.keeping.kept.image.record.recipe
+    assert recipe.channels == (2,) and recipe.diameter_px is None, "no run measured any"
+    first.done()
+    person = desk().open(path)
+    layer = person.keeping.kept.target.layer
+    assert RECIPE_KEY not in layer.metadata, "else a file of these labels would say that a model made them"
+
+
+def test_own_labels_of_another_image_do_not_take_what_was_chosen_for_the_one_in_hand(
+    desk, nuclei, nuclei_file
+):
+    person = desk().open(nuclei_file)
+    layer = person.add_nuclei(metadata={FROM_KEY: person.session.source.key})
+    other = nuclei_file.with_name("other.tif")
+    tifffile.imwrite(other, np.stack([nuclei] * 3, -1), photometric="rgb")
+    person.open(other)
+    person.session.workspace.suggestion = (Modality.HE, "")
+    person.session.workspace.set_recipe(modality=Modality.IHC, channels=(0, 1, 2))
+    layer.visible = True
+    person.viewer.layers.selection.active = layer
+    person.panel.keep.click()
+    person.settle()
+    ((_, kept),) = person.keeping.all()
+    assert (kept.image.record.modality, kept.image.record.recipe) == (Modality.FLUORESCENCE, None)
+
+
 def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
     first = desk()
     first.keep(nuclei_file)

@@ -285,6 +285,28 @@ def test_what_cannot_be_retrained_says_why(desk):
     assert desk.run.tuned is None and not desk.run.running
 
 
+def test_the_channel_that_is_missing_can_be_chosen_when_retraining_asks_for_it(desk, tmp_path, qtbot):
+    pixels = tifffile.imread(tmp_path / "tissue.tif")
+    path = tmp_path / "unnamed.ome.tif"
+    tifffile.imwrite(path, np.stack([pixels] * 4), photometric="minisblack", metadata={"axes": "CYX"})
+    desk.session.open(path)
+    desk.settle()
+    desk.session.workspace.set_recipe(model="mine", diameter_px=18, device="cpu")
+    desk.viewer.layers.selection.active = desk.viewer.add_labels(desk.layer.data.copy())
+    desk.check((0, 0), (255, 255))
+    desk.begin()
+    desk.settle()
+    assert "choose the nuclear channels" in desk.retrain.problem.text.text()
+    desk.session.workspace.set_recipe(channels=(1,))
+    desk.begin()
+    qtbot.waitUntil(lambda: desk.run.data is not None or not desk.run.running, timeout=60_000)
+    assert desk.run.data is not None, desk.retrain.problem.text.text()
+    kept = desk.session.keeping.kept
+    assert kept.image.record.recipe.channels == (1,)
+    desk.session.workspace.set_recipe(channels=None)  # as after the image was opened again
+    assert desk.run._look(kept, desk.run._origin(kept)).recipe.channels == (1,)
+
+
 def test_tiles_to_check_next_are_listed_shown_and_go_when_checked(desk):
     panel, suggesting = desk.correct.suggest, desk.session.suggesting
     panel.ask.click()

@@ -15,7 +15,7 @@ from napari_nucleus_kd.widgets import _kept_steps, _words
 from napari_nucleus_kd.widgets._closing import Closing, Corrected
 from napari_nucleus_kd.widgets._kept import Kept
 from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, RECIPE_KEY
-from napari_nucleus_kd.widgets._making import Origin, Place, file_of, keep_steps
+from napari_nucleus_kd.widgets._making import Origin, Place, chosen_origin, file_of, keep_steps
 from napari_nucleus_kd.widgets._opening import Opening
 from napari_nucleus_kd.widgets._projects import Projects
 from napari_nucleus_kd.widgets._taking_in import STEP, TakingIn
@@ -254,28 +254,33 @@ class Keeping:
         place = Place(path, None if save_as else image.z, is_new=save_as is not None)
         recipe = target.layer.metadata.get(RECIPE_KEY)
         made = partial(self._made, key, target, mask, under.corner, note)
-        self._make(image, place, labels, recipe, made)
+        self._make(image, place, labels, self._origin(key, recipe), made)
 
     def _make(
         self,
         image: Image,
         place: Place,
         labels: Any,
-        recipe: Recipe | None,
+        origin: Origin,
         made: Callable[[tuple[Project, ProjectImage]], None],
         verified: Any = None,
     ) -> None:
         """Make a project of labels (Y, X) of an image, and of what is verified of them, in a thread."""
-        suggestion = self._session.workspace.suggestion
-        modality = None if recipe is None else recipe.modality
-        if modality is None and suggestion is not None:
-            modality = suggestion[0]
         self.doing = f"Making a project for {place.path.name}…"
         self._session.workspace.problem = None
-        origin, projects = Origin(modality, recipe), self.projects.open
-        steps = keep_steps(image, place, labels, origin, projects, verified)
+        steps = keep_steps(image, place, labels, origin, self.projects.open, verified)
         self._session.run_beside(steps, made, ended=self.rested, step=STEP)
         self.changed.emit()
+
+    def _origin(self, key: Key, recipe: Recipe | None) -> Origin:
+        """Return where labels come from: from a run, else as Segment shows the image, if it is in hand."""
+        if recipe is not None:
+            return Origin(recipe.modality, recipe)
+        if key != self.key_in_hand:
+            return Origin(None, None)
+        suggestion = self._session.workspace.suggestion
+        known = Origin(None if suggestion is None else suggestion[0], None)
+        return chosen_origin(self._session.workspace.recipe, known)
 
     def part_in_hand(self) -> tuple[Target, Under, Region]:
         """Return the labels in hand, the image under them, and the part of it that they cover.
@@ -319,7 +324,8 @@ class Keeping:
         if target.layer in self.corrected.layers:
             self._cutting = target.layer
             self.corrected.layers.discard(target.layer)  # what is corrected from now on is not in the part
-        self._make(image, place, labels, recipe, partial(self._part_made, path), verified)
+        origin = self._origin(key_of(under), recipe)
+        self._make(image, place, labels, origin, partial(self._part_made, path), verified)
 
     def _part_made(self, path: Path, made: tuple[Project, ProjectImage]) -> None:
         self._cutting = None

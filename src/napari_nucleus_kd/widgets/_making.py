@@ -31,7 +31,8 @@ class Origin:
     Attributes
     ----------
     modality : None asks the pixels.
-    recipe : of the run that they began with; None of others.
+    recipe : of the run that they began with. Of others it says only the channels that a person chose, if any,
+        see is_of_run.
     """
 
     modality: Modality | None
@@ -54,6 +55,21 @@ class Place:
     is_new: bool = False
     part_of: Path | None = None
     corner: tuple[int, int] = (0, 0)
+
+
+def chosen_origin(chosen: Recipe, known: Origin) -> Origin:
+    """Return the origin of labels that no run made: what a person chose in Segment, else what is known."""
+    from napari_nucleus_kd.config import Recipe
+
+    recipe = known.recipe
+    if chosen.channels:
+        recipe = (recipe or Recipe()).model_copy(update={"channels": chosen.channels})
+    return Origin(chosen.modality or known.modality, recipe)
+
+
+def is_of_run(recipe: Recipe | None) -> bool:
+    """Tell whether a recipe is of a run: those say the diameter that was used."""
+    return recipe is not None and recipe.diameter_px is not None
 
 
 def file_of(image: Image) -> Path | None:

@@ -14,6 +14,7 @@ from qtpy.QtCore import Signal as QtSignal
 from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.widgets import _steps
 from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._making import Origin, chosen_origin, is_of_run
 from napari_nucleus_kd.widgets._retrain_steps import (
     Look,
     Plan,
@@ -171,8 +172,12 @@ class Retraining:
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
         self.judged, self.chosen, self.folder = False, "", kept.project.folder
         self._output = run_folder(self.folder)
-        saves = tuple(each.write for each in self._session.keeping.of_project(kept.project))
-        plan = Plan(kept.project, saves, model, self._output, settings, self._look(kept))
+        saves = [each.write for each in self._session.keeping.of_project(kept.project)]
+        record, origin = kept.image.record, self._origin(kept)
+        if origin != Origin(record.modality, record.recipe):
+            modality = origin.modality or record.modality
+            saves.append(partial(kept.image.note_origin, modality, origin.recipe))
+        plan = Plan(kept.project, tuple(saves), model, self._output, settings, self._look(kept, origin))
         self._going.set()
         steps = pausable(retrain_steps(plan, self._bridge.told.emit), self._going)
         self._job = self._session.run_beside(
@@ -180,7 +185,16 @@ class Retraining:
         )
         self.changed.emit()
 
-    def _look(self, kept: Kept) -> Look | None:
+    def _origin(self, kept: Kept) -> Origin:
+        """Return where the labels of the image in hand come from; of no run: what Segment shows now counts.
+
+        So who is told that a channel is to be chosen can do so although the project is there already.
+        """
+        record = kept.image.record
+        known = Origin(record.modality, record.recipe)
+        return known if is_of_run(record.recipe) else chosen_origin(self._session.workspace.recipe, known)
+
+    def _look(self, kept: Kept, origin: Origin) -> Look | None:
         """Return a tile to watch: the one with most verified nuclei of the image in hand."""
         from napari_nucleus_kd.project import grid
 
@@ -193,7 +207,11 @@ class Retraining:
         if not any(verified):
             return None
         best = tiles[int(np.argmax(verified))]
-        recipe = self._session.suggesting.recipe_to_teach(kept.target.layer.metadata.get(RECIPE_KEY))
+        known = kept.target.layer.metadata.get(RECIPE_KEY)
+        recipe = self._session.suggesting.recipe_to_teach(known)
+        if known is None:
+            channels = None if origin.recipe is None else origin.recipe.channels
+            recipe = recipe.model_copy(update={"modality": origin.modality, "channels": channels})
         true = np.where(mask[best.slices] != 0, labels[best.slices], 0).astype(np.int32)
         return Look(image, recipe, best, true)
 

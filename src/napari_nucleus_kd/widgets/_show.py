@@ -18,6 +18,7 @@ from napari_nucleus_kd.widgets._layers import (
     RECIPE_KEY,
     made_from,
 )
+from napari_nucleus_kd.widgets._making import is_of_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -212,7 +213,7 @@ def add_kept_labels(
     Parameters
     ----------
     labels : (Y, X) int; the layer takes them over.
-    recipe : of the run that they began with, if one is known.
+    recipe : of the run that they began with, if one is known; else the layer must not say that there was one.
     """
     from napari.layers import Labels
 
@@ -221,7 +222,7 @@ def add_kept_labels(
         np.expand_dims(labels, plane.hidden),
         name=f"{plane.source.name} nuclei",
         colormap=_bright_colors(),
-        metadata=metadata if recipe is None else {**metadata, RECIPE_KEY: recipe},
+        metadata={**metadata, RECIPE_KEY: recipe} if is_of_run(recipe) else metadata,
         **placed(plane, None),
     )
     draw(layer, outlines)
