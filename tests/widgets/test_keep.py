@@ -1075,6 +1075,39 @@ def test_labels_of_another_image_are_not_taken_in(desk, nuclei_file, nuclei):
     assert "two channels" in person.panel.problem.text.text()
 
 
+def test_the_panel_speaks_of_the_labels_in_hand(desk, nuclei_file, nuclei):
+    """Not of the image in hand, which may be another one."""
+    other = nuclei_file.with_name("other.ome.tif")
+    tifffile.imwrite(other, nuclei, metadata={"axes": "YX"})
+    person = desk()
+    layer = person.keep(nuclei_file, (20, 20), (60, 60))
+    first = person.keeping.kept
+    layer.metadata[FROM_KEY] = person.session.source.key
+    person.open(other)
+
+    def correct_the_first():
+        layer.visible = True
+        person.viewer.layers.selection.active = layer
+        layer.paint((160, 150), int(layer.data.max()) + 1)
+        person.qtbot.waitUntil(lambda: not first.unsaved)
+        return person.panel
+
+    panel = correct_the_first()
+    assert person.keeping.kept is None and "Saved" in panel.state.text()
+    assert "in memory only" not in panel.state.text() and panel.keep.isHidden()
+    assert "Verified: 1 nucleus" in panel.verified.text()
+    person.add_nuclei().scale = (1, 1)
+    person.box((0, 0), (181, 207))
+    person.settle()
+    person.saved()
+    assert "5 nuclei" in panel.verified.text()
+    panel = correct_the_first()
+    assert "not kept" not in panel.state.text() and panel.take_in.isHidden()
+    assert "Verified: 1 nucleus" in panel.verified.text()
+    person.add_nuclei().scale = (1, 1)
+    assert "not kept" in panel.state.text() and not panel.take_in.isHidden()
+
+
 @pytest.mark.parametrize("which", ["nuclei", "verified"])
 def test_with_one_kept_layer_the_other_is_closed_and_both_are_opened_again(desk, nuclei_file, which):
     person = desk()

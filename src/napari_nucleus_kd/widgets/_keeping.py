@@ -88,10 +88,28 @@ class Keeping:
         return self._kept.get(key)
 
     @property
+    def kept_in_correct(self) -> Kept | None:
+        """What corrections act on, if it is kept, also of an image that is not in hand; else `kept`."""
+        return self._kept_of_labels() or self.kept
+
+    def _kept_of_labels(self) -> Kept | None:
+        """Return what is kept of the labels in hand, in the plane that is shown."""
+        if self._session.corrections.layer is None:
+            return None
+        try:
+            target = target_of(self._session.viewer)
+        except EditError:
+            return None
+        planes = (kept for kept in self._kept.values() if kept.target.layer is target.layer)
+        return next((kept for kept in planes if kept.target.key == target.key), None)
+
+    @property
     def is_other_layer(self) -> bool:
-        """Whether corrections act on other labels than those that are kept of the image in hand."""
+        """Whether corrections act on labels that are not kept, and the image in hand has others that are."""
         layer, kept = self._session.corrections.layer, self.kept
-        return kept is not None and layer is not None and not kept.holds(layer)
+        if kept is None or layer is None or kept.holds(layer):
+            return False
+        return self._kept_of_labels() is None
 
     def is_vouched(self, layer: Labels) -> bool:
         """Tell whether a person keeps the labels of a layer or has verified some: no run may change them."""
@@ -208,8 +226,8 @@ class Keeping:
         return kept
 
     def set_damaged_aside(self) -> None:
-        """Go on without what is damaged of the image in hand: it is moved aside; what is seen is saved."""
-        kept = self.kept
+        """Go on without what is damaged of the labels in hand: it is moved aside; what is seen is saved."""
+        kept = self.kept_in_correct
         if kept is None:
             return
         self._session.workspace.problem = None

@@ -106,12 +106,12 @@ class KeepPanel(QWidget):
 
     def refresh(self) -> None:
         """Show how things stand."""
-        keeping, kept = self._keeping, self._keeping.kept
-        image = self._session.workspace.image
+        keeping, kept = self._keeping, self._keeping.kept_in_correct
+        image, in_hand = self._session.workspace.image, self._keeping.kept
         self.marks.setVisible(image is not None)
         self.aside.setVisible(kept is not None and kept.project.writable and bool(kept.image.damage))
         self.point.setVisible(keeping.projects.lost is not None)
-        self.open.setVisible(kept is None and not keeping.doing)
+        self.open.setVisible(in_hand is None and not keeping.doing)
         counted = "" if kept is None else _words.verified(kept.counted)
         self.verified.setText(f"Verified: {counted}." if counted else "")
         self.verified.setVisible(bool(counted))
@@ -126,10 +126,12 @@ class KeepPanel(QWidget):
         self.keep.setText("Keep this part in a file…" if part else "Keep in a file…" if file else "Keep")
         self.keep.setEnabled(labels)
         self.take_in.setVisible(idle and kept is not None and not kept.refusal and keeping.is_other_layer)
-        self.again.setVisible(keeping.can_open_again or (kept is not None and not kept.project.writable))
+        self.again.setVisible(
+            keeping.can_open_again or (in_hand is not None and not in_hand.project.writable)
+        )
 
     def _state(self) -> str:
-        keeping, kept = self._keeping, self._keeping.kept
+        keeping, kept = self._keeping, self._keeping.kept_in_correct
         if keeping.doing:
             return keeping.doing
         if kept is None and self._session.corrections.layer is None:
