@@ -637,6 +637,17 @@ def test_why_no_run_can_be_begun_is_said(desk, qtbot, draw, tmp_path):
     assert not widget.start.isEnabled() and "Keep in a file" in widget.about.text()
 
 
+def test_a_project_whose_layers_were_closed_is_not_called_empty(desk):
+    desk.check((0, 0), (255, 255))
+    desk.viewer.layers.remove(desk.layer)
+    desk.settle()
+    said = desk.retrain.about.text()
+    assert "Open again" in said and "Nothing is verified yet" not in said
+    desk.correct.keep_panel.again.click()
+    desk.settle()
+    assert desk.retrain.start.isEnabled() and "Open again" not in desk.retrain.about.text()
+
+
 def test_a_run_that_is_stopped_says_so_whatever_else_went_wrong(desk, qtbot, monkeypatch):
     def work(tell):
         while True:

@@ -219,6 +219,8 @@ class RetrainWidget(StepWidget):
         """Say why no run can be begun; "" if one can."""
         keeping, kept = self.session.keeping, self.session.keeping.kept
         if kept is None:
+            if keeping.can_open_again:
+                return "The layers of this image's project were closed: press “Open again” in Correct."
             if keeping.needs_part():
                 return (
                     "This image is too large to be kept as a whole: press “Keep this part in a file…” in "
