@@ -616,6 +616,24 @@ def test_a_run_that_cannot_be_read_can_be_discarded(desk, monkeypatch):
     assert not output.exists() and not widget.begin.isHidden() and widget.stopped.isHidden()
 
 
+def test_an_open_image_that_is_damaged_does_not_stop_the_others(desk, qtbot, draw, tmp_path):
+    desk.check((0, 0), (255, 255))
+    other = tmp_path / "other.tif"
+    tifffile.imwrite(other, draw(512, 512)[0])
+    desk.session.open(other)
+    desk.settle()
+    desk.session.workspace.suggestion = (Modality.FLUORESCENCE, "")
+    desk.viewer.layers.selection.active = desk.viewer.add_labels(desk.layer.data.copy())
+    desk.check((0, 0), (255, 255))
+    image = desk.session.keeping.kept.image
+    assert len(desk.session.keeping.kept.project.images) == 2
+    image._store.damage = "save 2 is damaged"
+    desk.begin()
+    qtbot.waitUntil(lambda: desk.run.data is not None or not desk.run.running, timeout=60_000)
+    assert desk.run.data is not None, desk.retrain.problem.text.text()
+    assert any("save 2 is damaged" in note for note in desk.run.data.notes)
+
+
 def test_why_no_run_can_be_begun_is_said(desk, qtbot, draw, tmp_path):
     widget = desk.retrain
     desk.check((0, 0), (10, 10))

@@ -172,7 +172,9 @@ class Retraining:
         self.data, self.pair, self.tuned, self.note = None, None, None, ""
         self.judged, self.chosen, self.folder = False, "", kept.project.folder
         self._output = run_folder(self.folder)
-        saves = [each.write for each in self._session.keeping.of_project(kept.project)]
+        # What is damaged refuses to be saved, and is left out of the training data: it stops no other image.
+        here = self._session.keeping.of_project(kept.project)
+        saves = [each.write for each in here if not each.image.damage]
         record, origin = kept.image.record, self._origin(kept)
         if origin != Origin(record.modality, record.recipe):
             modality = origin.modality or record.modality
