@@ -810,6 +810,36 @@ def test_own_labels_of_another_image_do_not_take_what_was_chosen_for_the_one_in_
     assert (kept.image.record.modality, kept.image.record.recipe) == (Modality.FLUORESCENCE, None)
 
 
+def test_images_of_a_project_are_counted_anew_when_it_is_opened_again(desk, nuclei_file, nuclei):
+    other = nuclei_file.with_name("other.ome.tif")
+    tifffile.imwrite(other, nuclei, metadata={"axes": "YX"})
+    first = desk()
+    first.keep(nuclei_file)
+    first.done()
+    with Project(project_folder(nuclei_file)) as project:
+        reference = project.refer_to(other)
+        finish(project.add_steps(reference, LABELS, modality=Modality.FLUORESCENCE))
+    person = desk().open(nuclei_file)
+
+    def counted_elsewhere():
+        person.keeping.counts(person.keeping.kept.project)
+        person.settle()
+        _, (name, counted) = person.keeping.counts(person.keeping.kept.project)
+        assert name == other.name
+        return counted.nuclei
+
+    assert counted_elsewhere() == 0
+    person.viewer.layers.remove(person.keeping.kept.target.layer)
+    person.settle()
+    with Project(project_folder(nuclei_file)) as project:  # another window, or a script
+        image = project.images[1]
+        image.touch()
+        image.save(LABELS, np.ones(LABELS.shape, bool))
+    person.panel.again.click()
+    person.settle()
+    assert counted_elsewhere() == 5
+
+
 def test_a_lost_image_is_told_and_pointed_to(desk, nuclei_file, tmp_path):
     first = desk()
     first.keep(nuclei_file)

@@ -223,6 +223,8 @@ class Keeping:
         self.opening.forget(key)
         kept.close()
         self.projects.open.leave(kept.project)
+        if not self.of_project(kept.project):
+            self.projects.forget_counts(kept.project)
         return kept
 
     def set_damaged_aside(self) -> None:

@@ -89,7 +89,13 @@ class Projects:
         """Note that an image of a project, by its id, has to be counted anew."""
         self._counted.pop((project.folder, number), None)
 
+    def forget_counts(self, project: Project) -> None:
+        """Note that no image of a project is open any more: what others save from now on is not heard of."""
+        self._counted = {key: known for key, known in self._counted.items() if key[0] != project.folder}
+
     def _note_counts(self, folder: Path, found: dict[str, Counted]) -> None:
+        if folder not in self.open:
+            return  # it was closed while they were counted
         self._counted |= {(folder, number): counted for number, counted in found.items()}
 
     def _counting_ended(self, changed: Callable[[], None]) -> None:
