@@ -882,6 +882,59 @@ def test_what_a_script_changed_and_drew_is_saved_within_ten_seconds(desk, nuclei
     assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
 
 
+@pytest.fixture
+def large(desk, nuclei_file, monkeypatch):
+    """Return a person, kept nuclei that count as a large image, and the parts of it that are touched."""
+    person = desk()
+    layer = person.keep(nuclei_file)
+    person.keeping.kept._look()
+    person.saved()
+    monkeypatch.setattr(_kept, "_LOOK_PX", 1)
+    monkeypatch.setattr(_kept, "SOON_MS", 60_000)
+    image, touched = person.keeping.kept.image, []
+    touch = image.touch
+    monkeypatch.setattr(image, "touch", lambda part=None: (touched.append(part), touch(part)))
+    return person, layer, touched
+
+
+def test_a_large_image_that_is_closed_is_not_looked_through(large, nuclei_file):
+    """The window would stand still meanwhile; what napari told of is saved all the same."""
+    person, layer, touched = large
+    layer.paint((160, 150), 9)
+    with layer.block_history():  # as the brush does
+        layer.paint((170, 150), 10)
+        layer.paint((172, 150), 10)
+    person.box((90, 80), (110, 100))
+    person.widget.corrections.undo()
+    layer.undo()
+    layer.redo()
+    person.qtbot.wait(50)
+    person.viewer.layers.remove(layer)
+    assert touched and None not in touched
+    labels, verified = kept_in(project_folder(nuclei_file))
+    np.testing.assert_array_equal(labels, layer.data)
+    assert np.isin([9, 10], labels).all() and not verified[95, 90]
+
+
+def test_a_stroke_that_does_not_end_is_saved_when_a_large_image_is_closed(large, nuclei_file):
+    person, layer, touched = large
+    with layer.block_history():
+        layer.paint((160, 150), 9)
+        person.keeping.kept.flush()
+    assert None not in touched
+    assert (kept_in(project_folder(nuclei_file))[0] == 9).any()
+
+
+def test_what_a_script_drew_is_saved_when_a_large_image_is_closed(large, nuclei_file):
+    person, layer, touched = large
+    layer.data[150:160, 100:110] = 77
+    layer.refresh()
+    layer.paint((20, 150), 9)
+    person.viewer.layers.remove(layer)
+    assert None in touched
+    assert (kept_in(project_folder(nuclei_file))[0][150:160, 100:110] == 77).all()
+
+
 def test_a_damaged_save_is_told_and_set_aside_on_request(desk, nuclei_file):
     first = desk()
     layer = first.keep(nuclei_file)

@@ -14,7 +14,7 @@ from qtpy.QtCore import QTimer
 
 from napari_nucleus_kd.errors import NucleusKDError
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._changes import Changes
+from napari_nucleus_kd.widgets._changes import Changes, changes_in
 from napari_nucleus_kd.widgets._kept_steps import Counted, Whole, save_steps
 from napari_nucleus_kd.widgets._worker import run_in_thread
 
@@ -83,6 +83,8 @@ class Kept:
         self._looking.setSingleShot(True)
         self._looking.timeout.connect(self._look)
         self._is_unlooked = False  # data may have been changed past napari; asked in any thread
+        self._is_suspect = False  # they were drawn again although napari told of no change
+        self._telling = 0  # changes that napari told of just now: what is drawn meanwhile shows them
         self._is_outdated = False  # the save that runs has the data that were there before others
         self._watched: list[Changes] = []
         self._watch(mask.layer, mask.axes, (0, 0))
@@ -127,15 +129,16 @@ class Kept:
     def _on_changed(
         self, axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]
     ) -> None:
-        parts = []
-        for change in changes:
-            (y0, y1), (x0, x1) = (change.span(axis) for axis in axes)
-            y, x = corner
-            parts.append(Region(y0 + y, x0 + x, y1 + y, x1 + x))
+        parts = _parts(axes, corner, changes)
         self._touch(parts)
         # Once more when the data have changed: a save that begins just now would take them as they were.
-        QTimer.singleShot(0, partial(self._touch, parts))
+        self._telling += 1
+        QTimer.singleShot(0, partial(self._told, parts))
         self._save_soon()
+
+    def _told(self, parts: list[Region]) -> None:
+        self._telling -= 1
+        self._touch(parts)
 
     def _touch(self, parts: list[Region]) -> None:
         for part in parts:
@@ -149,6 +152,8 @@ class Kept:
     def _on_refreshed(self) -> None:
         """Look through everything in a while: a script may have changed data, which napari does not tell."""
         self._is_unlooked = True
+        in_stroke = any(changes.layer._block_history for changes in self._watched)
+        self._is_suspect |= not (self._telling or in_stroke)
         if not self._looking.isActive():
             height, width = self.image.record.shape_yx
             self._looking.start(max(LOOK_MS, height * width // _LOOK_PX))
@@ -159,7 +164,7 @@ class Kept:
 
     def touch_all(self) -> None:
         """Look through everything at the next save: data may have been changed past napari."""
-        self._is_unlooked = False
+        self._is_unlooked = self._is_suspect = False
         if self.project.writable:
             self._on_unknown()
 
@@ -228,8 +233,11 @@ class Kept:
         ProjectError, WriteError, LabelsError : see ProjectImage.save.
         """
         if self._is_unlooked or self._is_outdated:
-            self._is_unlooked = self._is_outdated = False
+            self._is_unlooked = self._is_suspect = self._is_outdated = False
             self.image.touch()
+        self._write()
+
+    def _write(self) -> None:
         self.image.save(self.labels, self.verified)
         self.image.note_corrected(frozenset(self.corrected))
 
@@ -240,9 +248,14 @@ class Kept:
             self._looking.stop()
         if not self.project.writable:
             return
+        if self._is_large and not (self._is_suspect or self._is_outdated):
+            self._touch_strokes()  # all else that changed was told of
+            write = self._write
+        else:
+            write = self.write
         try:
             # Blocks that a running save has taken are not touched any more; the project waits for it.
-            self.write()
+            write()
             self._pending = False
             self.problem = ""
             self.saved = datetime.now()
@@ -253,11 +266,23 @@ class Kept:
                 self._timer.start(AGAIN_MS)
         self.changed.emit()
 
+    @property
+    def _is_large(self) -> bool:
+        """Whether the window would stand still while everything is looked through."""
+        return bool(np.prod(self.image.record.shape_yx) > LOOK_MS * _LOOK_PX)
+
+    def _touch_strokes(self) -> None:
+        """Touch what a brush stroke has painted so far, which napari tells when it ends."""
+        planes = (self.mask.layer, self.mask.axes, (0, 0)), (self.target.layer, self.target.axes, self.corner)
+        for layer, axes, corner in planes:
+            if layer._staged_history:
+                self._touch(_parts(axes, corner, tuple(changes_in(layer._staged_history))))
+
     def close(self) -> None:
         """Save what is left, and save no more; the project stays open."""
         if self._compacting is not None:
             self._compacting.cancel()
-        if np.prod(self.image.record.shape_yx) <= LOOK_MS * _LOOK_PX:  # else the window would wait for it
+        if not self._is_large:
             self._is_unlooked = True  # a script may have changed data without drawing them again
         self.flush()
         with suppress(RuntimeError):
@@ -273,3 +298,12 @@ class Kept:
     def holds(self, layer: Any) -> bool:
         """Tell whether a layer is one of the two."""
         return any(layer is each for each in self.layers)
+
+
+def _parts(axes: tuple[int, int], corner: tuple[int, int], changes: tuple[Change, ...]) -> list[Region]:
+    """Return the parts of the image in which a layer changed that begins at a corner of it."""
+    parts, (y, x) = [], corner
+    for change in changes:
+        (y0, y1), (x0, x1) = (change.span(axis) for axis in axes)
+        parts.append(Region(y0 + y, x0 + x, y1 + y, x1 + x))
+    return parts
