@@ -22,9 +22,9 @@ from qtpy.QtWidgets import (
 
 from napari_nucleus_kd.mistakes import COLOURS, Verdict
 from napari_nucleus_kd.widgets import _compare_steps, _layers
-from napari_nucleus_kd.widgets._controls import fill, narrow_combo
+from napari_nucleus_kd.widgets._controls import fill
 from napari_nucleus_kd.widgets._layers import FROM_KEY
-from napari_nucleus_kd.widgets._parts import Fold, WordsLabel, button, pixmap, row
+from napari_nucleus_kd.widgets._parts import Fold, WordsLabel, button, narrow_combo, pixmap, row
 from napari_nucleus_kd.widgets._show import placed
 from napari_nucleus_kd.widgets._target import LOCKED_KEY
 

@@ -10,12 +10,10 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
-    QHBoxLayout,
     QLabel,
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QSizePolicy,
     QStackedWidget,
     QTextBrowser,
     QVBoxLayout,
@@ -25,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
 from napari_nucleus_kd.widgets import _tool, _words
+from napari_nucleus_kd.widgets._parts import beside, narrow_combo
 from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
@@ -40,30 +39,11 @@ _CLASSICAL = "classical"
 _STUDENT = "student"
 
 
-def narrow_combo(tip: str) -> QComboBox:
-    """Make a combo box that long names cannot widen."""
-    box = QComboBox()
-    box.setToolTip(tip)
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return box
-
-
 def fill(box: QComboBox, items: Iterable[tuple[str, object]]) -> None:
     """Put other items into a combo box: what is shown of each, and its data."""
     box.clear()
     for text, data in items:
         box.addItem(text, data)
-
-
-def beside(owner: QWidget, *widgets: QWidget) -> None:
-    """Lay widgets out side by side in a control; the first takes the room that is left."""
-    layout = QHBoxLayout(owner)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.setSpacing(4)
-    for index, widget in enumerate(widgets):
-        layout.addWidget(widget, 0 if index else 1)
 
 
 class ImageControl(QWidget):

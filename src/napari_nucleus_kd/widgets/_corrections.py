@@ -269,13 +269,18 @@ class Corrections:
         self.session.keeping.verifying.box(target, [points[0], points[-1]], on=on)
         self.say("Marked as verified." if on else "Not marked as verified any more.")
 
-    def is_in_hand(self, target: Target) -> bool:
-        """Tell whether a plane of labels is the one that is shown and corrected now."""
+    def plane_in_hand(self) -> Target | None:
+        """Return the plane of labels that is shown and corrected now; None if there is none."""
         try:
             now = target_of(self.session.viewer)
         except EditError:
-            return False
-        return target.layer is self.layer is now.layer and now.key == target.key
+            return None
+        return now if now.layer is self.layer else None
+
+    def is_in_hand(self, target: Target) -> bool:
+        """Tell whether a plane of labels is the one that is shown and corrected now."""
+        now = self.plane_in_hand()
+        return now is not None and now.layer is target.layer and now.key == target.key
 
     def fresh(self) -> int:
         """Return a number that no nucleus has.

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QPushButton, QVBoxLayout, QWidget
 
-from napari_nucleus_kd.widgets._controls import beside
 from napari_nucleus_kd.widgets._measure import MeasureTool
-from napari_nucleus_kd.widgets._parts import WordsLabel
+from napari_nucleus_kd.widgets._parts import WordsLabel, beside
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget

@@ -94,14 +94,8 @@ class Keeping:
 
     def _kept_of_labels(self) -> Kept | None:
         """Return what is kept of the labels in hand, in the plane that is shown."""
-        if self._session.corrections.layer is None:
-            return None
-        try:
-            target = target_of(self._session.viewer)
-        except EditError:
-            return None
-        planes = (kept for kept in self._kept.values() if kept.target.layer is target.layer)
-        return next((kept for kept in planes if kept.target.key == target.key), None)
+        corrections = self._session.corrections
+        return next((kept for kept in self._kept.values() if corrections.is_in_hand(kept.target)), None)
 
     @property
     def is_other_layer(self) -> bool:

@@ -11,8 +11,7 @@ from qtpy.QtWidgets import QCheckBox, QFormLayout, QPushButton, QSpinBox, QWidge
 from superqt import QLabeledDoubleSlider
 
 from napari_nucleus_kd.config import DecodeSettings
-from napari_nucleus_kd.widgets._controls import narrow_combo
-from napari_nucleus_kd.widgets._parts import WordsLabel, row
+from napari_nucleus_kd.widgets._parts import WordsLabel, narrow_combo, row
 
 if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget

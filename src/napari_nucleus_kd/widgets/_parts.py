@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QKeySequence, QPixmap, QResizeEvent, QShortcut
 from qtpy.QtWidgets import (
     QApplication,
+    QComboBox,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from psygnal import SignalInstance
     from qtpy.QtGui import QShowEvent
 
+    from napari_nucleus_kd.types import Progress
     from napari_nucleus_kd.widgets._session import Session
     from napari_nucleus_kd.workspace import Activity, Problem
 
@@ -142,12 +144,35 @@ def button(
 def row(*widgets: QWidget, stretch: int = 0) -> QWidget:
     """Put widgets side by side; the one numbered `stretch` takes the room that is left."""
     line = QWidget()
-    layout = QHBoxLayout(line)
+    beside(line, *widgets, stretch=stretch)
+    return line
+
+
+def beside(owner: QWidget, *widgets: QWidget, stretch: int = 0) -> None:
+    """Lay widgets out side by side in another one; the one numbered `stretch` takes the room that is left."""
+    layout = QHBoxLayout(owner)
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for index, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if index == stretch else 0)
-    return line
+
+
+def narrow_combo(tip: str, letters: int = 8) -> QComboBox:
+    """Make a combo box that long names cannot widen."""
+    box = QComboBox()
+    box.setToolTip(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(letters)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return box
+
+
+def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
+    """Show how far something is; a moving bar where that is not known."""
+    known = progress is not None and progress.total > 0
+    bar.setRange(0, _BUSY if known else 0)
+    if progress is not None and known:
+        bar.setValue(round(_BUSY * progress.done / progress.total))
 
 
 def pixmap(picture: Any) -> QPixmap:
@@ -252,12 +277,7 @@ class TaskBar(QStackedWidget):
         self.setCurrentWidget(self._running)
         self.cancel.setEnabled(not activity.stopping)
         self.message.setText(_words.progress(activity))
-        progress = activity.progress
-        if progress is None or progress.total <= 0:
-            self.bar.setRange(0, 0)
-            return
-        self.bar.setRange(0, _BUSY)
-        self.bar.setValue(round(_BUSY * progress.done / progress.total))
+        show_progress(self.bar, activity.progress)
 
 
 class ProblemBox(QFrame):

@@ -312,13 +312,8 @@ class Review:
 
     def _target(self) -> Target | None:
         """Return the plane under review if it is the one in hand."""
-        if self.layer is None or self.layer is not self._corrections.layer:
-            return None
-        try:
-            target = target_of(self._corrections.session.viewer)
-        except EditError:
-            return None
-        return target if target.layer is self.layer and target.key == self._key else None
+        now = self._corrections.plane_in_hand()
+        return now if now is not None and now.layer is self.layer and now.key == self._key else None
 
     def _place_of(self, target: Target, doubt: Doubt) -> Place | None:
         """Return a pixel of a nucleus as it is now, whatever number it got when it was corrected."""

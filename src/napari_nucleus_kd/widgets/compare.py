@@ -23,7 +23,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _compare_steps, _kept_steps, _layers, _tool, _words
 from napari_nucleus_kd.widgets._compared import ERRORS_KEY, ComparedPanel
-from napari_nucleus_kd.widgets._controls import RegionControl, fill, narrow_combo
+from napari_nucleus_kd.widgets._controls import RegionControl, fill
 from napari_nucleus_kd.widgets._layers import VERIFIED_KEY
 from napari_nucleus_kd.widgets._parts import (
     ProblemBox,
@@ -31,6 +31,7 @@ from napari_nucleus_kd.widgets._parts import (
     TaskBar,
     WordsLabel,
     button,
+    narrow_combo,
 )
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
 from napari_nucleus_kd.workspace import Problem

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QGridLayout,
     QLabel,
     QProgressBar,
@@ -27,8 +26,10 @@ from napari_nucleus_kd.widgets._parts import (
     TaskBar,
     WordsLabel,
     button,
+    narrow_combo,
     pixmap,
     row,
+    show_progress,
 )
 from napari_nucleus_kd.widgets._retraining import STEP
 from napari_nucleus_kd.widgets._taking_in import STEP as TAKING_IN
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 _STEPS = 100
 _DEVICES: dict[str, Any] = {"openvino": "cpu"}  # that training cannot take, and what it takes instead
 _PICTURE_PX = 162  # edge of a tile that is shown: two fit beside each other into a narrow dock
-_BUSY = 1000
 _button = partial(button, focus=True)  # no keys of the canvas are used along with it
 
 
@@ -53,8 +53,7 @@ class RetrainWidget(StepWidget):
         self.retraining = self.session.retraining
         self._chosen = ""  # model in Segment
         self.about = WordsLabel()
-        self.model = QComboBox()
-        self.model.setToolTip("The model to start from; it stays as it is")
+        self.model = narrow_combo("The model to start from; it stays as it is", 12)
         self.steps = QSpinBox()
         self.steps.setRange(1, 100_000)
         self.steps.setValue(_STEPS)
@@ -103,8 +102,7 @@ class RetrainWidget(StepWidget):
         self.preview = QLabel()
         self.preview.setToolTip("Blue: what you verified. Yellow: what the model sees now")
         self.result = ResultPanel(self)
-        self.versions = QComboBox()
-        self.versions.setToolTip("All models that can be retrained, with their versions")
+        self.versions = narrow_combo("All models that can be retrained, with their versions", 12)
         self.back = _button(
             "Bring back", "Make this version the newest again; none is lost", self._on_bring_back
         )
@@ -122,9 +120,6 @@ class RetrainWidget(StepWidget):
             label.setToolTip(control.toolTip())
             grid.addWidget(label, line, 0)
             grid.addWidget(control, line, 1)
-        for box in (self.model, self.versions):
-            box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-            box.setMinimumContentsLength(12)
         self.begin = QWidget()
         lines = QVBoxLayout(self.begin)
         lines.setContentsMargins(0, 0, 0, 0)
@@ -206,11 +201,7 @@ class RetrainWidget(StepWidget):
         self.message.setVisible(bool(self.message.text()))
         self.again.setVisible(idle and retraining.can_segment_again)
         self.result.refresh()
-        progress = retraining.progress
-        known = progress is not None and progress.total > 0
-        self.bar.setRange(0, _BUSY if known else 0)
-        if progress is not None and known:
-            self.bar.setValue(round(_BUSY * progress.done / progress.total))
+        show_progress(self.bar, retraining.progress)
         if not retraining.running:
             self.preview.setVisible(False)
             self.curves.setVisible(retraining.tuned is not None and not self.curves.pixmap().isNull())
