@@ -15,7 +15,7 @@ from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import session_of
 
 PLUGIN = "napari-nucleus-kd"
-WIDTH = 380
+WIDTH = 400
 
 
 @pytest.fixture
@@ -128,6 +128,30 @@ def test_closing_the_viewer_while_it_runs_is_harmless(make_napari_viewer, qtbot,
     assert session.workspace.activity is not None
     viewer.close()
     qtbot.waitUntil(lambda: not session.busy, timeout=10_000)
+
+
+def test_no_step_of_the_workbench_is_cut_off(shown, qtbot, settle):
+    dock, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
+    shown.open_sample(PLUGIN, "fluorescence")
+    settle(session_of(shown))
+    window = shown.window._qt_window
+    for fold in workbench.folds:
+        fold.set_open(True)
+        qtbot.wait(50)
+        window.resizeDocks([dock], [200], Qt.Orientation.Horizontal)
+        qtbot.waitUntil(lambda: workbench.viewport().width() >= workbench.widget().minimumSizeHint().width())
+    assert workbench.width() <= 480
+
+
+def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
+    _, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
+    run, heading = workbench.retrain.retraining, workbench.folds[3].heading
+    run._job, run.progress = object(), Progress(7, 100, "training")
+    run.changed.emit()
+    assert run.running and heading.text().endswith("Retrain – step 7 of 100")
+    run._job = run.progress = None
+    run.changed.emit()
+    assert heading.text().endswith("Retrain")
 
 
 def test_closed_docks_leave_no_widgets(shown, qtbot):

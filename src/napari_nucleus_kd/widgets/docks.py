@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._parts import Fold
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from napari import Viewer
 
 
+_FRAME_PX = 2  # between what scrolls and its bar
+_WIDTHS_PX = 360, 400, 460  # few, so that the canvas does not move with every word
+_RETRAIN = 3  # of the steps
+
+
 class _Scrolled(QScrollArea):
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -28,6 +33,22 @@ class _Scrolled(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return what Qt does, but wide enough for what is inside: nothing would scroll sideways."""
+        content, bar = self.widget(), self.verticalScrollBar()
+        hint = super().minimumSizeHint()
+        if content is None or bar is None:
+            return hint
+        width = content.minimumSizeHint().width() + bar.sizeHint().width() + _FRAME_PX
+        steady = next((step for step in _WIDTHS_PX if step >= width), _WIDTHS_PX[-1])
+        return hint.expandedTo(QSize(steady, 0))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask for more room when what is inside got wider, as when a step is opened."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
 
 
 class OpenDock(_Scrolled):
@@ -99,3 +120,16 @@ class WorkbenchDock(_Scrolled):
             layout.addWidget(fold)
         layout.addStretch(1)
         super().__init__(inner)
+        self.retrain.follow(self.retrain.retraining.changed, self._on_retraining)
+
+    def _on_retraining(self, *_: object) -> None:
+        """Say in its heading how far a run is, for it goes on while other steps are open."""
+        run = self.retrain.retraining
+        progress, state = run.progress, ""
+        if run.running and progress is not None and progress.message == "training":
+            state = f" – step {progress.done} of {progress.total}"
+        elif run.running:
+            state = " – running"
+        elif run.tuned is not None:
+            state = " – done, not accepted yet"
+        self.folds[_RETRAIN].set_title(f"{_RETRAIN + 1}  Retrain{state}")
