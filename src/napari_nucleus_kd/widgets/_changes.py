@@ -44,6 +44,12 @@ class Change:
         both = np.concatenate([np.unique(self.before), np.unique(self.after)])
         return set(both.tolist()) - {0}
 
+    def corrected(self) -> set[int]:
+        """Return the nuclei that got pixels, or lost some to the background; not those another one cut."""
+        before, after = np.broadcast_arrays(self.before, self.after)
+        both = np.concatenate([np.unique(before[after == 0]), np.unique(after)])
+        return set(both.tolist()) - {0}
+
 
 def changes_in(item: Any, way: Step = "done") -> Iterator[Change]:
     """Yield the changes in a step of napari's history.

@@ -136,7 +136,7 @@ class Corrected:
         self.layers.add(layer)
         numbers, times = self.numbers.setdefault(layer, set()), self._times.setdefault(layer, {})
         for change in changes:
-            for number in change.numbers():
+            for number in change.corrected():
                 if change.way != "undone" and (number in times or number not in numbers):
                     numbers.add(number)
                     times[number] = times.get(number, 0) + 1
