@@ -364,6 +364,18 @@ def test_too_little_to_judge_by_is_said(tmp_path, labels):
     assert finish(check_rows_steps(rows["train"], [])) == [] and data.taught > 10
 
 
+def test_a_tile_that_would_judge_but_for_a_few_pixels_is_named(tmp_path, labels):
+    verified = np.ones(SHAPE, bool)
+    judging = [tile.region for tile in tiles_of(SHAPE, 1) if tile.role is Role.VAL]
+    for region in judging:
+        verified[region.y1 - 1, region.x0 : region.x1] = False
+    data = export(tmp_path, labels, verified)
+    assert data.judged == 0
+    (said,) = (note for note in data.notes if "nearly" in note)
+    region = judging[0]
+    assert f"of y {region.y0} to {region.y1}, x {region.x0} to {region.x1}" in said and "99." in said
+
+
 def test_any_two_by_three_tiles_hold_one_that_judges():
     for offset in range(1, 6):
         roles = [tile.role for tile in tiles_of((256 * 10, 256 * 10), offset)]

@@ -18,7 +18,7 @@ from napari_nucleus_kd.train.suggest import Surveyed
 from napari_nucleus_kd.types import Modality, Progress, Region, finish
 from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _suggesting, _taking_in
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
-from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY
+from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, camera_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
@@ -238,7 +238,7 @@ def test_what_was_kept_is_found_with_the_image(desk, nuclei_file):
     assert kept.mask.pixels[20:71, 20:81].all()
     assert person.viewer.layers.selection.active is kept.target.layer
     assert "Found in two channels.nucleus-kd" in person.panel.state.text()
-    assert "2 nuclei" in person.panel.state.text()
+    assert "2 nuclei" in person.panel.verified.text()
     assert "not closed properly" not in person.panel.state.text()
     layer = kept.target.layer
     np.testing.assert_allclose(layer.scale, person.viewer.layers[0].scale)
@@ -426,6 +426,31 @@ def test_undo_of_a_box_brings_back_what_was_verified_in_it(desk, nuclei_file):
     assert mask.all()
 
 
+def test_a_box_that_nearly_reaches_the_border_reaches_it(desk, nuclei_file):
+    person = desk().open(nuclei_file)
+    layer, (height, width) = person.add_nuclei(), LABELS.shape
+    camera_of(person.viewer).zoom = 1 / layer.scale[-1]  # a pixel of the screen for one of the image
+    person.box((5, 6), (height - 6, width - 7))
+    person.settle()
+    expected = np.zeros(LABELS.shape, bool)
+    expected[:, 6 : width - 6] = True
+    np.testing.assert_array_equal(person.keeping.kept.mask.pixels != 0, expected)
+
+
+def test_who_draws_a_nucleus_did_not_correct_its_neighbour(desk, nuclei_file):
+    person = desk()
+    layer = person.keep(nuclei_file, (0, 0), (3, 3))
+    corrected, labels = person.keeping.kept.corrected, layer.data.copy()
+    y, x = np.argwhere(labels == 4)[0]
+    layer.data_setitem((np.array([y, y]), np.array([x, x + 1])), np.array([3, 3]))
+    assert corrected == {3}, "nucleus 4 was only cut"
+    layer.data_setitem((np.array([y + 1]), np.array([x])), 0)
+    assert corrected == ({3, 4} if labels[y + 1, x] == 4 else {3})
+    layer.undo()
+    layer.undo()
+    assert not corrected
+
+
 def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nuclei_file):
     person = desk().open(nuclei_file)
     nuclei = person.add_nuclei()
@@ -507,6 +532,11 @@ def test_new_labels_are_taken_in_on_request(desk, nuclei_file):
     assert table["score"].notna().sum() == 1
     assert person.viewer.layers.selection.active is kept_layer
     np.testing.assert_array_equal(labels, kept_layer.data)
+    former = next(layer for layer in person.viewer.layers if "before taking in" in layer.name)
+    person.viewer.layers.selection.active, former.visible = former, True
+    person.panel.take_in.click()
+    person.settle()
+    np.testing.assert_array_equal(kept_layer.data > 0, former.data > 0, "the way back")
 
 
 def test_data_that_are_replaced_while_a_save_begins_are_saved(desk, nuclei_file, monkeypatch):
@@ -538,6 +568,8 @@ def test_a_second_window_only_looks_and_may_open_again(desk, nuclei_file):
     second.viewer.layers.selection.active = kept.target.layer
     assert "only shown" in second.widget.about.text()
     assert not kept.target.layer.editable
+    second.widget.corrections.choose(VERIFY)
+    assert "only shown" in second.widget.problem.text.text(), "a button that does nothing says why"
     first.keeping.kept.target.layer.paint((160, 150), 9)
     first.saved()
     first.done()

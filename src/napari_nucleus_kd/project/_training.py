@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ SAMPLES = {  # what any model should go on seeing as it did, and of which kind i
 }
 REHEARSED = f"{_OWN}samples"
 _MOST_UNKNOWN = 8  # of these, of each image
+_NEARLY = 0.9  # share of a tile: who verified so much of it meant all
 _NAME = re.compile(r"(image-[0-9]{4,})_y([0-9]+)_x([0-9]+)\.ome\.tif")
 
 
@@ -61,6 +62,7 @@ class _Written:
     made_of : the images, as they were when they were read.
     kinds : of the images in which something is verified.
     left_out : why images could not be read.
+    nearly : tiles kept for judging that are verified but for some pixels.
     """
 
     rows: dict[Role, list[tuple[str, ...]]] = field(default_factory=lambda: {role: [] for role in Role})
@@ -70,6 +72,7 @@ class _Written:
     made_of: list[Origin] = field(default_factory=list)
     kinds: set[Modality] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)
+    nearly: list[str] = field(default_factory=list)
 
 
 def training_steps(
@@ -172,6 +175,9 @@ def _image_steps(
             written.rows[split].append(row)
             written.nuclei[split] |= {(record.id, number) for number in crop.numbers}
             written.loose += crop.loose
+        elif tile.role is Role.VAL and _NEARLY < (share := verified[tile.region.slices].mean()) < 1:
+            y0, x0, y1, x1 = astuple(tile.region)
+            written.nearly.append(f"{share:.1%} of y {y0} to {y1}, x {x0} to {x1} in {image.name}")
         yield Progress(done, len(tiles), f"writing what is verified of {image.name}")
     unknown = [t.region for t in tiles if t.role is Role.TRAIN and not verified[t.region.slices].any()]
     for i in np.random.default_rng(0).permutation(len(unknown))[:_MOST_UNKNOWN]:
@@ -260,6 +266,10 @@ def _settle(written: _Written, folder: Path, project: Project) -> None:
             f"{ENOUGH} are needed. Verify larger areas completely: of {JUDGED_EACH} tiles of {TILE_PX} "
             "pixels, one is kept"
         )
+        if written.nearly:
+            notes.append(
+                "a tile judges only if all of it is verified; this is nearly so: " + "; ".join(written.nearly)
+            )
         rows[Role.VAL], nuclei[Role.VAL] = [], set()
     learnt = [*rows[Role.TRAIN], *rows[Role.TUNE]]
     if len(nuclei[Role.TUNE]) < ENOUGH or not nuclei[Role.TRAIN]:

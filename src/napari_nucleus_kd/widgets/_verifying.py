@@ -8,7 +8,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Region
-from napari_nucleus_kd.widgets._layers import shown_plane
+from napari_nucleus_kd.widgets._layers import camera_of, shown_plane
 from napari_nucleus_kd.widgets._target import image_under
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._verified import Index
 
     Key = tuple[str, tuple[str, ...]]  # of an image and the plane of it that is shown
+
+_NEAR_PX = 5  # on the screen: so near to the border of the image the border is meant
 
 
 def key_of(under: Under) -> Key:
@@ -84,7 +86,8 @@ class Verifying:
 
         Parameters
         ----------
-        corners : two opposite pixels (y, x) of the labels.
+        corners : two opposite pixels (y, x) of the labels. An edge that nearly reaches the border of the
+            image is meant to reach it: a tile that is verified but for its last row would not judge.
 
         Raises
         ------
@@ -92,7 +95,9 @@ class Verifying:
         """
         under = image_under(target, self._session)
         (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
-        part = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1).grown(0, under.image.shape_yx)
+        drawn = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1)
+        layer, zoom = target.layer, camera_of(self._session.viewer).zoom
+        part = _to_border(drawn, under.image.shape_yx, _NEAR_PX / (zoom * layer.scale[target.axes[0]]))
         # Where the labels end nobody has looked for nuclei.
         part = part.common(under.part(target.labels.shape))
         if min(part.shape_yx) < 2:
@@ -206,3 +211,14 @@ class Verifying:
                 del self.masks[key]
                 return None if layer is mask.layer else mask.layer
         return None
+
+
+def _to_border(part: Region, shape_yx: tuple[int, int], near: float) -> Region:
+    """Return a part of an image with those edges at its border that are `near` pixels from it, or beyond."""
+    height, width = shape_yx
+    return Region(
+        0 if part.y0 <= near else part.y0,
+        0 if part.x0 <= near else part.x0,
+        height if part.y1 >= height - near else part.y1,
+        width if part.x1 >= width - near else part.x1,
+    )
