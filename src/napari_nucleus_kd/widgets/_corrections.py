@@ -236,6 +236,7 @@ class Corrections:
         if tool is PAINT and self.painting.layer is not None:
             self.painting.end()
         elif self.layer is None:
+            self._guarded(lambda _: None)  # says why
             self.changed.emit()  # the button springs back
         elif tool is PAINT:
             self._guarded(self.painting.begin)

@@ -45,7 +45,7 @@ class Kept:
     Attributes
     ----------
     corrected : numbers of the nuclei that a person corrected, now or in former sessions.
-    saved : when it was saved last.
+    saved : when it was saved last since it is open; None before.
     counted : what was verified then.
     problem : why it could not be saved, for a person; "" if it could.
     refusal : why it can only be looked at; "" if it can be changed.

@@ -117,7 +117,7 @@ class Opening:
         self._set_aside(key)
         mask = VerifiedMask(add_verified_layer(viewer, plane, opened.verified, layer), plane.axes, layer)
         kept = Kept(opened.project, opened.image, Target.in_new(layer, plane), mask, (0, 0))
-        kept.saved, kept.counted = opened.saved, opened.counted
+        kept.counted = opened.counted
         kept.refusal = kept.refusal or opened.changed
         if kept.refusal:
             for each in kept.layers:
@@ -125,9 +125,7 @@ class Opening:
                 each.metadata[LOCKED_KEY] = kept.refusal
         mask.layer.visible = layer.visible
         keeping.put(key, kept)
-        keeping.note = _words.recovered(
-            opened.project.folder.name, opened.counted, opened.saved, crashed=opened.crashed
-        )
+        keeping.note = _words.recovered(opened.project.folder.name, opened.saved, crashed=opened.crashed)
         if opened.changed:
             keeping.projects.lost = self._listed(opened)
         if notice := opened.changed or opened.image.damage:

@@ -82,17 +82,16 @@ def verified(counted: Counted) -> str:
     return f"{count(counted.nuclei, 'nucleus', 'nuclei')}, {100 * counted.share:.3g}% of the image"
 
 
-def recovered(name: str, counted: Counted, saved: datetime, *, crashed: bool) -> str:
+def recovered(name: str, saved: datetime, *, crashed: bool) -> str:
     """Say what was found in a project.
 
     >>> from datetime import datetime
-    >>> from napari_nucleus_kd.widgets._kept_steps import Counted
-    >>> recovered("a.nucleus-kd", Counted(57, 0.123), datetime(2026, 11, 20, 12, 3), crashed=False)
-    'Found in a.nucleus-kd, saved 20 Nov 2026, 12:03:00. Verified: 57 nuclei, 12.3% of the image.'
+    >>> recovered("a.nucleus-kd", datetime(2026, 11, 20, 12, 3), crashed=False)
+    'Found in a.nucleus-kd, saved 20 Nov 2026, 12:03:00.'
     """
     when = saved.strftime("%d %b %Y, %H:%M:%S")
     lost = "The program was not closed properly; all that was saved is here. " if crashed else ""
-    return f"{lost}Found in {name}, saved {when}. Verified: {verified(counted)}."
+    return f"{lost}Found in {name}, saved {when}."
 
 
 def suggested(nuclei: int, uncertainty: float, disagreement: float, *, judges: bool = False) -> str:

@@ -255,7 +255,9 @@ class RetrainWidget(StepWidget):
         if not retraining.running:
             found = retraining.unfinished()
             waiting = (
-                "" if found is None else f"A run of {found[1].steps} steps from {found[0]} is not finished."
+                ""
+                if found is None
+                else f"A run of {found[1].steps} steps from {found[0]} was begun and not accepted."
             )
             if retraining.broken and retraining.tuned is None:
                 waiting = f"There is a run that cannot be gone on with; discard it. {retraining.broken}"
