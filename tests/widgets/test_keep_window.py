@@ -18,6 +18,7 @@ from napari_nucleus_kd.widgets import _closing, _kept, _suggesting
 from napari_nucleus_kd.widgets._layers import camera_of
 from napari_nucleus_kd.widgets._session import session_of
 from napari_nucleus_kd.widgets._stroke import StrokeView
+from napari_nucleus_kd.widgets._tools import VERIFY
 
 PLUGIN = "napari-nucleus-kd"
 LEFT, NOTHING = Qt.MouseButton.LeftButton, Qt.MouseButton.NoButton
@@ -199,6 +200,38 @@ def test_saving_never_holds_the_window_up(make_napari_viewer, qtbot, settle, tmp
         now = time.thread_time()  # the wall clock also counts what else the machine does
         longest, last = max(longest, now - last), now
     assert longest < 0.1
+
+
+def test_layers_that_go_together_leave_a_canvas_that_can_be_drawn(
+    make_napari_viewer, qtbot, settle, nuclei_file
+):
+    """Some software renderers die of two layers that go between two drawings."""
+    viewer = make_napari_viewer(show=True)
+    session, drawn = session_of(viewer), []
+    dock, _ = viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")
+    qtbot.waitUntil(dock.isVisible)
+    session.open(nuclei_file)
+    settle(session)
+    viewer.layers.selection.active = viewer.add_labels(
+        np.ones((181, 207), np.int32), scale=viewer.layers[0].scale
+    )
+    session.corrections.act(VERIFY, [(0, 0), (9, 9)])
+    settle(session)
+    kept = session.keeping.kept
+    qtbot.wait(300)
+    draws = viewer.window._qt_viewer.canvas._scene_canvas.events.draw
+
+    def note(event):
+        drawn.append(sum(layer in viewer.layers for layer in kept.layers))
+
+    draws.connect(note)
+    viewer.layers.remove(kept.target.layer)
+    qtbot.waitUntil(lambda: not any(layer in viewer.layers for layer in kept.layers))
+    draws.disconnect(note)
+    assert 1 in drawn, "between the two"
+    for _ in range(3):
+        camera_of(viewer).zoom *= 1.01
+        qtbot.wait(100)
 
 
 def test_a_click_on_a_suggested_tile_goes_there(make_napari_viewer, qtbot, settle, monkeypatch):

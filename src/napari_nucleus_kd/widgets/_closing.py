@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QMainWindow, QMessageBox, QWidget
@@ -17,6 +17,8 @@ from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.widgets._verifying import key_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari.layers import Labels, Layer
 
     from napari_nucleus_kd.widgets._changes import Change
@@ -32,11 +34,13 @@ class Closing:
     Attributes
     ----------
     closed : images whose layers were closed; their project is known, and can be opened again.
+    window : returns the window that shows the layers, if one does.
     """
 
     def __init__(self, session: Session, keeping: Keeping) -> None:
         self._session, self._keeping = session, keeping
         self.closed: set[Key] = set()
+        self.window: Callable[[], QMainWindow | None] = lambda: None
         session.viewer.layers.events.removed.connect(self._on_removed)
 
     def _on_removed(self, event: Any) -> None:
@@ -81,10 +85,19 @@ class Closing:
             self.close_layer(layer)
 
     def close_layer(self, layer: Labels) -> None:
-        """Close a layer if it is there."""
+        """Close a layer if it is there.
+
+        The canvas is drawn before: Mesa's software renderer (llvmpipe 22.3) dies when it draws after two
+        layers of labels went between two drawings.
+        """
         viewer = self._session.viewer_if_there
-        if viewer is not None and layer in viewer.layers:
-            viewer.layers.remove(layer)
+        if viewer is None or layer not in viewer.layers:
+            return
+        window = self.window()
+        canvas = None if window is None else canvas_of(window)
+        if canvas is not None:
+            canvas.repaint()
+        viewer.layers.remove(layer)
 
 
 class Corrected:
@@ -202,6 +215,7 @@ def guard(widget: QWidget, keeping: Keeping) -> None:
         window = window.parentWidget()
     if window is not None and not keeping.guarded:
         keeping.guarded = True
+        keeping.closing.window = ref(window)
         window.destroyed.connect(keeping.close)
         Guard(window, keeping)
 
