@@ -20,7 +20,7 @@ from napari_nucleus_kd.widgets import _keeping, _kept, _kept_steps, _suggesting,
 from napari_nucleus_kd.widgets._kept_steps import Whole, count, merged_steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, RECIPE_KEY, camera_of
 from napari_nucleus_kd.widgets._session import session_of
-from napari_nucleus_kd.widgets._tools import PAINT, UNVERIFY, VERIFY
+from napari_nucleus_kd.widgets._tools import PAINT, TOOLS, UNVERIFY, VERIFY
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 
 
@@ -33,6 +33,7 @@ def disks(shape, *circles):
     return labels
 
 
+SPLIT = next(tool for tool in TOOLS if tool.word == "Split")
 LABELS = disks((182, 208), (40, 40, 12), (40, 61, 12), (100, 90, 8), (150, 20, 6), (90, 180, 15))
 
 
@@ -449,6 +450,25 @@ def test_who_draws_a_nucleus_did_not_correct_its_neighbour(desk, nuclei_file):
     layer.undo()
     layer.undo()
     assert not corrected
+
+
+def test_all_parts_of_a_nucleus_that_was_split_stay_when_others_are_taken_in(desk, nuclei_file):
+    person = desk()
+    layer = person.keep(nuclei_file, (0, 0), (3, 3))
+    corrected, whole = person.keeping.kept.corrected, layer.data == 1
+    (y0, x0), (y1, x1) = np.argwhere(whole).min(0), np.argwhere(whole).max(0)
+    for x in (x0 + (x1 - x0) / 3, x0 + 2 * (x1 - x0) / 3):
+        stroke = [tuple(layer.data_to_world(at)) for at in ((y0 - 2, x), (y1 + 2, x))]
+        person.widget.corrections.act(SPLIT, stroke)
+    parts = set(np.unique(layer.data[whole]).tolist()) - {0}
+    assert len(parts) == 3 and parts <= corrected
+    before = layer.data.copy()
+    person.add_nuclei(np.where(whole, 1, 0))
+    person.keeping.taking_in.start()
+    person.settle()
+    found = person.keeping.kept.target.layer.data
+    for part in parts:
+        np.testing.assert_array_equal(found == part, before == part)
 
 
 def test_one_button_and_key_goes_to_painting_what_is_checked_and_back(desk, nuclei_file):

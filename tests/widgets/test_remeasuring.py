@@ -48,21 +48,23 @@ def test_corrected_nuclei_are_measured_and_the_scores_of_the_others_stay(
         part.copy(), scale=image.scale, translate=(10, 15), units=("um", "um"), metadata=metadata
     )
     numbers = np.unique(part)[1:]
-    layer.features = {"index": numbers, "score": np.linspace(0.5, 0.9, len(numbers)), "area_um2": 1.0}
-    gone, grown, same = numbers[:3]
+    scores, areas = np.linspace(0.5, 0.9, len(numbers)), np.bincount(part.ravel())[numbers] / 4
+    layer.features = {"index": numbers, "score": scores, "area_um2": areas}
+    gone, grown, same, cut = numbers[:4]
     for word, number in (("Delete", gone), ("Grow", grown)):
         at = layer.data_to_world(np.argwhere(part == number)[0])
         widget.corrections.act(TOOL[word], [tuple(at)])
+    y, x = np.argwhere((part == cut) & (np.roll(part, 1, 1) == 0))[0]
+    layer.data_setitem((np.array([y, y]), np.array([x - 1, x])), 999)
     settle(session)
     table = measured()
-    assert set(table.index) == set(numbers) - {gone}
+    assert set(table.index) == set(numbers) - {gone} | {999}
+    assert np.isnan(table.score[cut]), "another one took pixels of it"
     assert table.area_um2[grown] == (layer.data == grown).sum() / 4 > (part == grown).sum() / 4
-    assert np.isnan(table.score[grown]) and table.score[same] == pytest.approx(
-        np.linspace(0.5, 0.9, len(numbers))[2]
-    )
+    assert np.isnan(table.score[grown]) and table.score[same] == pytest.approx(scores[2])
     (name,) = (name for name in table if name.startswith("mean "))
     assert table[name][grown] == pytest.approx(pixels[20:, 30:][layer.data == grown].mean())
-    assert f"{len(numbers) - 1} nuclei measured." in widget.said.text()
+    assert f"{len(numbers)} nuclei measured." in widget.said.text()
 
 
 def test_what_a_person_noted_and_nuclei_of_other_planes_stay_in_the_table(widget, viewer, measured):

@@ -45,10 +45,13 @@ class Change:
         return set(both.tolist()) - {0}
 
     def corrected(self) -> set[int]:
-        """Return the nuclei that got pixels, or lost some to the background; not those another one cut."""
+        """Return the nuclei that a person worked on: not those that one drawn partly over the background cut.
+
+        A nucleus that is split loses pixels to new numbers only, and counts.
+        """
         before, after = np.broadcast_arrays(self.before, self.after)
-        both = np.concatenate([np.unique(before[after == 0]), np.unique(after)])
-        return set(both.tolist()) - {0}
+        lost = before if (before != 0).all() else before[after == 0]
+        return set(np.unique(np.concatenate([np.unique(lost), np.unique(after)])).tolist()) - {0}
 
 
 def changes_in(item: Any, way: Step = "done") -> Iterator[Change]:

@@ -94,8 +94,14 @@ class Keeping:
 
     def _kept_of_labels(self) -> Kept | None:
         """Return what is kept of the labels in hand, in the plane that is shown."""
-        corrections = self._session.corrections
-        return next((kept for kept in self._kept.values() if corrections.is_in_hand(kept.target)), None)
+        corrections, found = self._session.corrections, self._kept.values()
+        if corrections.painting.layer is not None:
+            return next((kept for kept in found if kept.mask.layer is corrections.painting.layer), None)
+        now = corrections.plane_in_hand()
+        if now is None:
+            return None
+        of_layer = (kept for kept in found if kept.target.layer is now.layer)
+        return next((kept for kept in of_layer if kept.target.key == now.key), None)
 
     @property
     def is_other_layer(self) -> bool:

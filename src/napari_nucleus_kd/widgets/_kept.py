@@ -264,6 +264,9 @@ class Kept:
             self._fail(error)
             with suppress(RuntimeError):
                 self._timer.start(AGAIN_MS)
+        if self._is_unlooked:
+            with suppress(RuntimeError):
+                self._looking.start(LOOK_MS)
         self.changed.emit()
 
     @property
@@ -287,6 +290,7 @@ class Kept:
         self.flush()
         with suppress(RuntimeError):
             self._timer.stop()
+            self._looking.stop()
         for changes in self._watched:
             changes.close()
 

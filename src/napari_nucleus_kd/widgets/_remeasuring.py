@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Table = dict[str, npt.NDArray[Any]]
 
 
+_AREAS = "area_um2", "area_px2"
 _OURS, _UNITS = "mean ", ("_um", "_um2", "_px", "_px2")  # of the columns that measuring makes, see measure
 
 
@@ -112,7 +113,11 @@ def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[
     outdated = [
         name for name in more if name == "score" or str(name).startswith(_OURS) or str(name).endswith(_UNITS)
     ]
-    more.loc[more["index"].isin(corrected), outdated] = np.nan
+    other = more["index"].isin(corrected)
+    for area in {*_AREAS} & {*now.columns} & {*former.columns}:  # another one may have cut it
+        known = more["index"].map(now.set_index("index")[area])
+        other |= ~np.isclose(known, former[area]) & known.notna()
+    more.loc[other, outdated] = np.nan
     others = former[former["index"].isin(elsewhere)]
     found = now.merge(more, on="index", how="left")
     return found if others.empty else pd.concat([found, others], ignore_index=True)

@@ -13,7 +13,7 @@ from napari_nucleus_kd.widgets._target import image_under
 from napari_nucleus_kd.widgets._verified import VerifiedMask, add_verified_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
     from napari.layers import Labels, Layer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Key = tuple[str, tuple[str, ...]]  # of an image and the plane of it that is shown
 
-_NEAR_PX = 5  # on the screen: so near to the border of the image the border is meant
+_NEAR_PX = 5  # of the screen, and of the image: so near to the border of the image the border is meant
 
 
 def key_of(under: Under) -> Key:
@@ -96,14 +96,18 @@ class Verifying:
         under = image_under(target, self._session)
         (y0, x0), (y1, x1) = np.min(corners, axis=0) + under.corner, np.max(corners, axis=0) + under.corner
         drawn = Region(round(y0), round(x0), round(y1) + 1, round(x1) + 1)
-        layer, zoom = target.layer, camera_of(self._session.viewer).zoom
-        part = _to_border(drawn, under.image.shape_yx, _NEAR_PX / (zoom * layer.scale[target.axes[0]]))
         # Where the labels end nobody has looked for nuclei.
-        part = part.common(under.part(target.labels.shape))
-        if min(part.shape_yx) < 2:
+        labelled = under.part(target.labels.shape)
+        if min(drawn.common(labelled).shape_yx) < 2:
             raise EditError(
                 "the box encloses no pixel of these labels; hold the button and drag it over them"
             )
+        part = drawn.grown(0, under.image.shape_yx)
+        if on:
+            zoom, scale = camera_of(self._session.viewer).zoom, target.layer.scale
+            near = [min(_NEAR_PX / (zoom * scale[axis]), _NEAR_PX) for axis in target.axes]
+            part = _to_border(part, under.image.shape_yx, near)
+        part = part.common(labelled)
         self._mask_to_change(target, under).set(part, on)
         self._keeping.keep_labels(target, under)
 
@@ -213,12 +217,12 @@ class Verifying:
         return None
 
 
-def _to_border(part: Region, shape_yx: tuple[int, int], near: float) -> Region:
-    """Return a part of an image with those edges at its border that are `near` pixels from it, or beyond."""
-    height, width = shape_yx
+def _to_border(part: Region, shape_yx: tuple[int, int], near_yx: Sequence[float]) -> Region:
+    """Return a part of an image with those edges at its border that are so many pixels from it, or fewer."""
+    (height, width), (near_y, near_x) = shape_yx, near_yx
     return Region(
-        0 if part.y0 <= near else part.y0,
-        0 if part.x0 <= near else part.x0,
-        height if part.y1 >= height - near else part.y1,
-        width if part.x1 >= width - near else part.x1,
+        0 if part.y0 <= near_y else part.y0,
+        0 if part.x0 <= near_x else part.x0,
+        height if part.y1 >= height - near_y else part.y1,
+        width if part.x1 >= width - near_x else part.x1,
     )

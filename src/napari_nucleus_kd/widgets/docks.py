@@ -41,7 +41,7 @@ class _Scrolled(QScrollArea):
         if content is None or bar is None:
             return hint
         width = content.minimumSizeHint().width() + bar.sizeHint().width() + _FRAME_PX
-        steady = next((step for step in _WIDTHS_PX if step >= width), _WIDTHS_PX[-1])
+        steady = next((step for step in _WIDTHS_PX if step >= width), width)
         return hint.expandedTo(QSize(steady, 0))
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
@@ -121,6 +121,7 @@ class WorkbenchDock(_Scrolled):
         layout.addStretch(1)
         super().__init__(inner)
         self.retrain.follow(self.retrain.retraining.changed, self._on_retraining)
+        self._on_retraining()
 
     def _on_retraining(self, *_: object) -> None:
         """Say in its heading how far a run is, for it goes on while other steps are open."""

@@ -30,6 +30,8 @@ from napari_nucleus_kd.widgets._verified import MARGIN_PX
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QPushButton
 
+    from napari_nucleus_kd.widgets._kept import Kept
+
 
 class KeepPanel(QWidget):
     """Says what is verified and when it was saved, and offers what can be done about it.
@@ -115,7 +117,7 @@ class KeepPanel(QWidget):
         counted = "" if kept is None else _words.verified(kept.counted)
         self.verified.setText(f"Verified: {counted}." if counted else "")
         self.verified.setVisible(bool(counted))
-        self.state.setText(self._state())
+        self.state.setText(self._state(kept))
         problem = "" if kept is None else kept.problem
         self.unsaved.setText(f"Not saved, will be tried again: {problem}" if problem else "")
         self.unsaved.setVisible(bool(problem))
@@ -130,8 +132,8 @@ class KeepPanel(QWidget):
             keeping.can_open_again or (in_hand is not None and not in_hand.project.writable)
         )
 
-    def _state(self) -> str:
-        keeping, kept = self._keeping, self._keeping.kept_in_correct
+    def _state(self, kept: Kept | None) -> str:
+        keeping = self._keeping
         if keeping.doing:
             return keeping.doing
         if kept is None and self._session.corrections.layer is None:
