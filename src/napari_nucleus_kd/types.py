@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -20,8 +19,6 @@ Array: TypeAlias = "npt.NDArray[Any] | dask.array.Array"
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 LabelArray: TypeAlias = npt.NDArray[np.int32]
 _T = TypeVar("_T")
-
-Z_NOTE = re.compile(r"z plane (\d+) of (\d+)")  # in Image.notes, as our reader writes it
 
 
 class Modality(StrEnum):
@@ -59,6 +56,7 @@ class Image:
     name : short name for people, usually the file's.
     source : the file it was read from, None for arrays in memory.
     notes : what the reader wants a person to know ("z plane 12 of 25").
+    z_plane : which z plane of how many of the file it is, counted from 0; None if the file has only one.
     """
 
     levels: tuple[Array, ...]
@@ -68,6 +66,7 @@ class Image:
     name: str = "image"
     source: Path | None = None
     notes: tuple[str, ...] = ()
+    z_plane: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> Array:
@@ -79,14 +78,6 @@ class Image:
         """Height and width in full-resolution pixels."""
         _, height, width = self.levels[0].shape
         return int(height), int(width)
-
-    @property
-    def z_plane(self) -> tuple[int, int] | None:
-        """Which z plane of how many a file was read at, counted from 0; None if it has only one."""
-        if self.source is None:
-            return None
-        found = next(filter(None, (Z_NOTE.search(note) for note in self.notes)), None)
-        return None if found is None else (int(found[1]), int(found[2]))
 
     @property
     def z(self) -> int | None:

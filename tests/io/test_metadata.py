@@ -172,6 +172,7 @@ def test_zarr_with_all_axes_takes_the_middle_plane(tmp_path: Path) -> None:
     image = read(tmp_path / "a.zarr", t=1)
     np.testing.assert_array_equal(image.pixels.compute(), pixels[1, :, 2])
     assert any("z plane 2 of 5" in note for note in image.notes)
+    assert image.z_plane == (2, 5) and image.z == 2
     np.testing.assert_array_equal(read(tmp_path / "a.zarr", z=4).pixels.compute(), pixels[0, :, 4])
 
 

@@ -256,12 +256,3 @@ def test_who_sees_nearly_all_of_an_image_means_all_of_it(model):
     assert _layers.visible_region(_only(model), model) is None
     layer.corner_pixels = np.array([[0, 0], [511, 479]])
     assert _layers.visible_region(_only(model), model) == Region(0, 0, 512, 480)
-
-
-@pytest.mark.parametrize(
-    ("note", "plane"),
-    [("z plane 3 of 7, counted from 0", (3, 7)), ("time point 1 of 2", None)],
-)
-def test_the_z_plane_is_known_from_the_readers_note(note, plane, tmp_path):
-    image = Image((np.zeros((1, 2, 2)),), (Channel("a"),), notes=(note,), source=tmp_path / "a.tif")
-    assert image.z_plane == plane

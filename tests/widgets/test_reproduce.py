@@ -48,7 +48,7 @@ def test_the_part_of_the_image_is_said():
 
 
 def test_the_plane_of_a_stack_is_said():
-    words = as_command(_image(notes=("z plane 3 of 7, counted from 0",)), Recipe()).split()
+    words = as_command(_image(z_plane=(3, 7)), Recipe()).split()
     assert words[words.index("--z") + 1] == "3"
 
 

@@ -78,6 +78,11 @@ def fix_axes(sizes: Mapping[str, int], choice: Choice, path: Path) -> tuple[dict
     return fixed, notes
 
 
+def z_plane_of(sizes: Mapping[str, int], fixed: Mapping[str, int]) -> tuple[int, int] | None:
+    """Return which z plane of how many was chosen, see fix_axes; None if there is only one."""
+    return (fixed["Z"], sizes["Z"]) if sizes.get("Z", 1) > 1 else None
+
+
 def _axis_note(axis: str, index: int, size: int) -> str:
     """Say which plane was taken; in the same words whoever chose it: notes tell planes apart."""
     what = {"Z": "z plane", "T": "time point"}.get(axis, f"position on the file's axis {axis}:")

@@ -22,6 +22,7 @@ from napari_nucleus_kd.io._choice import (
     fix_axes,
     join_sizes,
     name_channels,
+    z_plane_of,
 )
 from napari_nucleus_kd.io._plane import CHANNEL_AXES, Plane, reading, to_dask
 from napari_nucleus_kd.io._tiff_check import (
@@ -67,7 +68,7 @@ def read_tiff(path: Path, choice: Choice) -> Image:
         pixel_size, size_notes = join_sizes(*words.size_um)
         channels = RGB_CHANNELS if layout.rgb else name_channels(words.names, words.colors, layout.count)
         notes = [*_series_notes(everything, choice.series), *layout.notes, *words.notes, *size_notes]
-    return Image(levels, channels, layout.rgb, pixel_size, path.name, path, tuple(notes))
+    return Image(levels, channels, layout.rgb, pixel_size, path.name, path, tuple(notes), layout.z_plane)
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class _Layout:
     count: int  # channels
     rgb: bool
     notes: list[str]
+    z_plane: tuple[int, int] | None
 
 
 def _lay_out(path: Path, series: Any, choice: Choice) -> _Layout:
@@ -99,7 +101,7 @@ def _lay_out(path: Path, series: Any, choice: Choice) -> _Layout:
         notes.append("the file's colour table is not applied: values are kept as stored")
     if photometric == "MINISWHITE":
         notes.append("the file says that 0 is white: values are kept as stored")
-    return _Layout(axes, fixed, count - alpha, rgb, notes + axis_notes)
+    return _Layout(axes, fixed, count - alpha, rgb, notes + axis_notes, z_plane_of(sizes, fixed))
 
 
 def _alphas(series: Any, samples_only: bool) -> int:

@@ -19,6 +19,7 @@ from napari_nucleus_kd.io._choice import (
     join_sizes,
     name_channels,
     um_per_unit,
+    z_plane_of,
 )
 from napari_nucleus_kd.io._plane import Plane, already_open, reading, to_dask
 from napari_nucleus_kd.modality import has_bright_background
@@ -62,7 +63,8 @@ def read_zarr(path: Path, choice: Choice) -> Image:
         channels = name_channels(names, [_color(c.get("color")) for c in listed], count)
         rgb, rgb_notes = _is_rgb(levels, channels, names)
     channels = RGB_CHANNELS if rgb else channels
-    return Image(levels, channels, rgb, size, path.name, path, (*notes, *size_notes, *rgb_notes))
+    said = (*notes, *size_notes, *rgb_notes)
+    return Image(levels, channels, rgb, size, path.name, path, said, z_plane_of(sizes, fixed))
 
 
 def list_labels(path: Path) -> tuple[str, ...]:

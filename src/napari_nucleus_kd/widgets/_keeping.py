@@ -327,7 +327,7 @@ class Keeping:
             if under.image.source is not None and path.resolve() == under.image.source.resolve():
                 raise EditError(f"{path.name} is the image itself; choose another name for the part")
             pixels = under.image.pixels[:, *part.slices]
-            image = replace(under.image, levels=(pixels,), source=None, notes=())
+            image = replace(under.image, levels=(pixels,), source=None, notes=(), z_plane=None)
             if reason := _too_large(image, _BYTES_PER_PX + pixels.shape[0] * pixels.dtype.itemsize):
                 raise EditError(f"{reason}; segment a smaller region of it, and keep that")
         except EditError as error:

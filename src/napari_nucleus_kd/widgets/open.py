@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from napari_nucleus_kd.types import Z_NOTE, Modality
+from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, row
 from napari_nucleus_kd.widgets._show import channel_color
@@ -156,7 +156,7 @@ class ImageCard(QWidget):
         self.channels.setText(channels_text(image))
         self._show_pixel_size(image)
         self._show_plane(image)
-        notes = [note for note in image.notes if not Z_NOTE.search(note)]
+        notes = [note for note in image.notes if not note.startswith("z plane ")]
         self.notes.setText("\n".join(notes))
         self.form.setRowVisible(self.notes, bool(notes))
         self._show_modality()
