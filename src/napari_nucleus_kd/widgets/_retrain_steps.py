@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _EACH_S = 2.0  # the curves are drawn no more often
 _WAIT_S = 0.1  # between looks whether a pause is over
-_TRAINING = "training"  # message of a step, as against those of a check
+TRAINING = "training"  # message of a step, as against those of a check
 _LOG = "log.csv"  # of a run, see train.log
 _UNDRAWN = ("learning_rate", "step")  # what is no curve
 _SEEN_PX = 128  # edge of what is shown of a tile, so that outlines are seen
@@ -86,11 +86,11 @@ class Course:
         """Note a report and how long it took to come; return whether it was that of a check."""
         if self.began is not None:
             self.seconds += seconds
-        elif progress.message == _TRAINING:
+        elif progress.message == TRAINING:
             self.began = progress.done
         is_check = "learning_rate" in progress.values
         for name, value in progress.values.items():
-            if name not in _UNDRAWN and (progress.message == _TRAINING or is_check):
+            if name not in _UNDRAWN and (progress.message == TRAINING or is_check):
                 self.add(name, progress.done, float(value))
         return is_check
 
@@ -103,7 +103,7 @@ class Course:
 
     def seconds_left(self, progress: Progress) -> float | None:
         """Return the time left, s; None while it is not known."""
-        if self.began is None or progress.message != _TRAINING or progress.done <= self.began:
+        if self.began is None or progress.message != TRAINING or progress.done <= self.began:
             return None
         return self.seconds / (progress.done - self.began) * (progress.total - progress.done)
 

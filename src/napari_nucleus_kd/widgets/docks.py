@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._parts import Fold
+from napari_nucleus_kd.widgets._retrain_steps import TRAINING
 from napari_nucleus_kd.widgets.compare import CompareWidget
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
@@ -127,7 +128,7 @@ class WorkbenchDock(_Scrolled):
         """Say in its heading how far a run is, for it goes on while other steps are open."""
         run = self.retrain.retraining
         progress, state = run.progress, ""
-        if run.running and progress is not None and progress.message == "training":
+        if run.running and progress is not None and progress.message == TRAINING:
             state = f" – step {progress.done} of {progress.total}"
         elif run.running:
             state = " – running"
