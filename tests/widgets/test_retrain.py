@@ -210,7 +210,7 @@ def test_a_run_waits_stops_goes_on_and_is_rejected(desk, qtbot):
     widget.cancel.click()
     desk.settle()
     assert not run.running and run.tuned is None
-    assert not widget.stopped.isHidden() and "not finished" in widget.message.text()
+    assert not widget.stopped.isHidden() and "was begun and not accepted" in widget.message.text()
     model, settings = run.unfinished()
     assert model.endswith("mine") and settings.steps == 12
     widget.go_on.click()
