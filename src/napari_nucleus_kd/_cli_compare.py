@@ -20,7 +20,7 @@ from napari_nucleus_kd.compare import (
     Comparison,
     Contestant,
     Size,
-    agreements,
+    agreement_steps,
     cases_of,
     compare_steps,
     memory_steps,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from napari_nucleus_kd._cli_inputs import Job
+    from napari_nucleus_kd.compare import Agreement
     from napari_nucleus_kd.compare.standings import Interval, Standing
 
 _NAME = re.compile(r"([^=:@/\\]+)=(.+)", re.DOTALL)
@@ -88,7 +89,8 @@ def compare_all(
     comparison = show(compare_steps(cases_of(rows), contestants, output, overwrite=overwrite), console)
     if memory:
         comparison = show(memory_steps(comparison), console)
-    for table in _tables(comparison):
+    agreement = show(agreement_steps(comparison), console)
+    for table in _tables(comparison, agreement):
         console.print(table)
     failed = [o for outcomes in comparison.outcomes.values() for o in outcomes if o.problem]
     for outcome in failed[:_SHOWN_FAILURES]:
@@ -96,7 +98,7 @@ def compare_all(
         console.print(told, soft_wrap=True)
     if (more := len(failed) - _SHOWN_FAILURES) > 0:
         console.print(f"[red]… and {more} more[/], see images.csv", soft_wrap=True, highlight=False)
-    page = show(report_steps(comparison, output), console)
+    page = show(report_steps(comparison, output, agreement), console)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
     return not failed
 
@@ -167,15 +169,14 @@ def _rows_steps(jobs: Sequence[Job]) -> Generator[Progress, None, list[Row]]:
     return rows
 
 
-def _tables(comparison: Comparison) -> list[Table]:
+def _tables(comparison: Comparison, agreement: Agreement) -> list[Table]:
     """Return a table for each source, or of who agrees with whom."""
     reached = standings(comparison)
     failures = any(row.failed for row in reached)
     costs = "s", "MB", *(["failed"] if failures else [])
     if not comparison.judged:
-        pairs, _ = agreements(comparison)
         table = Table("segmenter", "and", "F1 at IoU 0.5 (95%)", title="Agreement", box=None, padding=(0, 1))
-        for (one, other), interval in pairs.items():
+        for (one, other), interval in agreement.pairs.items():
             table.add_row(escape(one), escape(other), _cell(interval))
         needs = Table("", "nuclei", *costs, title="All images", box=None, padding=(0, 1))
         for row in reached[-len(comparison.outcomes) :]:

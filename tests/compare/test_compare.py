@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from napari_nucleus_kd.compare import (
     Case,
     Contestant,
     Size,
-    agreements,
+    agreement_steps,
     cases_of,
     compare_steps,
     memory,
@@ -322,6 +323,15 @@ def test_an_image_that_cannot_be_shown_costs_its_picture_only(cases, tmp_path):
     assert "Cannot be shown: " in page and "<table" in page
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_while_the_report_is_written_each_image_and_picture_is_told(labelled, cases, theirs, tmp_path):
+    comparison = finish(compare_steps(cases(4, labelled=labelled), [CLASSICAL, theirs], tmp_path / "out"))
+    told = Counter(progress.message for progress in report_steps(comparison, tmp_path / "out"))
+    assert told["measuring the nuclei"] == 4
+    assert told["looking where segmenters agree"] == (0 if labelled else 4)
+    assert 2 <= sum(number for message, number in told.items() if message.startswith("drawing "))
+
+
 def test_who_fails_is_judged_as_if_nothing_had_been_found_and_tried_again(cases, theirs, tmp_path):
     every = cases(3)
     (theirs.labels / "1_mask.tif").unlink()
@@ -368,7 +378,7 @@ def test_without_truth_it_says_who_agrees_and_where_they_do_not(cases, theirs, t
     every = cases(4, labelled=False)
     comparison = finish(compare_steps(every, [CLASSICAL, theirs], tmp_path / "out"))
     assert not comparison.judged and not comparison.outcomes["theirs"][0].values
-    pairs, places = agreements(comparison)
+    pairs, places = finish(agreement_steps(comparison))
     mean, low, high = pairs["classical", "theirs"]
     assert 0.5 < low < mean < high < 0.95
     assert {place.case.name for place in places} == {"0", "1", "2", "3"}

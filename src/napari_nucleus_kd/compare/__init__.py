@@ -3,12 +3,13 @@
 from napari_nucleus_kd.compare.comparison import Case, Comparison, Contestant, Facts, Outcome, Size
 from napari_nucleus_kd.compare.folder import forget_former, holds_comparison, refuse_others
 from napari_nucleus_kd.compare.memory import memory_steps
-from napari_nucleus_kd.compare.pictures import figures
+from napari_nucleus_kd.compare.pictures import figure_steps
 from napari_nucleus_kd.compare.report import report_steps
 from napari_nucleus_kd.compare.run import cases_of, compare_steps
-from napari_nucleus_kd.compare.standings import Standing, agreements, standings
+from napari_nucleus_kd.compare.standings import Agreement, Standing, agreement_steps, standings
 
 __all__ = [
+    "Agreement",
     "Case",
     "Comparison",
     "Contestant",
@@ -16,10 +17,10 @@ __all__ = [
     "Outcome",
     "Size",
     "Standing",
-    "agreements",
+    "agreement_steps",
     "cases_of",
     "compare_steps",
-    "figures",
+    "figure_steps",
     "forget_former",
     "holds_comparison",
     "memory_steps",

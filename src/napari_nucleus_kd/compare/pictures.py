@@ -14,9 +14,10 @@ from napari_nucleus_kd.index import true_labels
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, picture
 from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     import numpy.typing as npt
     from matplotlib.figure import Figure
@@ -32,10 +33,16 @@ _MARGIN_PX = 96  # around the place of a picture
 _CASES = 3  # pictures of each source
 
 
-def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
-    """Yield titles and plots: average precision over IoU, found over annotated numbers, sizes of nuclei."""
+def figure_steps(comparison: Comparison) -> Generator[Progress, None, dict[str, Figure]]:
+    """Return plots by title: average precision over IoU, found over annotated numbers, sizes of nuclei.
+
+    Yields
+    ------
+    Progress after each image whose nuclei were measured.
+    """
     from matplotlib.figure import Figure
 
+    figures = {}
     colours = {name: _LINES[i % len(_LINES)] for i, name in enumerate(comparison.outcomes)}
     if comparison.judged:
         figure = Figure(figsize=(5, 4), layout="constrained")
@@ -47,7 +54,7 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
             axes.plot(metrics.STRICT_IOU, mean, "o-", ms=3, color=colours[name], label=name)
         axes.set_ylim(0, 1)
         axes.legend(fontsize="small")
-        yield "Average precision", figure
+        figures["Average precision"] = figure
         figure = Figure(figsize=(5, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="annotated nuclei of an image", ylabel="found nuclei")
         most = 1.0
@@ -57,38 +64,41 @@ def figures(comparison: Comparison) -> Iterator[tuple[str, Figure]]:
             axes.plot(true, found, "o", ms=4, alpha=0.6, color=colours[name], label=name)
         axes.plot([0, most], [0, most], color="black", lw=0.8)
         axes.legend(fontsize="small")
-        yield "Counts", figure
+        figures["Counts"] = figure
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="diameter, px (of a circle of the same area)", ylabel="nuclei")
-    sizes = {name: _diameters(comparison, name) for name in comparison.outcomes}
-    if comparison.judged:
-        sizes = {
-            "annotated": _join(metrics.diameters(true_labels(case.row)) for case in comparison.cases)
-        } | sizes
+    sizes = yield from _diameter_steps(comparison)
     every = np.concatenate(list(sizes.values()))
     bins = np.linspace(0, np.percentile(every, 99.5) if every.size else 1, 40).tolist()
     for name, diameters in sizes.items():
         colour, wide = colours.get(name, "#999999"), 1.4 if name in colours else 3
         axes.hist(diameters, bins, histtype="step", color=colour, lw=wide, label=name)
     axes.legend(fontsize="small")
-    yield "Sizes", figure
+    figures["Sizes"] = figure
+    return figures
 
 
-def _diameters(comparison: Comparison, name: str) -> npt.NDArray[np.float64]:
-    found = (comparison.labels_of(name, case) for case in comparison.cases)
-    return _join(metrics.diameters(labels) for labels in found if labels is not None)
+def _diameter_steps(comparison: Comparison) -> Generator[Progress, None, dict[str, npt.NDArray[np.float64]]]:
+    """Return the diameters of all nuclei, in pixels, annotated ones first."""
+    drawn = ["annotated"] if comparison.judged else []
+    parts = {name: [np.zeros(0)] for name in [*drawn, *comparison.outcomes]}
+    for done, case in enumerate(comparison.cases, 1):
+        for name, diameters in parts.items():
+            labels = true_labels(case.row) if name in drawn else comparison.labels_of(name, case)
+            if labels is not None:
+                diameters.append(metrics.diameters(labels))
+        yield Progress(done, len(comparison.cases), "measuring the nuclei")
+    return {name: np.concatenate(diameters) for name, diameters in parts.items()}
 
 
-def _join(parts: Iterator[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    return np.concatenate([np.zeros(0), *parts])
+def shown(comparison: Comparison, places: Sequence[Place]) -> list[tuple[str, Case, Region | None]]:
+    """Return titles and regions of what is worth a look: where the first errs, or where all disagree.
 
-
-def shown(comparison: Comparison, places: Sequence[Place]) -> Iterator[tuple[str, Case, Region]]:
-    """Yield titles and regions of what is worth a look: where the first errs, or where all disagree."""
+    Where there is no region it is the one of most errors, see most_errors.
+    """
     if not comparison.judged:
-        for place in places:
-            yield f"{place.case.name}: agreement {place.agreement:.2f}", place.case, place.region
-        return
+        return [(f"{p.case.name}: agreement {p.agreement:.2f}", p.case, p.region) for p in places]
+    out: list[tuple[str, Case, Region | None]] = []
     first, *others = comparison.outcomes.values()
     for source in sorted({case.row.source for case in comparison.cases}):
         group = [i for i, case in enumerate(comparison.cases) if case.row.source == source]
@@ -106,10 +116,11 @@ def shown(comparison: Comparison, places: Sequence[Place]) -> Iterator[tuple[str
                 picked.setdefault(ahead, "where the first is furthest ahead of all others")
         for i, why in list(picked.items())[:_CASES]:
             case = comparison.cases[i]
-            yield f"{source}: {case.name}, {why}", case, _most_errors(comparison, case)
+            out.append((f"{source}: {case.name}, {why}", case, None))
+    return out
 
 
-def _most_errors(comparison: Comparison, case: Case) -> Region:
+def most_errors(comparison: Comparison, case: Case) -> Region:
     """Return the tile of an image on which the contestants err most."""
     truth = true_labels(case.row)
     wrong = np.zeros(truth.shape, np.int32)

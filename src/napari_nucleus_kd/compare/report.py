@@ -14,8 +14,8 @@ from napari_nucleus_kd import __version__
 from napari_nucleus_kd.compare.comparison import Size
 from napari_nucleus_kd.compare.computer import computer
 from napari_nucleus_kd.compare.folder import REPORT, refuse_others
-from napari_nucleus_kd.compare.pictures import figures, shown, views
-from napari_nucleus_kd.compare.standings import MEANS, agreements, standings
+from napari_nucleus_kd.compare.pictures import figure_steps, most_errors, shown, views
+from napari_nucleus_kd.compare.standings import MEANS, agreement_steps, standings
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.evaluate import OVERALL
 from napari_nucleus_kd.io.atomic import make_folder, write_csv, write_text
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from napari_nucleus_kd.compare.comparison import Comparison
-    from napari_nucleus_kd.compare.standings import Interval, Standing
+    from napari_nucleus_kd.compare.standings import Agreement, Interval, Standing
 
 _HEADS = {**HEADS, "f1": "mean F1"}
 _SHOWN_FAILURES = 20
@@ -51,12 +51,18 @@ _OVER_NUCLEI = (
 )
 
 
-def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, None, Path]:
+def report_steps(
+    comparison: Comparison, output: Path, agreement: Agreement | None = None
+) -> Generator[Progress, None, Path]:
     """Write comparison.csv, images.csv, comparison.json and report.html.
+
+    Parameters
+    ----------
+    agreement : of the contestants, if it was looked at before.
 
     Yields
     ------
-    Progress after each picture of the report.
+    Progress after each image, and each picture of the report.
 
     Returns
     -------
@@ -69,18 +75,22 @@ def report_steps(comparison: Comparison, output: Path) -> Generator[Progress, No
     refuse_others(output, comparison.cases, comparison.contestants)
     make_folder(output)
     reached = standings(comparison)
-    pairs, places = ({}, []) if comparison.judged else agreements(comparison)
+    if agreement is None:
+        agreement = yield from agreement_steps(comparison)
+    pairs, places = agreement
     numbers, table, images, page = (output / name for name in REPORT)
     write_text(numbers, _as_json(comparison, reached, pairs))
     write_csv(table, _table(comparison, reached))
     write_csv(images, _images(comparison))
     parts = [_head(comparison), *_standing_tables(comparison, reached), *_pair_table(pairs)]
-    parts += [_figure_part(title, figure) for title, figure in figures(comparison)]
+    figures = yield from figure_steps(comparison)
+    parts += [_figure_part(title, figure) for title, figure in figures.items()]
     parts.append(_legend(comparison))
-    worth_a_look = list(shown(comparison, places))
+    worth_a_look = shown(comparison, places)
     for done, (title, case, region) in enumerate(worth_a_look, 1):
         parts.append(f"<h3>{html.escape(title)}</h3>")
         try:
+            region = region or most_errors(comparison, case)
             parts.append(_picture_row(list(views(comparison, case, region))))
         except ReadError as error:
             parts.append(f"<p>Cannot be shown: {html.escape(str(error))}</p>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import wilcoxon
@@ -13,9 +13,10 @@ from napari_nucleus_kd import metrics
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, OVERALL
 from napari_nucleus_kd.mistakes import chance, pq_over_nuclei
 from napari_nucleus_kd.project import grid
+from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Generator, Sequence
 
     from napari_nucleus_kd.compare.comparison import Case, Comparison, Outcome
     from napari_nucleus_kd.mistakes import Mistakes
@@ -144,31 +145,47 @@ class Place:
     agreement: float
 
 
-def agreements(comparison: Comparison) -> tuple[dict[tuple[str, str], Interval], list[Place]]:
-    """Return how far contestants agree where nobody knows the truth, and where they do least.
+class Agreement(NamedTuple):
+    """How far contestants agree where nobody knows the truth.
 
-    Returns
-    -------
-    Mean over images of the F1 at IoU 0.5 of each pair of contestants, one judged by the other (it is the same
-    both ways), with its interval; and the tiles of 256 px of least agreement, the worst first, one an image
-    before any has a second. An image that one of a pair failed on does not count.
+    Attributes
+    ----------
+    pairs : mean over images of the F1 at IoU 0.5 of each pair of contestants, one judged by the other (it is
+        the same both ways), with its interval. An image that one of a pair failed on does not count.
+    places : tiles of 256 px of least agreement, the worst first, one an image before any has a second.
     """
+
+    pairs: dict[tuple[str, str], Interval]
+    places: list[Place]
+
+
+def agreement_steps(comparison: Comparison) -> Generator[Progress, None, Agreement]:
+    """Return how far contestants agree; with ground truth nothing, because that tells more.
+
+    Yields
+    ------
+    Progress after each image.
+    """
+    if comparison.judged:
+        return Agreement({}, [])
     pairs: dict[tuple[str, str], list[float]] = {}
     tiles: list[list[Place]] = []
-    for case in comparison.cases:
+    for done, case in enumerate(comparison.cases, 1):
         found = {name: comparison.labels_of(name, case) for name in comparison.outcomes}
         there = {name: labels for name, labels in found.items() if labels is not None}
         for one, other in combinations(there, 2):
             pairs.setdefault((one, other), []).append(_f1(there[one], there[other]))
         if len(there) > 1:
             tiles.append(_places(case, list(there.values())))
+        yield Progress(done, len(comparison.cases), "looking where segmenters agree")
     ranked = [
         (rank, place.agreement, number, place)
         for number, places in enumerate(tiles)
         for rank, place in enumerate(places)
     ]
     ranked.sort(key=lambda entry: entry[:3])
-    return {pair: _mean(values) for pair, values in pairs.items()}, [e[3] for e in ranked[:_MOST_PLACES]]
+    means = {pair: _mean(values) for pair, values in pairs.items()}
+    return Agreement(means, [entry[3] for entry in ranked[:_MOST_PLACES]])
 
 
 def _f1(one: LabelArray, other: LabelArray) -> float:

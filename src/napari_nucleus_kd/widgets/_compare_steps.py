@@ -55,7 +55,7 @@ class Compared:
     wrong : by contestant, from top to bottom.
     pairs : agreement of each pair; {} with ground truth.
     places : where they agree least: middle (y, x) in pixels of the part.
-    plots : (Y, X, 4) uint8, by title; see compare.figures.
+    plots : (Y, X, 4) uint8, by title; see compare.figure_steps.
     """
 
     comparison: Comparison
@@ -114,9 +114,9 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     from napari_nucleus_kd.compare import (
         Case,
         Contestant,
-        agreements,
+        agreement_steps,
         compare_steps,
-        figures,
+        figure_steps,
         memory_steps,
         standings,
     )
@@ -189,12 +189,13 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
                 ],
                 key=lambda w: w.at,
             )
-    pairs, places = ({}, []) if comparison.judged else agreements(comparison)
+    pairs, places = yield from agreement_steps(comparison)
     middles = [
         (p.region.y0 + p.region.shape_yx[0] / 2, p.region.x0 + p.region.shape_yx[1] / 2) for p in places
     ]
+    figures = yield from figure_steps(comparison)
     yield Progress(0, 0, "drawing")
-    plots = {title: _drawn(figure) for title, figure in figures(comparison)}
+    plots = {title: _drawn(figure) for title, figure in figures.items()}
     return Compared(comparison, region, standings(comparison), pictures, wrong, pairs, middles, plots)
 
 
