@@ -30,11 +30,12 @@ GROUPS = {
         "pairs",
         "folders",
         "review",
+        "simulate",
         "project",
     },
     2: {"networks", "package", "engine", "join", "install", "versions", "export", "export_bioimageio"},
     3: {"segmenters"},
-    4: {"job", "ondisk", "pipeline", "add", "train", "compare", "workspace", "evaluate"},
+    4: {"mappings", "job", "ondisk", "pipeline", "add", "train", "compare", "workspace", "evaluate"},
     5: {"cli", "demo", "widgets"},
 }
 GROUP_OF = {part: group for group, parts in GROUPS.items() for part in parts}

@@ -116,6 +116,15 @@ ChannelNames = Annotated[
         help="Nuclear channel by name, or by number from 0; may be given more than once.",
     ),
 ]
+MappingName = Annotated[
+    str | None,
+    typer.Option(
+        "--mapping",
+        rich_help_panel=_IMAGE,
+        help="From the channels to what the network sees: nuclear (default), blend, mean, first, "
+        "haematoxylin, macenko, or an adapter like nucleus-adapter, which chooses among all channels itself.",
+    ),
+]
 DataChannels = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint, recipe_from
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ _STALE = {
     "model": ("model_hash",),
     "segmenter": ("model_hash", "weights", "decode", "percentiles", "scaling_low", "scaling_high"),
     "weights": ("model_hash", "decode"),
-    "channels": ("scaling_low", "scaling_high"),
+    "channels": ("scaling_low", "scaling_high", "channel_weights"),
+    "mapping": ("mapping_hash", "channels", "channel_weights", "stains", "scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),
     "diameter_px": ("diameter_um",),
@@ -58,9 +60,21 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     """
     values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in given.items() if value is not None}
-    stale = set(_OF_THE_IMAGE if refit else ()).union(*(_STALE.get(name, ()) for name in given))
+    stale = set(_OF_THE_IMAGE + _measured(values) if refit else ()).union(
+        *(_STALE.get(name, ()) for name in given)
+    )
     values = {name: value for name, value in values.items() if name not in stale} | given
     return recipe_from(values)
+
+
+def _measured(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the settings that a mapping measured in the image of a recipe."""
+    mapping = values.get("mapping", NUCLEAR)
+    if mapping == "macenko":
+        return ("stains",)
+    if mapping in BUILT_IN or "channel_weights" not in values:
+        return ()
+    return ("channels", "channel_weights")
 
 
 def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:

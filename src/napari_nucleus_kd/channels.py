@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,15 @@ from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_nucleus_kd.types import Array, FloatArray, Image
 
 NETWORK_CHANNELS = 3
+Stain = tuple[float, float, float]
+Stains = tuple[Stain, Stain]
 _DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
+_STAINED, _DARKEST, _FEWEST_STAINED = 0.15, 1 / 255, 100  # optical density, intensity, pixels
 _SAMPLE_PX = 2048 * 2048  # images up to this many pixels are measured whole
 _GRID, _BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
 _MARKERS = re.compile(
@@ -38,12 +41,16 @@ class InputMap:
     rgb : True keeps colour: the three channels go in as they are, scaled; a grey picture's only channel
         three times. False takes the brightest of the scaled channels and gives it to the network three times.
     low, high : intensities that become 0 and 1, one pair for each of `channels`.
+    weights : of each channel in a blend that takes the place of the brightest; () for none.
+    last : what turns the scaled channels (C, Y, X) into the network's, if it is neither of these.
     """
 
     channels: tuple[int, ...]
     rgb: bool
     low: tuple[float, ...]
     high: tuple[float, ...]
+    weights: tuple[float, ...] = ()
+    last: Callable[[FloatArray], FloatArray] | None = field(default=None, compare=False, repr=False)
 
     def select(self, pixels: Array) -> Array:
         """Return the used channels of (C, Y, X) `pixels`; a lazy array stays lazy."""
@@ -53,11 +60,12 @@ class InputMap:
 
     def scale(self, selected: npt.NDArray[Any]) -> FloatArray:
         """Return (3, Y, X) float32 in [0, 1] from what `select` gave."""
-        low = np.asarray(self.low, np.float32)[:, None, None]
-        high = np.asarray(self.high, np.float32)[:, None, None]
-        scaled: FloatArray = (selected.astype(np.float32) - low) / (high - low)
-        np.nan_to_num(scaled, copy=False, nan=0.0)
-        np.clip(scaled, 0.0, 1.0, out=scaled)
+        scaled = scale_channels(selected, self.low, self.high)
+        if self.last is not None:
+            return self.last(scaled)
+        if self.weights:
+            blend = np.tensordot(np.asarray(self.weights, np.float32), scaled, axes=1)
+            return np.repeat(blend[None], NETWORK_CHANNELS, axis=0)
         if self.rgb and len(scaled) == NETWORK_CHANNELS:
             return scaled
         return np.repeat(scaled.max(axis=0, keepdims=True), NETWORK_CHANNELS, axis=0)
@@ -74,6 +82,14 @@ class InputMap:
         (3, Y, X) float32 in [0, 1]
         """
         return self.scale(np.asarray(self.select(tile)))
+
+
+def scale_channels(pixels: npt.NDArray[Any], low: Sequence[float], high: Sequence[float]) -> FloatArray:
+    """Return (C, Y, X) float32 in [0, 1]; what is no number becomes 0."""
+    bottom, top = (np.asarray(limits, np.float32)[:, None, None] for limits in (low, high))
+    scaled: FloatArray = (pixels.astype(np.float32) - bottom) / (top - bottom)
+    np.nan_to_num(scaled, copy=False, nan=0.0)
+    return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
 def scale_limits(
@@ -147,12 +163,14 @@ def given_input(
     modality: Modality,
     low: tuple[float, ...],
     high: tuple[float, ...],
+    weights: tuple[float, ...] = (),
 ) -> InputMap:
     """Return the map of a resolved recipe, whose scaling is known.
 
     Raises
     ------
-    SettingsError if there is not one rising pair of low and high for each channel.
+    SettingsError if there is not one rising pair of low and high for each channel, or weights that are not
+        one for each.
     """
     keeps_color = modality is not Modality.FLUORESCENCE
     if keeps_color:
@@ -164,17 +182,21 @@ def given_input(
             f"{image.name}: {len(chosen)} channels need as many scaling_low, each below its scaling_high; "
             f"got {low} and {high}"
         )
-    return InputMap(chosen, keeps_color, low, high)
+    if len(weights) not in (0, len(chosen)):
+        raise SettingsError(
+            f"{image.name}: {len(chosen)} channels need as many channel_weights, not {len(weights)}"
+        )
+    return InputMap(chosen, keeps_color, low, high, weights)
 
 
-def haematoxylin(picture: FloatArray) -> FloatArray:
+def haematoxylin(picture: FloatArray, stains: Sequence[Sequence[float]] | None = None) -> FloatArray:
     """Return how much haematoxylin lies in each pixel of a colour picture: nuclei are bright, all else dark.
-
-    Colour deconvolution with the stain vectors of Ruifrok and Johnston, as scikit-image has them.
 
     Parameters
     ----------
     picture : (3, Y, X) red, green and blue in [0, 1]. Not changed.
+    stains : optical density of haematoxylin and of the other stain in red, green and blue; None: of
+        haematoxylin, eosin and DAB, as Ruifrok and Johnston measured them and scikit-image has them.
 
     Returns
     -------
@@ -182,9 +204,56 @@ def haematoxylin(picture: FloatArray) -> FloatArray:
     """
     from skimage.color import hed_from_rgb, separate_stains
 
-    stain = separate_stains(np.moveaxis(picture, 0, -1), hed_from_rgb)[..., 0]
+    apart = hed_from_rgb if stains is None else _from_rgb(stains)
+    stain = separate_stains(np.moveaxis(picture, 0, -1), apart)[..., 0]
     scaled: FloatArray = np.clip(stain / _DARK_NUCLEUS, 0, 1).astype(np.float32)
     return scaled
+
+
+def _from_rgb(stains: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Return the matrix that separates two stains and what is neither of them."""
+    first, second = (np.asarray(stain, float) / np.linalg.norm(stain) for stain in stains)
+    return np.linalg.inv([first, second, np.cross(first, second) / np.linalg.norm(np.cross(first, second))])
+
+
+def estimate_stains(colours: npt.NDArray[np.floating]) -> Stains:
+    """Estimate the two stains of an H&E or IHC picture, haematoxylin first.
+
+    The colours of all stained pixels lie between those of the two stains, in the plane in which they differ
+    most; the stains are its ends, but for a hundredth.
+
+    Parameters
+    ----------
+    colours : (3, N) red, green and blue in [0, 1].
+
+    Returns
+    -------
+    Optical densities in red, green and blue of either stain, of length 1.
+
+    Raises
+    ------
+    SettingsError : hardly anything is stained.
+
+    Source: Macenko et al., A method for normalizing histology slides, ISBI 2009.
+    """
+    density = -np.log(np.clip(colours, _DARKEST, 1))
+    stained = density[:, (density > _STAINED).all(axis=0)]
+    if stained.shape[1] < _FEWEST_STAINED:
+        raise SettingsError(
+            "hardly anything in the picture is stained, so its stains cannot be estimated; choose "
+            "haematoxylin, which takes usual ones, or give the stains"
+        )
+    _, vectors = np.linalg.eigh(np.cov(stained))
+    plane = vectors[:, [2, 1]] * np.where(vectors[:, [2, 1]].sum(axis=0) < 0, -1, 1)
+    angles = np.arctan2(*(plane.T @ stained)[::-1])
+    ends = [plane @ (np.cos(a), np.sin(a)) for a in np.percentile(angles, (1, 99))]
+    first, second = sorted((np.clip(e, 0, None) for e in ends), key=lambda e: -e[0] / e.sum())
+    return _unit(first), _unit(second)
+
+
+def _unit(stain: npt.NDArray[np.float64]) -> Stain:
+    red, green, blue = stain / np.linalg.norm(stain)
+    return float(red), float(green), float(blue)
 
 
 def normalize_image(
@@ -211,6 +280,21 @@ def normalize_image(
         raise SettingsError(f"{modality} needs 1 or 3 channels, this image has {count}")
     chosen = tuple(range(count))
     return _fit(sample_pixels(pixels, chosen), chosen, modality, percentiles, joint=joint).apply(pixels)
+
+
+def scaled_panel(pixels: npt.NDArray[Any], percentiles: tuple[float, float] = (1.0, 99.8)) -> FloatArray:
+    """Scale each channel of a small image in memory by its own percentiles, as adapters see it.
+
+    Parameters
+    ----------
+    pixels : (C, Y, X), any number type. Not changed.
+
+    Returns
+    -------
+    (C, Y, X) float32 in [0, 1]
+    """
+    low, high = scale_limits(pixels.reshape(len(pixels), -1), percentiles)
+    return scale_channels(pixels, low, high)
 
 
 def choose_channels(
@@ -318,16 +402,20 @@ def sample_pixels(pixels: Array, channels: tuple[int, ...]) -> npt.NDArray[Any]:
 
     Of a large (C, Y, X) lazy array only 64 blocks are read, spread over it.
     """
+    return np.concatenate([b.reshape(len(b), -1) for b in sample_blocks(pixels, channels)], axis=1)
+
+
+def sample_blocks(pixels: Array, channels: tuple[int, ...]) -> list[npt.NDArray[Any]]:
+    """Return the whole of a small image, or 64 blocks of a large one, each (C, y, x); see sample_pixels."""
     picked = pixels if channels == tuple(range(pixels.shape[0])) else pixels[list(channels)]
     _, height, width = picked.shape
     if height * width <= _SAMPLE_PX:
-        return np.asarray(picked).reshape(len(channels), -1)
-    blocks = [
-        np.asarray(picked[:, y : y + _BLOCK_PX, x : x + _BLOCK_PX]).reshape(len(channels), -1)
+        return [np.asarray(picked)]
+    return [
+        np.asarray(picked[:, y : y + _BLOCK_PX, x : x + _BLOCK_PX])
         for y in _starts(height)
         for x in _starts(width)
     ]
-    return np.concatenate(blocks, axis=1)
 
 
 def _starts(length: int) -> list[int]:

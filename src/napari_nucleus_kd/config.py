@@ -47,6 +47,14 @@ class Recipe(Settings):
     model_hash: str | None = Field(None, description="SHA-256 of the weights; None takes the model as it is")
     modality: Modality | None = Field(None, description="None: suggested from the pixels")
     channels: tuple[int | str, ...] | None = Field(None, description="Nuclear channels by name or index")
+    mapping: str = Field("nuclear", description="From the channels to what the network sees: see mappings")
+    mapping_hash: str | None = Field(
+        None, description="SHA-256 of an adapter's weights; None takes it as it is"
+    )
+    channel_weights: tuple[float, ...] | None = Field(None, description="Of each channel in a blend")
+    stains: tuple[tuple[float, float, float], tuple[float, float, float]] | None = Field(
+        None, description="Optical densities of haematoxylin and the other stain; None: usual or estimated"
+    )
     percentiles: tuple[float, float] = Field((1.0, 99.8), description="Intensities scaled to 0 and 1")
     scaling_low: tuple[float, ...] | None = Field(None, description="Intensity shown as 0, a channel")
     scaling_high: tuple[float, ...] | None = Field(None, description="Intensity shown as 1, a channel")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd.channels import InputMap, fit_input, given_input
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.mappings import fit_mapping
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Modality, Region
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_nucleus_kd.channels import InputMap
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.segmenters import Segmenter
     from napari_nucleus_kd.tiling import LabelTarget
@@ -108,7 +109,8 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     _check_model(recipe, segmenter)
     notes.append(segmenter.description)
     percentiles = recipe.percentiles if _was_set(recipe, "percentiles") else segmenter.percentiles
-    input_map = _input(image, recipe, modality, percentiles)
+    input_map, measured = fit_mapping(image, recipe, modality, percentiles)
+    notes += _blend_notes(image, input_map)
     pixel_size = recipe.pixel_size_um or image.pixel_size_um
     if pixel_size and image.pixel_size_um and abs(pixel_size / image.pixel_size_um - 1) > _SAME_SIZE:
         notes.append(
@@ -120,6 +122,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
             "modality": modality,
             "model_hash": segmenter.model_hash,
             "channels": input_map.channels,
+            **measured,
             "percentiles": percentiles,
             "scaling_low": input_map.low,
             "scaling_high": input_map.high,
@@ -166,12 +169,12 @@ def settle_diameter(job: Job, estimate: float | None) -> Job:
     return job.with_diameter(rounded, f"nuclei are about {rounded:.1f} px across (estimated)")
 
 
-def _input(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> InputMap:
-    if recipe.scaling_low is None and recipe.scaling_high is None:
-        return fit_input(image, recipe.channels, modality, percentiles)
-    if recipe.scaling_low is None or recipe.scaling_high is None:
-        raise SettingsError("scaling_low and scaling_high go together; give both or neither")
-    return given_input(image, recipe.channels, modality, recipe.scaling_low, recipe.scaling_high)
+def _blend_notes(image: Image, seen: InputMap) -> list[str]:
+    """Say how much of each channel the network sees."""
+    if not seen.weights:
+        return []
+    shares = sorted(zip(seen.weights, seen.channels, strict=True), reverse=True)
+    return ["seen: " + ", ".join(f"{image.channels[c].name} {share:.0%}" for share, c in shares)]
 
 
 def richest_patches(

@@ -60,8 +60,17 @@ _ARCHITECTURES = {
         "napari_nucleus_kd.networks.ensemble:EnsembleConfig",
         "napari_nucleus_kd.networks.ensemble:build_ensemble",
     ),
+    "fixed-adapter": (
+        "napari_nucleus_kd.networks.adapter:FixedConfig",
+        "napari_nucleus_kd.networks.adapter:FixedAdapter",
+    ),
+    "invariant-adapter": (
+        "napari_nucleus_kd.networks.adapter:InvariantConfig",
+        "napari_nucleus_kd.networks.adapter:InvariantAdapter",
+    ),
 }
 
+ADAPTERS = ("fixed-adapter", "invariant-adapter")  # these make what a network sees, and find no nuclei
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a model
 
 
@@ -113,6 +122,11 @@ class Model:
     folder: Path
     hash: str
     card: str
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it makes what a network sees, and finds no nuclei."""
+        return self.spec.architecture in ADAPTERS
 
     @property
     def parameters(self) -> int | None:
@@ -312,9 +326,14 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {spelt[near[0]]}?" if near else ""
 
 
-def list_models() -> tuple[Model, ...]:
-    """Return the models that are shipped or installed; damaged ones are left out, see `survey_models`."""
-    return survey_models()[0]
+def list_models(*, adapters: bool = False) -> tuple[Model, ...]:
+    """Return the models that are shipped or installed; damaged ones are left out, see `survey_models`.
+
+    Parameters
+    ----------
+    adapters : the adapters instead of the models that find nuclei.
+    """
+    return tuple(model for model in survey_models()[0] if model.is_adapter == adapters)
 
 
 def survey_models() -> tuple[tuple[Model, ...], dict[Path, str]]:

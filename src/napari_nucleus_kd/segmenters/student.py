@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, refuse_weights, same_scale
@@ -36,6 +37,10 @@ def load(recipe: Recipe) -> StudentSegmenter:
     """Open the recipe's model on the recipe's device."""
     refuse_weights(recipe)
     model = load_model(recipe.model)
+    if model.is_adapter:
+        raise ModelError(
+            f"{recipe.model} is an adapter and finds no nuclei; choose it as the mapping instead"
+        )
     return StudentSegmenter(model, open_engine(model, recipe.device), recipe.modality)
 
 

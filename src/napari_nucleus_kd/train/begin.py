@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.networks.adapter import Adapted, build_adapter
 from napari_nucleus_kd.networks.blocks import PlainEncoder
 from napari_nucleus_kd.networks.student import Student, StudentConfig
 from napari_nucleus_kd.package import load_model
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.train.settings import TrainSettings
 
 
-def first_network(settings: TrainSettings) -> Student:
+def first_network(settings: TrainSettings) -> Student | Adapted:
     """Return the network of the settings as it is before the first step; float32, on the CPU.
+
+    With an adapter it is that in front of the student.
 
     Raises
     ------
@@ -48,7 +51,10 @@ def first_network(settings: TrainSettings) -> Student:
         network.encoder.load_pretrained(settings.encoder_weights)
     if settings.frozen_encoder:
         pretrained_part(network).requires_grad_(False)
-    return network
+    if settings.adapter is None:
+        return network
+    adapter = build_adapter(settings.adapter.architecture, settings.adapter.options)
+    return Adapted(adapter, network, frozen=settings.adapter.frozen_student)
 
 
 def blended(network: Student, settings: TrainSettings) -> Student:
@@ -86,9 +92,10 @@ def pretrained_part(network: Student) -> nn.Module:
     return encoder if isinstance(encoder, PlainEncoder) else encoder.pretrained_part
 
 
-def frozen_tensors(network: Student) -> set[str]:
+def frozen_tensors(network: Student | Adapted) -> set[str]:
     """Return the names of the tensors of the part that came with weights."""
-    part = {id(tensor) for tensor in pretrained_part(network).state_dict(keep_vars=True).values()}
+    frozen = network.student if isinstance(network, Adapted) else pretrained_part(network)
+    part = {id(tensor) for tensor in frozen.state_dict(keep_vars=True).values()}
     return {name for name, t in network.state_dict(keep_vars=True).items() if id(t) in part}
 
 

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from napari_nucleus_kd.channels import asked_channels, fit_input, given_input
+from napari_nucleus_kd.channels import asked_channels, fit_input, given_input, scaled_panel
 from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.index import read_annotation, read_index
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.metrics import median_diameter
+from napari_nucleus_kd.simulate import simulate
 from napari_nucleus_kd.train.augment import recolor, warp
-from napari_nucleus_kd.types import Progress
+from napari_nucleus_kd.types import Modality, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.train.settings import CropSettings
-    from napari_nucleus_kd.types import FloatArray, Image, LabelArray, Modality
+    from napari_nucleus_kd.types import FloatArray, Image, LabelArray
 
 MARGIN_PX = 32  # cut off again after encoding, so that nuclei at the rim are encoded whole
 
@@ -146,12 +147,28 @@ def network_input(row: Row, image: Image, channels: Sequence[int | str] | None =
     return given_input(image, everything, row.modality, row.low, row.high).apply(image.pixels)
 
 
+def for_panels(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the grey fluorescence pictures, around whose nuclei a panel can be drawn.
+
+    Raises
+    ------
+    ReadError : there are none.
+    """
+    found = [s for s in samples if s.modality is Modality.FLUORESCENCE and len(s.image) == 1]
+    if not found:
+        raise ReadError(
+            "an adapter learns from fluorescence pictures of nuclei, and none of these images is one; name a "
+            "data set with some in its splits train and tune"
+        )
+    return found
+
+
 class Batch(NamedTuple):
     """What one step learns from.
 
     Attributes
     ----------
-    x : (B, 3, S, S) float32 in [0, 1]
+    x : (B, 3, S, S) float32 in [0, 1]; of panels (B, C, S, S).
     maps : (B, M, S, S) float32, see instances.encode.
     valid : (B, 1, S, S) float32, 1 where the annotation is complete and teaches, else 0.
     told : (B, 1, S, S) float32, 1 where the maps are those of a teacher's labels, else 0.
@@ -169,6 +186,8 @@ class Batches(Dataset[Batch]):
     Parameters
     ----------
     enlarge_to_px : diameter to which the model enlarges smaller nuclei, where it segments.
+    panel : fewest and most channels of the panels that are drawn around the nuclei of grey pictures; None:
+        the pictures themselves.
     """
 
     def __init__(
@@ -177,8 +196,9 @@ class Batches(Dataset[Batch]):
         settings: CropSettings,
         seed: int,
         enlarge_to_px: float | None = None,
+        panel: tuple[int, int] | None = None,
     ):
-        self.settings, self.seed, self.enlarge_to_px = settings, seed, enlarge_to_px
+        self.settings, self.seed, self.enlarge_to_px, self.panel = settings, seed, enlarge_to_px, panel
         self.by_source: dict[str, list[Sample]] = {}
         for sample in samples:
             self.by_source.setdefault(sample.source, []).append(sample)
@@ -193,11 +213,12 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """Make the batch of one step."""
         rng = np.random.default_rng((self.seed, step))
-        crops = [self._crop(rng) for _ in range(self.settings.batch)]
+        channels = 0 if self.panel is None else int(rng.integers(self.panel[0], self.panel[1] + 1))
+        crops = [self._crop(rng, channels) for _ in range(self.settings.batch)]
         x, maps, valid, told = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
         return Batch(x.contiguous(memory_format=torch.channels_last), maps, valid, told)
 
-    def _crop(self, rng: np.random.Generator) -> tuple[FloatArray, ...]:
+    def _crop(self, rng: np.random.Generator, channels: int) -> tuple[FloatArray, ...]:
         crops = self.settings
         group = self.by_source[self.sources[rng.choice(len(self.sources), p=self.chances)]]
         # Large images hold more that is worth seeing, but not in proportion.
@@ -213,8 +234,11 @@ class Batches(Dataset[Batch]):
         layers = np.concatenate([sample.image, *known]) if known else sample.image
         layers, labels = warp(layers, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
         image, valid = layers[: len(sample.image)], layers[len(sample.image) :].min(axis=0, initial=1) > 0.99
-        image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
-        image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
+        if channels:
+            image = scaled_panel(simulate(image[0], labels, rng, channels).pixels)
+        else:
+            image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
+            image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return (
             image[:, inner, inner],

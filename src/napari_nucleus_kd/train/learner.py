@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from lightning_fabric import Fabric
 
+    from napari_nucleus_kd.networks.adapter import Adapted
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.train.data import Batch
     from napari_nucleus_kd.train.log import Record
@@ -44,7 +45,7 @@ class Trained(NamedTuple):
     processor : what it was trained on at the end, and in which precision.
     """
 
-    network: Student
+    network: Student | Adapted
     steps: int
     best_step: int
     processor: str
@@ -109,7 +110,7 @@ class Learner:
     def __init__(self, fabric: Fabric, settings: TrainSettings, made_from: dict[str, str], output: Path):
         self.fabric, self.settings, self.made_from, self.output = fabric, settings, made_from, output
         network = first_network(settings)
-        self.frozen = frozen_tensors(network) if settings.frozen_encoder else set()
+        self.frozen = frozen_tensors(network) if settings.freezes else set()
         if fabric.world_size == 1:  # torch 2.13 cannot send 1x1 weights in this format to another process
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         learning = [p for p in network.parameters() if p.requires_grad]
@@ -206,7 +207,8 @@ class Learner:
         """Return the objective of one batch; it again by name, with each of its terms that has a weight."""
         weights, distill = self.settings.loss, self.settings.distill
         logits = self.network.logits(batch.x).float()
-        terms = losses.terms(logits, batch.maps, batch.valid, self.settings.label_smoothing)
+        smoothing = self.settings.label_smoothing
+        terms = losses.terms(logits, batch.maps, batch.valid, smoothing, lovasz=weights.lovasz > 0)
         loss, parts = losses.total(terms, weights), losses.counted(terms, weights)
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
@@ -257,8 +259,9 @@ class Learner:
         for batch in batches:
             x, maps, valid, _ = self.fabric.to_device(batch)
             with self.fabric.autocast():
-                logits = cast("Student", self.average.module).logits(x).float()
-            terms, weights = losses.terms(logits, maps, valid), self.settings.loss
+                logits = cast("Student | Adapted", self.average.module).logits(x).float()
+            weights = self.settings.loss
+            terms = losses.terms(logits, maps, valid, lovasz=weights.lovasz > 0)
             parts = {"objective": losses.total(terms, weights), **losses.counted(terms, weights)}
             for name, part in parts.items():
                 tuned[name] = tuned.get(name, 0.0) + float(part) / len(batches)
@@ -338,7 +341,7 @@ class Learner:
 
     def result(self) -> Trained:
         """Return the best averaged network, and how it came about."""
-        network = cast("Student", self.average.module).cpu().float()
+        network = cast("Student | Adapted", self.average.module).cpu().float()
         network.load_state_dict(self.best, strict=not self.frozen)
         processor = f"{self.fabric.device.type} ({precision_of(self.fabric)})"
         return Trained(network.eval(), self.step, self.best_step, processor)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from napari_nucleus_kd.engine import number_type
 from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.io.atomic import make_folder, write_text
-from napari_nucleus_kd.train.data import Batches, load_steps
+from napari_nucleus_kd.train.data import Batches, for_panels, load_steps
 from napari_nucleus_kd.train.learner import Learner, precision_of
 from napari_nucleus_kd.train.teacher import diameter_estimate
 from napari_nucleus_kd.types import Progress
@@ -106,8 +106,10 @@ def _batches_steps(
     train = yield from load_steps(index, "train", estimate, settings.channels)
     if distill is None and not any(sample.valid is None or sample.valid.any() for sample in train):
         raise ReadError(f"{index}: nothing is annotated in the images to train on, and no teacher is named")
-    crops, seed, enlarge = settings.crops, settings.seed, settings.enlarge_to_px
-    return Batches(tune, crops, seed + 1, enlarge), Batches(train, crops, seed, enlarge)
+    crops, seed, enlarge, panel = settings.crops, settings.seed, settings.enlarge_to_px, None
+    if settings.adapter is not None:
+        panel, tune, train = settings.adapter.panel, for_panels(tune), for_panels(train)
+    return Batches(tune, crops, seed + 1, enlarge, panel), Batches(train, crops, seed, enlarge, panel)
 
 
 def _fabric(settings: TrainSettings) -> Fabric:

@@ -24,8 +24,17 @@ from napari_nucleus_kd.index import check_rows_steps, read_splits
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX
 from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.networks.adapter import Adapted
 from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
+from napari_nucleus_kd.train.adapting import (
+    HOW,
+    JUDGED_CHANNELS,
+    adapter_spec,
+    judge_steps,
+    panel_rows,
+    test_panel,
+)
 from napari_nucleus_kd.train.begin import blended
 from napari_nucleus_kd.train.card import AS_USED, write_card
 from napari_nucleus_kd.train.learner import CHECKPOINT
@@ -37,10 +46,13 @@ from napari_nucleus_kd.words import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+    from torch import nn
+
     from napari_nucleus_kd.evaluate import Score
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.train.learner import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
     from napari_nucleus_kd.types import FloatArray, Progress
 
@@ -136,11 +148,40 @@ def run_steps(
     trained = yield from train_steps(settings, index, output, None if watch is None else shown)
     if trained is None:
         return None
+    if isinstance(trained.network, Adapted):
+        return (yield from _adapter_steps(settings, spec, trained, trained.network, index, output, notes))
     network = blended(trained.network, settings)
     if "val" in read_splits(index):
         metrics = yield from _judge(spec, network, output, judge)
         spec = spec.model_copy(update={"metrics": metrics})
     _save(place, network, spec, write_card(spec, settings, trained, notes, judge.how))
+    return load_model(str(place))
+
+
+def _adapter_steps(
+    settings: TrainSettings,
+    spec: ModelSpec,
+    trained: Trained,
+    network: Adapted,
+    index: Path,
+    output: Path,
+    notes: Sequence[str],
+) -> Generator[Progress, None, Model]:
+    """Package an adapter, and the student behind it if that learnt, too."""
+    assert settings.adapter is not None
+    place, student = output / settings.name, settings.start or ""
+    if not network.frozen:
+        behind = spec.model_copy(update={"name": f"{settings.name}-student"})
+        student = str(output / behind.name)
+        _save(Path(student), network.student, behind, write_card(behind, settings, trained, notes))
+    spec = adapter_spec(spec, settings.adapter)
+    rows = panel_rows(read_splits(index).get("val", []))
+    if rows:
+        with _for_now(spec, network.adapter, output, test_panel()) as model:
+            scores = yield from judge_steps(model, student, rows)
+        spec = spec.model_copy(update={"metrics": _told(scores)})
+    how = HOW.format(*JUDGED_CHANNELS)
+    _save(place, network.adapter, spec, write_card(spec, settings, trained, notes, how), test_panel())
     return load_model(str(place))
 
 
@@ -242,21 +283,30 @@ def _judge(
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
     with _for_now(spec, network, output) as model:
-        scores = yield from judge.steps(model)
+        return _told((yield from judge.steps(model)))
+
+
+def _told(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
     return {source: only_tellable(values) for source, values in summary(scores).items()}
 
 
 @contextmanager
-def _for_now(spec: ModelSpec, network: Student, output: Path) -> Iterator[Model]:
+def _for_now(
+    spec: ModelSpec, network: nn.Module, output: Path, picture: FloatArray | None = None
+) -> Iterator[Model]:
     """Make a model of a network, to be used while the block lasts."""
     with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
         folder = Path(scratch) / spec.name
-        _save(folder, network, spec, "")
+        _save(folder, network, spec, "", picture)
         yield load_model(str(folder))
 
 
-def _save(folder: Path, network: Student, spec: ModelSpec, card: str) -> None:
-    save_model(folder, network, spec, card, _test_input(), half=True, overwrite=True)
+def _save(
+    folder: Path, network: nn.Module, spec: ModelSpec, card: str, picture: FloatArray | None = None
+) -> None:
+    """Write a package; it is tested with a picture, or with a part of a sample."""
+    tested = _test_input() if picture is None else picture
+    save_model(folder, network, spec, card, tested, half=True, overwrite=True)
 
 
 def _spec(settings: TrainSettings, parent: ModelSpec | None, index: Path) -> ModelSpec:

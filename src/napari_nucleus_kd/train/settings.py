@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
     "channels student pretrained encoder_of frozen_encoder frozen_norms start crops enlarge_to_px loss "
-    "label_smoothing distill accumulate devices schedule patience learning_rate warmup_steps "
+    "label_smoothing distill adapter accumulate devices schedule patience learning_rate warmup_steps "
     "weight_decay clip_norm average seed check_every check_batches precision"
 ).split()
 
@@ -68,10 +68,47 @@ class LossWeights(TaughtWeights):
     """Weight of each named term of the objective against the annotation: those, and what only it has."""
 
     dice: float = 1.0
+    lovasz: float = 0.0
     tversky: float = 0.0
     focal: float = 0.0
     spectral: float = Field(0.0, description="Spectral decoupling: on the size of the foreground's logits")
     consistency: float = 0.0
+
+
+class AdapterSettings(Settings):
+    """An adapter that learns in front of the student, on panels drawn around the nuclei of each image."""
+
+    kind: Literal["invariant", "fixed"] = Field(
+        "invariant", description="invariant: blends any number of channels; fixed: repeats them to 32"
+    )
+    width: int = Field(16, ge=4, le=128, description="invariant: channels of its first layer")
+    compares: bool = Field(True, description="invariant: judge each channel beside the others")
+    channels: int = Field(32, ge=1, le=256, description="fixed: channels that it takes")
+    panel: tuple[Annotated[int, Field(ge=1)], int] = Field(
+        (2, 12), description="Channels of the panels that are drawn, fewest and most"
+    )
+    frozen_student: bool = Field(True, description="Train the adapter only")
+
+    @property
+    def architecture(self) -> str:
+        """What a package calls it."""
+        return f"{self.kind}-adapter"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Settings of its network."""
+        if self.kind == "fixed":
+            return {"channels": self.channels}
+        return {"width": self.width, "compares": self.compares}
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AdapterSettings:
+        low, high = self.panel
+        if low > high or (self.kind == "fixed" and high > self.channels):
+            raise ValueError(
+                f"panel: {low} to {high} channels must be in order, and not more than a fixed adapter takes"
+            )
+        return self
 
 
 class DistillSettings(Settings):
@@ -174,6 +211,9 @@ class TrainSettings(Settings):
         0.0, ge=0, description="Width (standard deviation, px) over which borders are taught softly"
     )
     distill: DistillSettings | None = Field(None, description="Teachers; None: the annotation alone")
+    adapter: AdapterSettings | None = Field(
+        None, description="Train an adapter for multiplex images in front of the student; None: the student"
+    )
     steps: int = Field(12000, ge=1)
     accumulate: int = Field(1, ge=1, description="Batches a step, one after another: for little memory")
     devices: int = Field(1, ge=1, description="Processors that each take a batch of every step")
@@ -229,12 +269,21 @@ class TrainSettings(Settings):
             raise ValueError(
                 "frozen_encoder: a random encoder would stay random; set pretrained, encoder_of or start"
             )
+        if self.adapter is not None and (self.distill is not None or self.frozen_encoder or self.blend < 1):
+            raise ValueError("adapter: learns from annotation; leave out distill, frozen_encoder and blend")
+        if self.adapter is not None and self.adapter.frozen_student and self.start is None:
+            raise ValueError("adapter: a frozen student must have learnt before; set start")
         low, high = self.crops.size_range
         if not 1 < low <= high:
             raise ValueError(f"crops.size_range: must be above 1 px and in order, not {low:g} to {high:g}")
         if self.enlarge_to_px is not None and not low <= self.enlarge_to_px <= high:
             raise ValueError(f"enlarge_to_px: must be within size_range, {low:g} to {high:g}")
         return self
+
+    @property
+    def freezes(self) -> bool:
+        """Whether a part that learnt before stays as it is."""
+        return self.frozen_encoder or (self.adapter is not None and self.adapter.frozen_student)
 
     def learned_from(self, index: Path) -> dict[str, str]:
         """Return what shapes the weights: settings by name, as JSON, and a hash of index and labels."""

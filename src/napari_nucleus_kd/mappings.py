@@ -1,0 +1,229 @@
+"""Ways from the channels of an image to the three that a network sees, by name."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_nucleus_kd.channels import (
+    NETWORK_CHANNELS,
+    InputMap,
+    estimate_stains,
+    fit_input,
+    given_input,
+    haematoxylin,
+    sample_blocks,
+    sample_pixels,
+    scale_channels,
+)
+from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    import torch
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import FloatArray, Image
+
+Fitted = tuple[InputMap, "dict[str, Any]"]
+
+NUCLEAR = "nuclear"
+BUILT_IN = {
+    NUCLEAR: "the brightest of the nuclear channels; colour pictures as they are",
+    "blend": "the nuclear channels, mixed by weights",
+    "mean": "the mean of all channels",
+    "first": "the first three channels as red, green and blue",
+    "haematoxylin": "the haematoxylin of a colour picture, by usual stains or given ones",
+    "macenko": "the haematoxylin of a colour picture, by stains that are estimated from it",
+}
+_LEAST = 0.01  # weight below which a channel of a blend is not worth reading
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all mappings: the built-in ones, and the adapters that are there."""
+    return (*BUILT_IN, *(model.spec.name for model in list_models(adapters=True)))
+
+
+def fit_mapping(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> Fitted:
+    """Choose what the network sees of an image, as a recipe says.
+
+    Parameters
+    ----------
+    recipe : its mapping is a name in BUILT_IN, or an adapter by name or folder. `channels` are the nuclear
+        ones for "nuclear" and "blend"; for others those that may be used at all.
+
+    Returns
+    -------
+    The map, and the settings of the recipe that say what was measured: with them it is not measured again.
+
+    Raises
+    ------
+    SettingsError : the image does not fit the mapping. ModelError : there is no such mapping.
+    """
+    if (recipe.scaling_low is None) != (recipe.scaling_high is None):
+        raise SettingsError("scaling_low and scaling_high go together; give both or neither")
+    if recipe.mapping == NUCLEAR:
+        return _nuclear(image, recipe, modality, percentiles), {}
+    if recipe.mapping in ("haematoxylin", "macenko"):
+        return _stain(image, recipe, modality, percentiles)
+    if modality is not Modality.FLUORESCENCE:
+        raise SettingsError(
+            f"{image.name}: the mapping {recipe.mapping!r} is for fluorescence, and this image is taken as "
+            f"{modality}; choose {NUCLEAR}, haematoxylin or macenko, or fluorescence as the kind of image"
+        )
+    if recipe.mapping in _OF_CHANNELS:
+        return _OF_CHANNELS[recipe.mapping](image, recipe, percentiles)
+    return _adapted(image, recipe, percentiles)
+
+
+def _nuclear(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> InputMap:
+    """Return the map of nuclear channels, scaled as the recipe says if it does."""
+    if recipe.scaling_low is None or recipe.scaling_high is None:
+        return fit_input(image, recipe.channels, modality, percentiles)
+    return given_input(image, recipe.channels, modality, recipe.scaling_low, recipe.scaling_high)
+
+
+def _stain(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> Fitted:
+    if modality is Modality.FLUORESCENCE or len(image.channels) != NETWORK_CHANNELS:
+        raise SettingsError(
+            f"{image.name}: {recipe.mapping!r} takes the stains of an H&E or IHC colour picture apart, and "
+            f"this is taken as {modality} with {len(image.channels)} channels; choose {NUCLEAR}"
+        )
+    seen, stains = _nuclear(image, recipe, modality, percentiles), recipe.stains
+    if recipe.mapping == "macenko" and stains is None:
+        sample = sample_pixels(image.pixels, seen.channels)
+        stains = estimate_stains(seen.scale(sample[:, None])[:, 0])
+    last = partial(_grey_of, stains=stains)
+    return InputMap(seen.channels, True, seen.low, seen.high, last=last), {"stains": stains}
+
+
+def _grey_of(scaled: FloatArray, stains: Sequence[Sequence[float]] | None) -> FloatArray:
+    return np.repeat(haematoxylin(scaled, stains)[None], NETWORK_CHANNELS, axis=0)
+
+
+def _all_of(image: Image, recipe: Recipe) -> tuple[int | str, ...]:
+    """Return the channels that may be used: those of the recipe, or all."""
+    return tuple(range(len(image.channels))) if recipe.channels is None else recipe.channels
+
+
+def _channels(
+    image: Image, recipe: Recipe, channels: Sequence[int | str], percentiles: tuple[float, float]
+) -> InputMap:
+    """Return the map of some channels, each with a scale of its own."""
+    return _nuclear(
+        image, recipe.model_copy(update={"channels": tuple(channels)}), Modality.FLUORESCENCE, percentiles
+    )
+
+
+def _weighted(seen: InputMap, weights: Sequence[float]) -> Fitted:
+    """Return a blend of the channels whose weight counts, and what a recipe keeps of it."""
+    total = sum(weights)
+    if total <= 0 or min(weights) < 0:
+        raise SettingsError(f"channel_weights {tuple(weights)}: none may be negative, nor all 0")
+    kept = [i for i, weight in enumerate(weights) if weight >= _LEAST * total]
+    some = sum(weights[i] for i in kept)
+    channels = tuple(seen.channels[i] for i in kept)
+    low, high = (tuple(limits[i] for i in kept) for limits in (seen.low, seen.high))
+    shares = tuple(round(float(weights[i] / some), 6) for i in kept)
+    return InputMap(channels, False, low, high, shares), {"channel_weights": shares}
+
+
+def _blend(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
+    seen = _nuclear(image, recipe, Modality.FLUORESCENCE, percentiles)
+    weights = recipe.channel_weights or (1.0,) * len(seen.channels)
+    if len(weights) != len(seen.channels):
+        raise SettingsError(
+            f"{image.name}: {len(seen.channels)} channels need as many channel_weights, not {len(weights)}"
+        )
+    return _weighted(seen, weights)
+
+
+def _mean(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
+    seen = _channels(image, recipe, _all_of(image, recipe), percentiles)
+    share = 1 / len(seen.channels)
+    return InputMap(seen.channels, False, seen.low, seen.high, (share,) * len(seen.channels)), {}
+
+
+def _first(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
+    seen = _channels(image, recipe, _all_of(image, recipe)[:NETWORK_CHANNELS], percentiles)
+    return InputMap(seen.channels, False, seen.low, seen.high, last=_as_colours), {}
+
+
+def _as_colours(scaled: FloatArray) -> FloatArray:
+    return np.pad(scaled, ((0, NETWORK_CHANNELS - len(scaled)), (0, 0), (0, 0)))
+
+
+_OF_CHANNELS: Mapping[str, Callable[[Image, Recipe, tuple[float, float]], Fitted]] = {
+    "blend": _blend,
+    "mean": _mean,
+    "first": _first,
+}
+
+
+def _adapted(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
+    model = load_model(recipe.mapping)
+    if not model.is_adapter:
+        raise SettingsError(
+            f"{recipe.mapping} is a model and no mapping; choose {', '.join(names())}, or take it as "
+            "the model"
+        )
+    if recipe.mapping_hash not in (None, model.hash):
+        raise SettingsError(
+            f"the recipe was made with other weights of {recipe.mapping}; get those, or remove mapping_hash "
+            "from the recipe to accept a new result"
+        )
+    known = {"mapping_hash": model.hash}
+    if recipe.channel_weights is not None:
+        fitted, weights = _blend(image, recipe, percentiles)
+        return fitted, weights | known
+    seen = _channels(image, recipe, _all_of(image, recipe), percentiles)
+    if model.spec.architecture == "fixed-adapter":
+        return _through(model, image, seen), known
+    fitted, weights = _weighted(seen, _weights(model, image, seen))
+    return fitted, weights | known
+
+
+def _through(model: Model, image: Image, seen: InputMap) -> InputMap:
+    """Return a map whose last step is a network."""
+    most = int(model.spec.options["channels"])
+    if len(seen.channels) > most:
+        raise SettingsError(
+            f"{image.name}: {model.spec.name} takes at most {most} channels, and this image has "
+            f"{len(seen.channels)}; name those it may use (channels), or choose another mapping"
+        )
+    last = partial(_run, model.network())
+    return InputMap(seen.channels, False, seen.low, seen.high, last=last)
+
+
+def _run(network: torch.nn.Module, scaled: FloatArray) -> FloatArray:
+    import torch
+
+    with torch.inference_mode():
+        found: FloatArray = network(torch.from_numpy(np.ascontiguousarray(scaled))[None])[0].numpy()
+    return found
+
+
+def _weights(model: Model, image: Image, seen: InputMap) -> list[float]:
+    """Let a channel-invariant adapter judge the channels by a sample of the image."""
+    import torch
+
+    from napari_nucleus_kd.networks.adapter import InvariantAdapter
+
+    network = model.network()
+    assert isinstance(network, InvariantAdapter)
+    limits = list(zip(seen.low, seen.high, strict=True))
+    found = network.weights_of(
+        (
+            torch.from_numpy(scale_channels(block[i : i + 1], (low,), (high,))[0])
+            for i, (low, high) in enumerate(limits)
+        )
+        for block in sample_blocks(image.pixels, seen.channels)
+    )
+    return [float(weight) for weight in found]

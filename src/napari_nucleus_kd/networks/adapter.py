@@ -1,0 +1,165 @@
+"""Adapters: from the channels of a panel, whatever their number and order, to the three a network sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from napari_nucleus_kd.channels import NETWORK_CHANNELS
+from napari_nucleus_kd.config import Settings
+from napari_nucleus_kd.networks.blocks import ConvBN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from napari_nucleus_kd.networks.student import Student
+
+_TINY = 1e-6
+
+
+class FixedConfig(Settings):
+    """Shape of a fixed adapter."""
+
+    channels: int = Field(32, ge=1, le=256, description="To which those of an image are repeated")
+    outputs: int = Field(NETWORK_CHANNELS, ge=1, description="Channels the network sees")
+
+
+class FixedAdapter(nn.Module):
+    """Two 3x3 convolutions with batch norm and ReLU, and a 1x1 projection, of 32 channels.
+
+    An image with fewer channels is repeated until it has as many. Where the numbers of channels in and out
+    are the same, the input is added to what comes out.
+
+    Source: stain-agnostic segmentation, section 2.4.
+    """
+
+    def __init__(self, config: FixedConfig):
+        super().__init__()
+        self.channels = config.channels
+        self.body = nn.Sequential(
+            ConvBN(config.channels, config.channels),
+            ConvBN(config.channels, config.channels),
+            nn.Conv2d(config.channels, config.outputs, 1),
+        )
+        self.adds = config.channels == config.outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, 3, H, W)
+        """Return what the network sees; C is at most that of the adapter."""
+        repeated = x[:, torch.arange(self.channels, device=x.device) % x.shape[1]]
+        seen: torch.Tensor = self.body(repeated)
+        return seen + repeated if self.adds else seen
+
+
+class InvariantConfig(Settings):
+    """Shape of a channel-invariant adapter."""
+
+    width: int = Field(16, ge=4, le=128, description="Channels of the first layer of the shared encoder")
+    compares: bool = Field(True, description="Judge a channel beside the others, not by itself alone")
+
+
+class InvariantAdapter(nn.Module):
+    """Blends any number of channels, in any order, by weights that it learns to judge by their pictures.
+
+    One small encoder looks at each channel by itself. What it sees is averaged over the picture, compared
+    with the mean and the maximum over all channels, and becomes one number, the softmax over which are the
+    weights. So the order of channels cannot matter, and one picture has one set of weights, whatever part
+    of it the network is looking at.
+
+    Source: the channel-invariant alternative of stain-agnostic segmentation, section 2.1; the averages over
+    a set as in Zaheer et al., Deep Sets, 2017.
+    """
+
+    def __init__(self, config: InvariantConfig):
+        super().__init__()
+        width = config.width
+        self.encoder = nn.Sequential(
+            ConvBN(1, width, stride=2),
+            ConvBN(width, 2 * width, stride=2),
+            ConvBN(2 * width, 2 * width, stride=2),
+        )
+        seen = 4 * width  # mean and standard deviation
+        self.compares = config.compares
+        self.own = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, 2 * width), nn.ReLU())
+        self.verdict = nn.Sequential(
+            nn.Linear(6 * width if config.compares else 2 * width, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, 1),
+        )
+
+    def describe(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C, 2, F)
+        """Return the mean of what the encoder sees in each channel, and of its square."""
+        batch, channels, height, width = x.shape
+        features = self.encoder(x.reshape(batch * channels, 1, height, width)).float()
+        moments = torch.stack([features.mean((2, 3)), features.square().mean((2, 3))], 1)
+        return moments.reshape(batch, channels, 2, -1)
+
+    def judge(self, moments: torch.Tensor) -> torch.Tensor:  # (B, C, 2, F) -> (B, C)
+        """Return the weights of channels by what was described of them; they add up to 1."""
+        mean, square = moments.unbind(2)
+        deviation = (square - mean.square()).clamp(min=_TINY).sqrt()
+        own = self.own(torch.cat([mean, deviation], -1))
+        if self.compares:
+            others = [own.mean(1, keepdim=True), own.amax(1, keepdim=True)]
+            own = torch.cat([own, *(other.expand_as(own) for other in others)], -1)
+        return torch.softmax(self.verdict(own)[..., 0], 1)
+
+    def weights(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C)
+        """Return the weights of the channels of pictures."""
+        return self.judge(self.describe(x))
+
+    @torch.inference_mode()
+    def weights_of(self, parts: Iterable[Iterable[torch.Tensor]]) -> torch.Tensor:
+        """Return the weights (C,) of the channels of one image.
+
+        Parameters
+        ----------
+        parts : of the image, each its C channels (h, w) one after another, so that memory does not go with
+            their number.
+        """
+        total, pixels = torch.zeros(()), 0
+        for part in parts:
+            channels = [(self.describe(channel[None, None])[0], channel.numel()) for channel in part]
+            total = total + torch.cat([found * seen for found, seen in channels])
+            pixels += channels[0][1]
+        return self.judge((total / pixels)[None])[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, 3, H, W)
+        """Return what the network sees: one blend of the channels, three times."""
+        blend = torch.einsum("bc,bchw->bhw", self.weights(x).to(x.dtype), x)[:, None]
+        return blend.expand(-1, NETWORK_CHANNELS, -1, -1)
+
+
+class Adapted(nn.Module):
+    """A student behind an adapter, to be trained together or the adapter alone."""
+
+    def __init__(self, adapter: FixedAdapter | InvariantAdapter, student: Student, *, frozen: bool):
+        super().__init__()
+        self.adapter, self.student, self.frozen = adapter, student, frozen
+        if frozen:
+            student.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; a frozen student's batch norms stay as they are."""
+        super().train(mode)
+        if self.frozen:
+            self.student.eval()
+        return self
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, M, H, W)
+        """Return the student's maps before the sigmoid."""
+        return self.student.logits(self.adapter(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, M, H, W)
+        """Return the student's maps."""
+        maps: torch.Tensor = self.student(self.adapter(x))
+        return maps
+
+
+def build_adapter(architecture: str, options: Mapping[str, Any]) -> FixedAdapter | InvariantAdapter:
+    """Make an adapter with random weights, by what a package calls it."""
+    if architecture == "fixed-adapter":
+        return FixedAdapter(FixedConfig.model_validate(options))
+    return InvariantAdapter(InvariantConfig.model_validate(options))
