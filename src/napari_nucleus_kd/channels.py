@@ -237,7 +237,7 @@ def estimate_stains(colours: npt.NDArray[np.floating]) -> Stains:
     Source: Macenko et al., A method for normalizing histology slides, ISBI 2009.
     """
     density = -np.log(np.clip(colours, _DARKEST, 1))
-    stained = density[:, (density > _STAINED).all(axis=0)]
+    stained = density[:, density.max(axis=0) > _STAINED]
     if stained.shape[1] < _FEWEST_STAINED:
         raise SettingsError(
             "hardly anything in the picture is stained, so its stains cannot be estimated; choose "

@@ -71,9 +71,9 @@ def drawn_panel(row: Row, seed: int, channels: tuple[int, int] = JUDGED_CHANNELS
 
 
 def panel_score_steps(
-    rows: Sequence[Row], recipe: Recipe, seed: int = 0
+    rows: Sequence[Row], recipe: Recipe, channels: tuple[int, int], seed: int = 0
 ) -> Generator[Progress, None, list[Score]]:
-    """Segment a panel drawn around the nuclei of each row, and compare with its labels.
+    """Segment a panel drawn around the nuclei of each row, and compare with its labels; see drawn_panel.
 
     Yields
     ------
@@ -81,7 +81,7 @@ def panel_score_steps(
     """
     found = []
     for i, row in enumerate(rows):
-        image, _ = drawn_panel(row, seed + i)
+        image, _ = drawn_panel(row, seed + i, channels)
         result = yield from segment_steps(image, recipe)
         truth = read_truth(row)
         values = metrics.scores(*truth.and_found(result.nuclei.labels))
@@ -91,10 +91,16 @@ def panel_score_steps(
     return found
 
 
+def judged_channels(adapter: ModelSpec) -> tuple[int, int]:
+    """Return the fewest and most channels of the panels that an adapter is judged on."""
+    fewest, most = JUDGED_CHANNELS
+    return fewest, min(most, int(adapter.options.get("channels", most)))
+
+
 def judge_steps(adapter: Model, student: str, rows: Sequence[Row]) -> Generator[Progress, None, list[Score]]:
     """Score an adapter in front of a student on panels around the nuclei of rows."""
     recipe = Recipe(model=student, mapping=str(adapter.folder), modality=Modality.FLUORESCENCE)
-    return (yield from panel_score_steps(panel_rows(rows), recipe))
+    return (yield from panel_score_steps(rows, recipe, judged_channels(adapter.spec)))
 
 
 def test_panel() -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, SHOWN, tellable
+from napari_nucleus_kd.package import ADAPTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,6 @@ def write_card(
     notes : what is to be known of the data, in sentences; see index.check_rows_steps.
     how : how it was judged, in sentences.
     """
-    smallest, largest = spec.size_range
     recipe = settings.model_copy(update={"steps": max(settings.steps, trained.steps)})
     return "\n".join(
         [
@@ -63,19 +63,14 @@ def write_card(
             "## Limits",
             "",
             *(f"- {line}" for line in settings.limits),
-            f"- Nuclei with a median diameter below {smallest:g} px are enlarged to "
-            f"{spec.enlarge_to_px or smallest:g} px first, above {largest:g} px shrunk to that.",
-            *(
-                f"- In {modality} images it first looks for nuclei of about {px:g} px."
-                for modality, px in spec.expected_px.items()
-            ),
+            *([] if spec.architecture in ADAPTERS else _sizes(spec)),
             "",
             "## Recipe",
             "",
             f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
             f"{trained.best_step}, the best on the images that it was tuned by.",
-            f"AdamW at {settings.learning_rate:g}, {settings.schedule}; encoder {settings.student.encoder}, "
-            f"from {origin(settings)}; seed {settings.seed}; on {trained.processor}.",
+            f"AdamW at {settings.learning_rate:g}, {settings.schedule}; {_network(settings)}; "
+            f"seed {settings.seed}; on {trained.processor}.",
             *([] if settings.blend == 1 else [_BLENDED.format(settings.blend, 1 - settings.blend)]),
             *_teachers(settings),
             "",
@@ -91,6 +86,28 @@ def write_card(
             "",
         ]
     )
+
+
+def _sizes(spec: ModelSpec) -> list[str]:
+    smallest, largest = spec.size_range
+    return [
+        f"- Nuclei with a median diameter below {smallest:g} px are enlarged to "
+        f"{spec.enlarge_to_px or smallest:g} px first, above {largest:g} px shrunk to that.",
+        *(
+            f"- In {modality} images it first looks for nuclei of about {px:g} px."
+            for modality, px in spec.expected_px.items()
+        ),
+    ]
+
+
+def _network(settings: TrainSettings) -> str:
+    """Say what learnt."""
+    student = f"encoder {settings.student.encoder}, from {origin(settings)}"
+    if settings.adapter is None:
+        return student
+    behind = "stayed as it was" if settings.adapter.frozen_student else "learnt with it"
+    low, high = settings.adapter.panel
+    return f"on panels of {low} to {high} channels; the student behind it ({student}) {behind}"
 
 
 def _command(settings: TrainSettings) -> str:

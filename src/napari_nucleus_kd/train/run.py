@@ -29,9 +29,9 @@ from napari_nucleus_kd.networks.student import MULTIPLE_PX
 from napari_nucleus_kd.package import ModelSpec, is_package, load_model, save_model
 from napari_nucleus_kd.train.adapting import (
     HOW,
-    JUDGED_CHANNELS,
     adapter_spec,
     judge_steps,
+    judged_channels,
     panel_rows,
     test_panel,
 )
@@ -180,7 +180,7 @@ def _adapter_steps(
         with _for_now(spec, network.adapter, output, test_panel()) as model:
             scores = yield from judge_steps(model, student, rows)
         spec = spec.model_copy(update={"metrics": _told(scores)})
-    how = HOW.format(*JUDGED_CHANNELS)
+    how = HOW.format(*judged_channels(spec))
     _save(place, network.adapter, spec, write_card(spec, settings, trained, notes, how), test_panel())
     return load_model(str(place))
 
