@@ -64,7 +64,8 @@ class InputMap:
         if self.last is not None:
             return self.last(scaled)
         if self.weights:
-            blend = np.tensordot(np.asarray(self.weights, np.float32), scaled, axes=1)
+            shares = np.asarray(self.weights, np.float32) / sum(self.weights)
+            blend = np.tensordot(shares.astype(np.float32), scaled, axes=1)
             return np.repeat(blend[None], NETWORK_CHANNELS, axis=0)
         if self.rgb and len(scaled) == NETWORK_CHANNELS:
             return scaled

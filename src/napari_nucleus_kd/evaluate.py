@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import metrics
-from napari_nucleus_kd.channels import asked_channels, given_input
+from napari_nucleus_kd.channels import asked_channels
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows_steps, read_truth
 from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
+from napari_nucleus_kd.mappings import fit_mapping
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress
 
@@ -277,7 +278,7 @@ def _with_legend(picture: npt.NDArray[np.uint8]) -> pil.Image:
 
 def as_seen(image: Image, recipe: Recipe) -> npt.NDArray[np.uint8]:
     """Return an image as the network saw it in the run of a resolved recipe, (Y, X, 3)."""
-    assert recipe.modality is not None and recipe.scaling_low is not None and recipe.scaling_high is not None
-    limits = recipe.scaling_low, recipe.scaling_high
-    seen = given_input(image, recipe.channels, recipe.modality, *limits).apply(image.pixels)
-    return (seen * 255).round().astype(np.uint8).transpose(1, 2, 0).copy()
+    assert recipe.modality is not None
+    seen, _ = fit_mapping(image, recipe, recipe.modality, recipe.percentiles)
+    picture = seen.apply(image.pixels)
+    return (picture * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy()

@@ -41,7 +41,7 @@ _FEW_NUCLEI = 3  # an image of as few values may be a picture
 _LARGE = 1 << 20  # larger numbers would cost memory, and exactness in float32
 COLUMNS = ("image", "labels", "modality", "source", "split")
 MORE_COLUMNS = ("valid", "taught")  # these may be missing
-SEEN_COLUMNS = ("scaling_low", "scaling_high", "diameter_px")  # these, too; as in a Recipe
+SEEN_COLUMNS = ("scaling_low", "scaling_high", "diameter_px", "channel_weights")  # these, too; as in a Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class Row:
     low, high : of a part of a larger image: intensities that become 0 and 1 in the whole, one for each
         channel; None: they are measured on this image.
     diameter_px : of a part of a larger image: typical diameter of the nuclei in the whole; None: measured.
+    weights : of a part of a larger image: of each channel in the blend that is seen; (): the brightest.
     """
 
     image: Path
@@ -68,6 +69,7 @@ class Row:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     diameter_px: float | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -82,12 +84,15 @@ class Row:
             channels = tuple(range(len(self.low)))
             known |= {"scaling_low": self.low, "scaling_high": self.high, "channels": channels}
             known["modality"] = self.modality
+        if self.weights:
+            known |= {"mapping": "blend", "channel_weights": self.weights}
         return known
 
     @property
     def seen_cells(self) -> tuple[str, ...]:
         """What SEEN_COLUMNS say of it in an index."""
-        numbers = (self.low, self.high, None if self.diameter_px is None else (self.diameter_px,))
+        diameter = None if self.diameter_px is None else (self.diameter_px,)
+        numbers = (self.low, self.high, diameter, self.weights)
         return tuple(" ".join(map(repr, some or ())) for some in numbers)
 
 
@@ -137,10 +142,10 @@ def _row(index: Path, values: dict[str, str]) -> Row:
 
 def _seen(
     index: Path, values: dict[str, str]
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, float | None]:
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None, float | None, tuple[float, ...]]:
     """Return the numbers of SEEN_COLUMNS; None where there are none."""
     try:
-        low, high, diameter = (
+        low, high, diameter, weights = (
             tuple(float(text) for text in (values.get(name) or "").split()) for name in SEEN_COLUMNS
         )
     except ValueError as error:
@@ -153,7 +158,12 @@ def _seen(
             f"{index}: scaling_low {low}, scaling_high {high}, diameter_px {diameter}: give one pair for "
             "each channel, low below high, and one diameter above 1 px; or leave them empty"
         )
-    return low or None, high or None, diameter[0] if diameter else None
+    if weights and not (len(weights) == len(low) and min(weights) >= 0 < sum(weights) < np.inf):
+        raise ReadError(
+            f"{index}: channel_weights {weights}: give one for each channel that has scaling_low, none below "
+            "0 and not all of them 0; or leave them empty"
+        )
+    return low or None, high or None, diameter[0] if diameter else None, weights
 
 
 def _file(index: Path, text: str) -> Path:

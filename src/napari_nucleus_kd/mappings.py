@@ -147,8 +147,7 @@ def _blend(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fi
 
 def _mean(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
     seen = _channels(image, recipe, _all_of(image, recipe), percentiles)
-    share = 1 / len(seen.channels)
-    return InputMap(seen.channels, False, seen.low, seen.high, (share,) * len(seen.channels)), {}
+    return _weighted(seen, (1.0,) * len(seen.channels))
 
 
 def _first(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:

@@ -156,7 +156,7 @@ def views(comparison: Comparison, case: Case, region: Region) -> Iterator[tuple[
 def _seen(comparison: Comparison, image: Image, row: Row) -> InputMap:
     """Return how the image of a row is shown: as the index says, or as the first that can sees it."""
     if row.low is not None and row.high is not None:
-        return given_input(image, tuple(range(len(row.low))), row.modality, row.low, row.high)
+        return given_input(image, tuple(range(len(row.low))), row.modality, row.low, row.high, row.weights)
     wishes = [each.recipe.channels for each in comparison.contestants if each.recipe is not None]
     for channels in (*wishes, None):
         with suppress(SettingsError):

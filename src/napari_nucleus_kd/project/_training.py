@@ -162,7 +162,8 @@ def _image_steps(
     known = Verified(labels, verified, tiles)
     told = None if record.recipe is None else record.recipe.diameter_px  # perhaps of a model that is wrong
     diameter = known.diameter_px if known.count >= _TELLING else told or known.diameter_px
-    seen = (_cell(*whole.low), _cell(*whole.high), _cell(*([diameter] if diameter else [])))
+    diameters = [diameter] if diameter else []
+    seen = tuple(_cell(*numbers) for numbers in (whole.low, whole.high, diameters, whole.weights))
     for name in ("images", "labels", "valid"):
         make_folder(folder / name)
     for done, tile in enumerate(tiles, 1):
@@ -188,14 +189,26 @@ def _image_steps(
 
 
 def _input(image: Image, record: ImageRecord) -> InputMap:
-    """Return how the whole image is seen when it is segmented."""
+    """Return how the whole image is seen when it is segmented.
+
+    Raises
+    ------
+    ProjectError : it was seen in a way that cannot be learnt from.
+    """
     recipe = record.recipe or Recipe()
+    if recipe.mapping != Recipe().mapping and recipe.channel_weights is None:
+        raise ProjectError(
+            f"{image.name} was segmented with the mapping {recipe.mapping!r}, and no model can learn from "
+            "what that makes of it; segment it with nuclear, blend, mean or an adapter that blends, and keep "
+            "that result"
+        )
     low, high = recipe.scaling_low, recipe.scaling_high
     if recipe.segmenter != "student":  # other tools scale otherwise
         return fit_input(image, recipe.channels, record.modality, Recipe().percentiles)
     if low is None or high is None or recipe.modality is not record.modality:
         return fit_input(image, recipe.channels, record.modality, recipe.percentiles)
-    return given_input(image, recipe.channels, record.modality, low, high)
+    weights = recipe.channel_weights or ()
+    return given_input(image, recipe.channels, record.modality, low, high, weights)
 
 
 def _cell(*numbers: float) -> str:

@@ -144,7 +144,7 @@ def network_input(row: Row, image: Image, channels: Sequence[int | str] | None =
             image.pixels
         )
     everything = range(len(image.channels))
-    return given_input(image, everything, row.modality, row.low, row.high).apply(image.pixels)
+    return given_input(image, everything, row.modality, row.low, row.high, row.weights).apply(image.pixels)
 
 
 def for_panels(samples: Sequence[Sample]) -> list[Sample]:
