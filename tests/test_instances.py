@@ -147,3 +147,11 @@ def test_peaks_at_the_right_border_have_nothing_to_do_with_the_left():
     cells = [*[(6, 16)] * 40, *[(4, 1)] * 40, *[(2, 1)] * 5]  # the last five lead up to those before
     basins = instances._basins(tuple(np.transpose(cells)), np.ones(85, np.float32), (16, 34), 0.5)
     assert basins[6, 16] != basins[4, 1] == basins[2, 1] > 0
+
+
+def test_by_components_what_is_connected_is_one():
+    """The post-processing of stain-agnostic segmentation: touching nuclei merge, small things go."""
+    maps = perfect(draw((64, 96), [(24, 22, 11, 11), (24, 42, 11, 11), (50, 75, 8, 8), (50, 20, 2, 2)]))
+    assert decode(maps, KEEP_ALL)[24, 22] != decode(maps, KEEP_ALL)[24, 42]
+    merged = decode(maps, DecodeSettings(by="components", foreground=0.3, min_area_px=32))
+    assert merged.max() == 2 and merged[24, 22] == merged[24, 42] != merged[50, 75] > 0 == merged[50, 20]

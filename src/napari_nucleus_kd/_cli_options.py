@@ -18,6 +18,13 @@ class Format(StrEnum):
     OME_ZARR = "ome-zarr"
 
 
+class By(StrEnum):
+    """How maps become nuclei; see DecodeSettings."""
+
+    VOTES = "votes"
+    COMPONENTS = "components"
+
+
 class ModelFormat(StrEnum):
     """What a model is exported as; the keys of export.FORMATS."""
 
@@ -180,6 +187,14 @@ DiameterUm = Annotated[
     float | None,
     typer.Option(
         "--diameter-um", metavar="UM", help="The same in um; needs a pixel size.", rich_help_panel=_NUCLEI
+    ),
+]
+DecodeBy = Annotated[
+    By | None,
+    typer.Option(
+        "--decode",
+        help="votes (default) takes touching nuclei apart; components: what is connected is one nucleus.",
+        rich_help_panel=_NUCLEI,
     ),
 ]
 Foreground = Annotated[

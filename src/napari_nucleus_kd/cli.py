@@ -86,6 +86,7 @@ def segment(
     device: options.Device = None,
     diameter: options.Diameter = None,
     diameter_um: options.DiameterUm = None,
+    decode_by: options.DecodeBy = None,
     foreground: options.Foreground = None,
     split: options.Split = None,
     min_score: options.MinScore = None,
@@ -121,6 +122,7 @@ def segment(
         "diameter_um": diameter_um,
     }
     decode = {
+        "by": None if decode_by is None else decode_by.value,
         "foreground": foreground,
         "split": split,
         "min_score": min_score,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from dataclasses import astuple
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -27,6 +27,9 @@ class Settings(BaseModel):
 class DecodeSettings(Settings):
     """How network maps become nuclei; changing these never needs the network again."""
 
+    by: Literal["votes", "components"] = Field(
+        "votes", description="votes takes touching nuclei apart; components: what is connected is one nucleus"
+    )
     foreground: float = Field(0.5, ge=0.01, le=0.99, description="Pixels at least this probable are nucleus")
     split: float = Field(0.5, ge=0, le=1, description="0 joins touching nuclei, 1 splits them readily")
     min_score: float = Field(0.0, ge=0, le=1, description="Nuclei with a lower score are removed")

@@ -101,6 +101,9 @@ def decode(
 ) -> LabelArray:
     """Turn maps into instance labels: every nucleus pixel votes for a centre, and votes that meet are one.
 
+    By components, a connected piece of the foreground is one instead, as in stain-agnostic segmentation
+    (section 2.7): touching nuclei are not taken apart.
+
     Parameters
     ----------
     maps : "foreground", "distance", "offset_y" and "offset_x", each (H, W) float32, as `encode`
@@ -115,7 +118,9 @@ def decode(
     shape = maps["foreground"].shape
     labels = np.zeros(shape, np.int32)
     inside = np.flatnonzero(maps["foreground"] > settings.foreground)
-    if inside.size:
+    if settings.by == "components":
+        labels = pieces_of(maps["foreground"] > settings.foreground)
+    elif inside.size:
         y, x = _follow(maps, inside)
         cell = (y / _CELL_PX).astype(np.intp), (x / _CELL_PX).astype(np.intp)
         spread = _SPREAD * 4 ** (0.5 - settings.split)

@@ -46,6 +46,9 @@ class MoreControls(QWidget):
         self.device = narrow_combo("What the network runs on")
         for name in devices():
             self.device.addItem(_DEVICE_WORDS[name], name)
+        self.by = narrow_combo("How the pixels of nuclei become nuclei")
+        self.by.addItem("touching nuclei taken apart", "votes")
+        self.by.addItem("what is connected is one", "components")
         self.foreground = _slider(0.01, 0.99, "Pixels at least this probable are nucleus: lower finds more")
         self.split = _slider(0.0, 1.0, "0 joins touching nuclei, 1 splits them readily")
         self.min_score = _slider(
@@ -71,6 +74,7 @@ class MoreControls(QWidget):
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Nuclei", self.by)
         form.addRow("Foreground", self.foreground)
         form.addRow("Split", self.split)
         form.addRow("Min. score", self.min_score)
@@ -85,6 +89,7 @@ class MoreControls(QWidget):
         for control in (self.foreground, self.split, self.min_score, self.min_area):
             control.valueChanged.connect(self._on_threshold)
         self.fill_holes.toggled.connect(self._on_threshold)
+        self.by.activated.connect(self._on_threshold)
         self.defaults.clicked.connect(lambda: self._workspace.set_recipe(decode=None))
         self.device.activated.connect(lambda i: self._workspace.set_recipe(device=self.device.itemData(i)))
         self.tile.activated.connect(lambda i: self._workspace.set_recipe(tile_px=self.tile.itemData(i)))
@@ -118,6 +123,8 @@ class MoreControls(QWidget):
         for control, value in values:
             with QSignalBlocker(control):
                 control.setValue(value)
+        _choose(self.by, decode.by, decode.by)
+        self.split.setEnabled(decode.by == "votes")
         with QSignalBlocker(self.fill_holes), QSignalBlocker(self.probability):
             self.fill_holes.setChecked(decode.fill_holes)
             self.probability.setChecked(self._workspace.probability)
@@ -140,6 +147,7 @@ class MoreControls(QWidget):
     def _on_threshold(self, *_: object) -> None:
         self._workspace.set_recipe(
             decode=DecodeSettings(
+                by=self.by.currentData(),
                 foreground=round(self.foreground.value(), 3),
                 split=round(self.split.value(), 3),
                 min_score=round(self.min_score.value(), 3),
