@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from napari_nucleus_kd import channels as channels_module
+from napari_nucleus_kd import pipeline
 from napari_nucleus_kd.channels import estimate_stains, haematoxylin
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
@@ -16,7 +17,7 @@ from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping, names
 from napari_nucleus_kd.networks.adapter import FixedAdapter, FixedConfig, InvariantAdapter, InvariantConfig
 from napari_nucleus_kd.package import ModelSpec, list_models, save_model
 from napari_nucleus_kd.pipeline import segment
-from napari_nucleus_kd.types import Channel, Image, Modality
+from napari_nucleus_kd.types import Channel, Image, Modality, Region
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE
 PERCENTILES = (1.0, 99.8)
@@ -183,6 +184,15 @@ def test_a_stain_is_seen_and_its_vectors_are_kept():
     given, _, _ = seen(he, HE, mapping="macenko", stains=measured["stains"])
     assert np.array_equal(estimated, given) and not np.array_equal(estimated, usual)
     assert json.loads(Recipe(stains=measured["stains"]).model_dump_json())["stains"][0][0] > 0.3
+
+
+def test_what_the_network_sees_can_be_looked_at(tmp_path):
+    name, part = adapter(tmp_path / "mine"), Region(10, 20, 110, 140)
+    whole, recipe = pipeline.seen(sample("multiplex"), Recipe(mapping=name))
+    cut, of_part = pipeline.seen(sample("multiplex"), Recipe(mapping=name, region=part))
+    assert np.array_equal(cut, whole[:, *part.slices])
+    assert sum(recipe.channel_weights) == pytest.approx(1, abs=1e-4)
+    assert recipe.channel_weights == of_part.channel_weights
 
 
 def test_only_the_chosen_planes_are_read(panel, tmp_path):

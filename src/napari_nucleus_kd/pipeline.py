@@ -41,6 +41,7 @@ __all__ = [
     "read_table",
     "redecode",
     "save",
+    "seen",
     "segment",
     "segment_steps",
     "segment_to_zarr_steps",
@@ -161,6 +162,27 @@ def redecode(result: Result, settings: DecodeSettings) -> Result:
     recipe = result.recipe.model_copy(update={"decode": settings})
     seconds = time.perf_counter() - began
     return replace(result, nuclei=nuclei, recipe=recipe, seconds=seconds, segmenter=segmenter)
+
+
+def seen(image: Image | npt.NDArray[Any], recipe: Recipe | None = None) -> tuple[FloatArray, Recipe]:
+    """Return what the network sees of an image.
+
+    Parameters
+    ----------
+    image : see `segment`.
+    recipe : its mapping, channels and region decide; None takes the defaults.
+
+    Returns
+    -------
+    (3, Y, X) float32 in [0, 1] for the region, and the recipe with what was measured: channels, their scaling
+    and their weights in a blend.
+
+    Raises
+    ------
+    See `segment`.
+    """
+    job = prepare(to_image(image), recipe or Recipe())
+    return job.tile(np.asarray(job.pixels)), job.recipe
 
 
 def measure_result(result: Result, image: Image) -> dict[str, npt.NDArray[Any]]:

@@ -15,6 +15,7 @@ from napari_nucleus_kd.index import check_rows_steps, read_labels, read_splits, 
 from napari_nucleus_kd.io import read
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.job import prepare
+from napari_nucleus_kd.mappings import fit_mapping
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.project import (
     REHEARSED,
@@ -267,6 +268,36 @@ def test_a_part_is_seen_as_the_whole_image_is(tmp_path, labels, modality, colour
             assert job.recipe.diameter_px == pytest.approx(median_diameter(labels)), "verified, not estimated"
 
 
+def test_a_blend_is_learnt_from_as_it_was_seen(tmp_path, labels):
+    rng = np.random.default_rng(0)
+    pixels = np.stack([picture(labels, np.uint16, colour=False, bright=True), rng.integers(0, 999, SHAPE)])
+    recipe = Recipe(
+        mapping="blend",
+        modality=Modality.FLUORESCENCE,
+        channels=(0, 1),
+        channel_weights=(0.75, 0.25),
+        scaling_low=(1.0, 2.0),
+        scaling_high=(3000.0, 900.0),
+    )
+    data = export(tmp_path, labels, np.ones(SHAPE, bool), pixels=pixels.astype(np.uint16), recipe=recipe)
+    image = read(tmp_path / "i.ome.tif")
+    seen, _ = fit_mapping(image, recipe, Modality.FLUORESCENCE, recipe.percentiles)
+    whole, seen_whole = np.asarray(image.pixels), seen.apply(image.pixels)
+    (learnt, *_), (row, *_) = finish(load_steps(data.index, "train")), read_splits(data.index)["train"]
+    assert row.seen["channel_weights"] == (0.75, 0.25)
+    cut = place_in(whole, np.asarray(read(row.image).pixels), row.name)
+    expected = seen_whole[cut].astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(learnt.pixels(), expected, atol=1e-3)
+    job = prepare(read(row.image), Recipe(segmenter="classical").model_copy(update=row.seen))
+    np.testing.assert_allclose(job.tile(np.asarray(job.pixels)), seen_whole[cut], atol=1e-6)
+
+
+def test_what_no_model_can_learn_from_is_told(tmp_path, labels):
+    recipe = Recipe(mapping="first", modality=Modality.FLUORESCENCE, channels=(0,))
+    with pytest.raises(ProjectError, match="segmented with the mapping 'first', and no model can learn"):
+        export(tmp_path, labels, np.ones(SHAPE, bool), recipe=recipe)
+
+
 @pytest.mark.parametrize(("diameter_px", "shown_px"), [(15.0, 30.0), (31.0, 31.0), (60.0, 40.0)])
 def test_nuclei_are_learnt_at_the_size_at_which_the_model_sees_them(
     tmp_path, labels, monkeypatch, diameter_px, shown_px
@@ -289,7 +320,14 @@ def test_nuclei_are_learnt_at_the_size_at_which_the_model_sees_them(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("scaling_low", "dark"), ("scaling_low", "1 2"), ("scaling_high", "nan"), ("diameter_px", "1")],
+    [
+        ("scaling_low", "dark"),
+        ("scaling_low", "1 2"),
+        ("scaling_high", "nan"),
+        ("diameter_px", "1"),
+        ("channel_weights", "1 2"),
+        ("channel_weights", "-1"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused(tmp_path, labels, column, value):
     data = export(tmp_path, labels, np.ones(SHAPE, bool))
