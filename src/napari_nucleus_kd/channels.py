@@ -315,8 +315,8 @@ def choose_channels(
     if not nuclear:
         raise SettingsError(
             f"{image.name}: no channel is named like a nuclear stain; "
-            f"choose the nuclear channels from {_listed(image)}, or the mapping nucleus-adapter, which judges "
-            "them by their pictures"
+            f"choose the nuclear channels from {_listed(image)}, or the mapping nucleus-adapter, which "
+            "judges them by their pictures"
         )
     return nuclear
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from napari_nucleus_kd.channels import scaled_panel
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.errors import ReadError
+from napari_nucleus_kd.errors import ModelError, ReadError
 from napari_nucleus_kd.index import read_index
 from napari_nucleus_kd.networks.adapter import Adapted, InvariantAdapter, InvariantConfig
 from napari_nucleus_kd.package import load_model
@@ -16,10 +16,11 @@ from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.simulate import simulate
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.adapting import drawn_panel
+from napari_nucleus_kd.train.begin import first_network
 from napari_nucleus_kd.train.data import Batches, for_panels, load_steps
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.run import run_steps
-from napari_nucleus_kd.train.settings import AdapterSettings, CropSettings, TrainSettings
+from napari_nucleus_kd.train.settings import AdapterSettings, CropSettings, LossWeights, TrainSettings
 from napari_nucleus_kd.types import finish
 
 
@@ -81,6 +82,40 @@ def test_a_student_that_learns_with_it_is_packaged_too(settings, index, tmp_path
     assert behind.hash != load_model(settings.start).hash
     panel, _ = drawn_panel(read_index(index, "val")[0], 5, (3, 3))
     segment(panel, Recipe(mapping=str(tmp_path / "run" / "adapter"), model=str(behind.folder)))
+
+
+def test_which_channels_are_nuclear_is_learnt_without_the_student(settings, index, tmp_path, monkeypatch):
+    """Then an adapter goes on from that one in front of it."""
+
+    def none(*_):
+        raise AssertionError("the student is not needed")
+
+    names = ("foreground", "distance", "offset", "border", "diameter", "dice")
+    loss = LossWeights(**dict.fromkeys(names, 0), selection=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Adapted, "logits", none)
+        trained = finish(train_steps(settings.model_copy(update={"loss": loss}), index, tmp_path / "one"))
+    first = settings.model_copy(update={"loss": loss, "name": "first"})
+    model = finish(run_steps(first, index, tmp_path / "two"))
+    start = settings.adapter.model_copy(update={"start": str(model.folder)})
+    both = settings.loss.model_copy(update={"selection": 0.5})
+    onward = settings.model_copy(update={"adapter": start, "loss": both})
+    begun = first_network(onward).adapter.state_dict()
+    saved = model.network().state_dict()
+    assert all(torch.equal(begun[name], saved[name]) for name in saved) and trained.steps == 4
+    finish(run_steps(onward, index, tmp_path / "three"))
+    told = (tmp_path / "three" / "log.csv").read_text().splitlines()[0]
+    assert "tune selection" in told and "tune lovasz" in told
+    other = onward.model_copy(update={"adapter": start.model_copy(update={"width": 8})})
+    with pytest.raises(ModelError, match=r"adapter\.start: .* is invariant-adapter"):
+        first_network(other)
+
+
+def test_batches_tell_which_channels_are_nuclear(index):
+    samples = for_panels(finish(load_steps(index, "train")))
+    batch = Batches(samples, CropSettings(batch=4, crop_px=64), 1, panel=(3, 3))[0]
+    assert batch.nuclear.shape == (4, 3) and (batch.nuclear.sum(1) >= 1).all()
+    assert Batches(samples, CropSettings(batch=2, crop_px=64), 1)[0].nuclear.sum() == 0
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(settings, index, tmp_path, learn):
@@ -157,6 +192,12 @@ def test_the_lovasz_hinge_is_no_smaller_than_one_less_the_iou():
 def test_panels_that_cannot_be_drawn_are_refused(wrong, rule):
     with pytest.raises(ValidationError, match=rule):
         AdapterSettings.model_validate(wrong)
+
+
+def test_only_an_invariant_adapter_selects():
+    for adapter in (None, {"kind": "fixed", "frozen_student": False, "panel": (2, 5)}):
+        with pytest.raises(ValidationError, match="only an invariant adapter has weights"):
+            TrainSettings(adapter=adapter, loss={"selection": 1})
 
 
 def test_a_frozen_student_must_have_learnt():

@@ -73,7 +73,7 @@ def test_what_is_not_annotated_teaches_nothing(index):
     samples = take_all(load_steps(index, "train"))
     assert all((sample.valid == (half > 0)).all() for sample in samples)
     crops = TINY.crops.model_copy(update={"crop_px": 128, "wide_share": 0, "batch": 6})
-    x, maps, valid, _ = Batches(samples, crops, 0)[3]
+    x, maps, valid, *_ = Batches(samples, crops, 0)[3]
     assert 0 < valid.mean() < 1
     logits = build_student(TINY.student).logits(x).detach().requires_grad_()
     parts = losses.terms(logits, maps, valid)

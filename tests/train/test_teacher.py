@@ -79,7 +79,7 @@ def batch(x, told=0.0):
     """Pictures of which people said nothing, and perhaps a folder of labels something."""
     one = torch.zeros(len(x), 1, *x.shape[2:])
     maps = torch.rand(len(x), len(MAP_NAMES), *x.shape[2:], generator=torch.Generator().manual_seed(3))
-    return Batch(x, maps, one, one + told)
+    return Batch(x, maps, one, one + told, torch.zeros(len(x), 3))
 
 
 def test_a_network_says_of_mirror_pictures_what_it_says_of_the_picture(model):

@@ -152,6 +152,12 @@ class Adapted(nn.Module):
         """Return the student's maps before the sigmoid."""
         return self.student.logits(self.adapter(x))
 
+    def selection(self, x: torch.Tensor, nuclear: torch.Tensor) -> torch.Tensor:
+        """Return how surprising it is, by an invariant adapter's weights, which (B, C) are nuclear."""
+        assert isinstance(self.adapter, InvariantAdapter)
+        chosen = (self.adapter.weights(x) * nuclear).sum(1)
+        return -torch.log(chosen.clamp(min=_TINY)).mean()
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, M, H, W)
         """Return the student's maps."""
         maps: torch.Tensor = self.student(self.adapter(x))

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.networks.adapter import Adapted, build_adapter
+from napari_nucleus_kd.networks.adapter import Adapted, FixedAdapter, InvariantAdapter, build_adapter
 from napari_nucleus_kd.networks.blocks import PlainEncoder
 from napari_nucleus_kd.networks.student import Student, StudentConfig
 from napari_nucleus_kd.package import load_model
@@ -18,7 +18,7 @@ from napari_nucleus_kd.package import load_model
 if TYPE_CHECKING:
     from torch import nn
 
-    from napari_nucleus_kd.train.settings import TrainSettings
+    from napari_nucleus_kd.train.settings import AdapterSettings, TrainSettings
 
 
 def first_network(settings: TrainSettings) -> Student | Adapted:
@@ -53,8 +53,21 @@ def first_network(settings: TrainSettings) -> Student | Adapted:
         pretrained_part(network).requires_grad_(False)
     if settings.adapter is None:
         return network
-    adapter = build_adapter(settings.adapter.architecture, settings.adapter.options)
-    return Adapted(adapter, network, frozen=settings.adapter.frozen_student)
+    return Adapted(_first_adapter(settings.adapter), network, frozen=settings.adapter.frozen_student)
+
+
+def _first_adapter(settings: AdapterSettings) -> FixedAdapter | InvariantAdapter:
+    adapter = build_adapter(settings.architecture, settings.options)
+    if settings.start is not None:
+        model = load_model(settings.start)
+        if (model.spec.architecture, model.spec.options) != (settings.architecture, settings.options):
+            raise ModelError(
+                f"adapter.start: {settings.start} is {model.spec.architecture} {model.spec.options}, and the "
+                f"settings say {settings.architecture} {settings.options}; give these, or another one"
+            )
+        adapter.load_state_dict(model.network().state_dict())
+        adapter.requires_grad_(True)
+    return adapter
 
 
 def blended(network: Student, settings: TrainSettings) -> Student:

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from napari_nucleus_kd.channels import asked_channels, fit_input, given_input, scaled_panel
+from napari_nucleus_kd.channels import (
+    NETWORK_CHANNELS,
+    asked_channels,
+    fit_input,
+    given_input,
+    scaled_panel,
+)
 from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.index import read_annotation, read_index
 from napari_nucleus_kd.instances import CANONICAL_DIAMETER_PX, encode
@@ -172,12 +178,14 @@ class Batch(NamedTuple):
     maps : (B, M, S, S) float32, see instances.encode.
     valid : (B, 1, S, S) float32, 1 where the annotation is complete and teaches, else 0.
     told : (B, 1, S, S) float32, 1 where the maps are those of a teacher's labels, else 0.
+    nuclear : (B, C) float32, 1 for the channels of panels that show all nuclei, else 0.
     """
 
     x: torch.Tensor
     maps: torch.Tensor
     valid: torch.Tensor
     told: torch.Tensor
+    nuclear: torch.Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -215,8 +223,8 @@ class Batches(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, step))
         channels = 0 if self.panel is None else int(rng.integers(self.panel[0], self.panel[1] + 1))
         crops = [self._crop(rng, channels) for _ in range(self.settings.batch)]
-        x, maps, valid, told = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
-        return Batch(x.contiguous(memory_format=torch.channels_last), maps, valid, told)
+        x, *others = (torch.from_numpy(np.stack(part)) for part in zip(*crops, strict=True))
+        return Batch(x.contiguous(memory_format=torch.channels_last), *others)
 
     def _crop(self, rng: np.random.Generator, channels: int) -> tuple[FloatArray, ...]:
         crops = self.settings
@@ -234,8 +242,11 @@ class Batches(Dataset[Batch]):
         layers = np.concatenate([sample.image, *known]) if known else sample.image
         layers, labels = warp(layers, sample.labels, crops.crop_px + 2 * MARGIN_PX, scale, rng)
         image, valid = layers[: len(sample.image)], layers[len(sample.image) :].min(axis=0, initial=1) > 0.99
+        nuclear = np.zeros(channels or NETWORK_CHANNELS, np.float32)
         if channels:
-            image = scaled_panel(simulate(image[0], labels, rng, channels).pixels)
+            drawn = simulate(image[0], labels, rng, channels)
+            image = scaled_panel(drawn.pixels)
+            nuclear[:] = [kind == "nuclear" for kind in drawn.kinds]
         else:
             image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
             image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
@@ -245,6 +256,7 @@ class Batches(Dataset[Batch]):
             encode(labels)[:, inner, inner],
             valid[None, inner, inner].astype(np.float32),
             np.full((1, crops.crop_px, crops.crop_px), sample.taught, np.float32),
+            nuclear,
         )
 
     def _seen_px(self, sample: Sample) -> float:

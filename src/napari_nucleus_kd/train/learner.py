@@ -117,6 +117,8 @@ class Learner:
         optimizer = torch.optim.AdamW(learning, settings.learning_rate, weight_decay=settings.weight_decay)
         self.network, self.optimizer = fabric.setup(network, optimizer)
         self.network.mark_forward_method("logits")
+        if settings.adapter is not None:
+            self.network.mark_forward_method("selection")
         average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.network.module, multi_avg_fn=average, use_buffers=True)
         kept = self.average.module.state_dict(keep_vars=True)
@@ -206,10 +208,10 @@ class Learner:
     def _loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the objective of one batch; it again by name, with each of its terms that has a weight."""
         weights, distill = self.settings.loss, self.settings.distill
-        logits = self.network.logits(batch.x).float()
-        smoothing = self.settings.label_smoothing
-        terms = losses.terms(logits, batch.maps, batch.valid, smoothing, lovasz=weights.lovasz > 0)
+        terms, logits = self._terms(self.network, batch, self.settings.label_smoothing)
         loss, parts = losses.total(terms, weights), losses.counted(terms, weights)
+        if logits is None:
+            return loss, {"objective": loss, **parts}
         if self.teacher is not None and distill is not None:
             with self.fabric.autocast():
                 lesson = self.teacher(batch)
@@ -223,6 +225,19 @@ class Learner:
             parts["consistency"] = (torch.sigmoid(logits[:, 0]) - torch.sigmoid(other[:, 0])).square().mean()
             loss = loss + weights.consistency * parts["consistency"]
         return loss, {"objective": loss, **parts}
+
+    def _terms(
+        self, network: Any, batch: Batch, smoothing: float = 0.0
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Return the terms against the annotation, and the logits if anything is learnt from the maps."""
+        weights, terms, logits = self.settings.loss, dict[str, torch.Tensor](), None
+        if weights.on_maps:
+            with self.fabric.autocast():
+                logits = network.logits(batch.x).float()
+            terms = losses.terms(logits, batch.maps, batch.valid, smoothing, lovasz=weights.lovasz > 0)
+        if weights.selection:
+            terms["selection"] = network.selection(batch.x, batch.nuclear)
+        return terms, logits
 
     def _rate(self) -> float:
         """Linear warm-up, then half a cosine down to a hundredth; or halved at each plateau."""
@@ -257,11 +272,8 @@ class Learner:
         self.average.eval()
         tuned: dict[str, float] = {}
         for batch in batches:
-            x, maps, valid, _ = self.fabric.to_device(batch)
-            with self.fabric.autocast():
-                logits = cast("Student | Adapted", self.average.module).logits(x).float()
             weights = self.settings.loss
-            terms = losses.terms(logits, maps, valid, lovasz=weights.lovasz > 0)
+            terms, _ = self._terms(self.average.module, self.fabric.to_device(batch))
             parts = {"objective": losses.total(terms, weights), **losses.counted(terms, weights)}
             for name, part in parts.items():
                 tuned[name] = tuned.get(name, 0.0) + float(part) / len(batches)

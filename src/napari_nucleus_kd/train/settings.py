@@ -73,6 +73,14 @@ class LossWeights(TaughtWeights):
     focal: float = 0.0
     spectral: float = Field(0.0, description="Spectral decoupling: on the size of the foreground's logits")
     consistency: float = 0.0
+    selection: float = Field(
+        0.0, description="invariant adapters: on the weights of channels that do not show all nuclei"
+    )
+
+    @property
+    def on_maps(self) -> bool:
+        """Whether anything is learnt from the maps of the student."""
+        return any(value for name, value in self if name != "selection")
 
 
 class AdapterSettings(Settings):
@@ -84,6 +92,9 @@ class AdapterSettings(Settings):
     width: int = Field(16, ge=4, le=128, description="invariant: channels of its first layer")
     compares: bool = Field(True, description="invariant: judge each channel beside the others")
     channels: int = Field(32, ge=1, le=256, description="fixed: channels that it takes")
+    start: str | None = Field(
+        None, description="Adapter to start from, by name or folder; None: from scratch"
+    )
     panel: tuple[Annotated[int, Field(ge=1)], int] = Field(
         (2, 12), description="Channels of the panels that are drawn, fewest and most"
     )
@@ -273,6 +284,8 @@ class TrainSettings(Settings):
             raise ValueError("adapter: learns from annotation; leave out distill, frozen_encoder and blend")
         if self.adapter is not None and self.adapter.frozen_student and self.start is None:
             raise ValueError("adapter: a frozen student must have learnt before; set start")
+        if self.loss.selection and (self.adapter is None or self.adapter.kind != "invariant"):
+            raise ValueError("loss.selection: only an invariant adapter has weights; leave it out")
         low, high = self.crops.size_range
         if not 1 < low <= high:
             raise ValueError(f"crops.size_range: must be above 1 px and in order, not {low:g} to {high:g}")
@@ -290,6 +303,8 @@ class TrainSettings(Settings):
         settings = self.model_dump(mode="json", include=set(_SHAPING))
         if self.start is not None:
             settings["start"] = load_model(self.start).hash
+        if self.adapter is not None and self.adapter.start is not None:
+            settings["adapter"]["start"] = load_model(self.adapter.start).hash
         if self.encoder_of is not None:
             settings["encoder_of"] = load_model(self.encoder_of).hash
         if self.encoder_weights is not None:
