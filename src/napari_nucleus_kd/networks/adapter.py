@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.networks.student import Student
 
 _TINY = 1e-6
+_LEVELS = 5  # of the encoder of an invariant adapter, each at half the resolution
 
 
 class FixedConfig(Settings):
@@ -63,10 +65,10 @@ class InvariantConfig(Settings):
 class InvariantAdapter(nn.Module):
     """Blends any number of channels, in any order, by weights that it learns to judge by their pictures.
 
-    One small encoder looks at each channel by itself. What it sees is averaged over the picture, compared
-    with the mean and the maximum over all channels, and becomes one number, the softmax over which are the
-    weights. So the order of channels cannot matter, and one picture has one set of weights, whatever part
-    of it the network is looking at.
+    One small encoder looks at each channel by itself. What it sees, at five resolutions, is averaged over the
+    picture, compared with the mean and the maximum over all channels, and becomes one number. The softmax of
+    these numbers are the weights. So the order of channels cannot matter, and one picture has one set of
+    weights, whatever part of it the network is looking at.
 
     Source: the channel-invariant alternative of stain-agnostic segmentation, section 2.1; the averages over
     a set as in Zaheer et al., Deep Sets, 2017.
@@ -75,12 +77,9 @@ class InvariantAdapter(nn.Module):
     def __init__(self, config: InvariantConfig):
         super().__init__()
         width = config.width
-        self.encoder = nn.Sequential(
-            ConvBN(1, width, stride=2),
-            ConvBN(width, 2 * width, stride=2),
-            ConvBN(2 * width, 2 * width, stride=2),
-        )
-        seen = 4 * width  # mean and standard deviation
+        widths = (1, width, *(2 * width for _ in range(_LEVELS - 1)))
+        self.encoder = nn.ModuleList(ConvBN(a, b, stride=2) for a, b in pairwise(widths))
+        seen = 2 * sum(widths[1:])  # mean and standard deviation
         self.compares = config.compares
         self.own = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, 2 * width), nn.ReLU())
         self.verdict = nn.Sequential(
@@ -92,9 +91,12 @@ class InvariantAdapter(nn.Module):
     def describe(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C, 2, F)
         """Return the mean of what the encoder sees in each channel, and of its square."""
         batch, channels, height, width = x.shape
-        features = self.encoder(x.reshape(batch * channels, 1, height, width)).float()
-        moments = torch.stack([features.mean((2, 3)), features.square().mean((2, 3))], 1)
-        return moments.reshape(batch, channels, 2, -1)
+        features, moments = x.reshape(batch * channels, 1, height, width), []
+        for level in self.encoder:
+            features = level(features)
+            seen = features.float()
+            moments.append(torch.stack([seen.mean((2, 3)), seen.square().mean((2, 3))], 1))
+        return torch.cat(moments, 2).reshape(batch, channels, 2, -1)
 
     def judge(self, moments: torch.Tensor) -> torch.Tensor:  # (B, C, 2, F) -> (B, C)
         """Return the weights of channels by what was described of them; they add up to 1."""
