@@ -110,7 +110,7 @@ class Studio:
 
     def nuclei(self) -> Labels:
         """Open Correct and return the nuclei that it acts on."""
-        show_fold(self.workbench, 2)
+        show_fold(self.workbench, 3)
         layer = self.session.corrections.layer
         assert layer is not None
         return layer
@@ -174,7 +174,7 @@ def make_comparison_picture(studio: Studio) -> None:
     studio.viewer.add_labels(
         sample_labels("he"), name="he truth", scale=under.scale, units=under.units, visible=False
     )
-    show_fold(studio.workbench, 4)
+    show_fold(studio.workbench, 5)
     compare = studio.workbench.compare
     compare.truth.setCurrentIndex(compare.truth.findData("Layer: he truth"))
     compare.task.button.click()
@@ -193,7 +193,7 @@ def make_correction_pictures(studio: Studio) -> None:
     studio._show_all()
     studio.run()
     workbench, correct, keeping = studio.workbench, studio.workbench.correct, studio.session.keeping
-    show_fold(workbench, 2)
+    show_fold(workbench, 3)
     correct.review.begin.click()
     studio.settle()
     studio.shoot("review")
@@ -209,7 +209,7 @@ def make_correction_pictures(studio: Studio) -> None:
     studio.settle()
     studio.shoot("verified")
     correct.suggest.hide_all.click()
-    show_fold(workbench, 3)
+    show_fold(workbench, 4)
     workbench.retrain.steps.setValue(RETRAIN_STEPS)
     workbench.retrain.start.click()
     studio.settle()
@@ -232,7 +232,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     studio.session.open(path)
     studio._show_all()
     workbench, correct, keeping = studio.workbench, studio.workbench.correct, studio.session.keeping
-    show_fold(workbench, 1)
+    show_fold(workbench, 2)
     studio.run()
     studio.shoot("ten_before")
     layer = studio.nuclei()
@@ -250,7 +250,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     studio.wait(lambda: keeping.kept is not None and not keeping.kept.unsaved)
     studio.settle()
     studio.shoot("ten_verified")
-    show_fold(workbench, 3)
+    show_fold(workbench, 4)
     workbench.retrain.steps.setValue(LAMIN_STEPS)
     workbench.retrain.start.click()
     studio.settle()

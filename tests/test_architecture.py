@@ -19,6 +19,7 @@ GROUPS = {
         "io",
         "channels",
         "modality",
+        "panel",
         "instances",
         "tiling",
         "metrics",

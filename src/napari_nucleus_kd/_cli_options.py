@@ -132,6 +132,30 @@ MappingName = Annotated[
         "haematoxylin, macenko, or an adapter like nucleus-adapter, which chooses among all channels itself.",
     ),
 ]
+PanelFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--panel",
+        help="Instead of --channel: a file of nucleus-kd panel or Save panel…, which says what the channels "
+        "are for. Images that do not fit it are refused.",
+        dir_okay=False,
+        rich_help_panel=_IMAGE,
+    ),
+]
+Percentiles = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--percentiles",
+        metavar="LOW HIGH",
+        help="Of the intensities, in percent: what the network sees as 0 and 1; default: the model's.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+PanelOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Panel file to write, NAME.json.", dir_okay=False)
+]
+ReplacePanel = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+PanelImage = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with its channels named.")]
 DataChannels = Annotated[
     list[str] | None,
     typer.Option(

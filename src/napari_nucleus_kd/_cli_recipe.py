@@ -21,6 +21,7 @@ _STALE = {
     "weights": ("model_hash", "decode"),
     "channels": ("scaling_low", "scaling_high", "channel_weights"),
     "mapping": ("mapping_hash", "channels", "channel_weights", "stains", "scaling_low", "scaling_high"),
+    "percentiles": ("scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),
     "diameter_px": ("diameter_um",),

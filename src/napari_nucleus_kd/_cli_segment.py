@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.markup import escape
@@ -30,6 +30,7 @@ from napari_nucleus_kd._cli_record import (
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.panel import apply_panel, check_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd.measure import Columns
+    from napari_nucleus_kd.panel import Panel
     from napari_nucleus_kd.types import Image, Progress
 
 # A TIFF's labels are made in memory: 4 bytes a pixel, and some copies.
@@ -57,6 +59,7 @@ class Order:
     overwrite: bool
     plane: Plane
     request: Recipe
+    panel: Panel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +277,19 @@ def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outco
         )
     plane = order.plane
     image = io.read(job.source, z=plane.z, t=plane.t, series=plane.series)
+    if order.panel is not None:
+        order, image = _fitted(order, order.panel, image)
     steps = _tiff_steps if order.format is Format.TIFF else _zarr_steps
     return (yield from steps(job, order, image, asked))
+
+
+def _fitted(order: Order, panel: Panel, image: Image) -> tuple[Order, Image]:
+    """Return the order with the nuclear channels of this image; its notes say how the panel differs."""
+    settings = apply_panel(panel, image).settings()
+    words = check_panel(panel, image).words()
+    notes = tuple(f"the channels differ from the panel's, and are taken by name: {word}" for word in words)
+    fitted = replace(order, request=order.request.model_copy(update=settings))
+    return fitted, replace(image, notes=(*image.notes, *notes))
 
 
 def _attempt(job: Job, order: Order, show: Callable[[Progress], None]) -> Outcome:

@@ -1,4 +1,4 @@
-"""The command line, `nucleus-kd`: segment, compare, train, distill, finetune, evaluate, models, baselines."""
+"""The command line, `nucleus-kd`: segment, panel, compare, train, distill, finetune, evaluate, models."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -74,6 +74,8 @@ def segment(
     refit: options.Refit = False,
     channel: options.ChannelNames = None,
     mapping: options.MappingName = None,
+    panel: options.PanelFile = None,
+    percentiles: options.Percentiles = None,
     modality: options.ModalityOption = None,
     pixel_size: options.PixelSize = None,
     series: options.Series = 0,
@@ -101,11 +103,15 @@ def segment(
     same command again.
     """
     from napari_nucleus_kd._cli_inputs import find_jobs
+    from napari_nucleus_kd._cli_panel import given_by
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
+    from napari_nucleus_kd.panel import read_panel
     from napari_nucleus_kd.types import Region
 
+    if panel is not None and (channel or percentiles):
+        raise SettingsError("--panel says channels and percentiles; leave --channel and --percentiles out")
     if diameter is not None and diameter_um is not None:
         raise SettingsError("--diameter and --diameter-um say the same; give one of them")
     given = {
@@ -120,7 +126,11 @@ def segment(
         "region": None if region is None else Region(*region),
         "diameter_px": diameter,
         "diameter_um": diameter_um,
+        "percentiles": percentiles,
     }
+    chosen = None if panel is None else read_panel(panel)
+    if chosen is not None:
+        given |= given_by(chosen)
     decode = {
         "by": None if decode_by is None else decode_by.value,
         "foreground": foreground,
@@ -139,11 +149,30 @@ def segment(
             "for other images add --refit.",
             style="yellow",
         )
-    order = Order(output, file_format, overwrite, Plane(series=series, z=z, t=t), request)
+    order = Order(output, file_format, overwrite, Plane(series=series, z=z, t=t), request, chosen)
     outcomes = segment_all(jobs, order, console)
     show_summary(outcomes, console)
     if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(FAILED)
+
+
+@app.command()
+def panel(
+    image: options.PanelImage,
+    output: options.PanelOutput,
+    series: options.Series = 0,
+    z: options.Plane = None,
+    t: options.Time = 0,
+    overwrite: options.ReplacePanel = False,
+) -> None:
+    """Suggest what each channel of an image is for, with the reason; writes the panel as JSON.
+
+    Mend it in a text editor or in the window, and give it to segment --panel.
+    """
+    from napari_nucleus_kd._cli_panel import write_panel
+    from napari_nucleus_kd.io import read
+
+    write_panel(read(image, series=series, z=z, t=t), output, Console(), overwrite=overwrite)
 
 
 _models = typer.Typer(help="List, show, install, remove, restore, join and export models.")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SAMPLE_PIXELS = 1 << 18
 BRIGHT = 0.35  # median brightness; stained tissue 0.43 to 0.95, fluorescence near 0
 STAINED = 0.3  # summed optical density above which a pixel is tissue, not glass
+_MOST_OF_A_CAMERA = 3  # channels; a multiplex image is never brightfield, and reading all of it is slow
 BROWN_SHARE = 0.03  # of the stained pixels; measured: H&E at most 0.02, IHC at least 0.068
 
 
@@ -32,7 +33,7 @@ def suggest_modality(image: Image) -> tuple[Modality, str]:
     """
     if not image.rgb:
         reason = "not a colour picture"
-        if has_bright_background(image.levels):
+        if len(image.channels) <= _MOST_OF_A_CAMERA and has_bright_background(image.levels):
             reason += ", though its background is bright: check that nuclei are brighter than it"
         return Modality.FLUORESCENCE, reason
     sample = _sample(image.levels)

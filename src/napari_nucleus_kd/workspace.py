@@ -14,23 +14,30 @@ import platformdirs
 from psygnal import SignalGroupDescriptor
 from pydantic import Field, ValidationError
 
+from napari_nucleus_kd.channels import nuclear_channels
 from napari_nucleus_kd.config import Recipe, Settings, recipe_from
 from napari_nucleus_kd.errors import NucleusKDError, WriteError
 from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.panel import Panel, check_panel, has_own_names, image_names, taken_over
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.panel import Suggestion
     from napari_nucleus_kd.pipeline import Result
     from napari_nucleus_kd.types import Image, Modality, Progress
 
 MAX_RECENT = 10
+MAX_PANELS = 20
 _NEWEST_SHARE = 0.5  # of a slower run in the remembered speed
 
 
 class Preferences(Settings):
     """What is remembered between sessions.
 
-    Thresholds, channels and diameter are not: they belong to one image or one model.
+    Thresholds and diameter are not: they belong to one image or one model. Panels are, for images whose
+    channels have the same names.
     """
 
     recent: tuple[str, ...] = Field((), description="Files opened before, newest first")
@@ -42,6 +49,7 @@ class Preferences(Settings):
     whole_image: bool = False
     probability: bool = False
     outlines: bool = Field(True, description="Nuclei are drawn as outlines, not filled")
+    panels: tuple[Panel, ...] = Field((), description="Panels that a person chose, newest first")
     seconds_per_megapixel: dict[str, float] = Field(
         default_factory=dict, description="Measured speed of each segmenter, model and device"
     )
@@ -139,6 +147,9 @@ class Workspace:
     image : the image in hand, None if there is none.
     suggestion : the modality that its pixels suggest and why; None until it is known.
     recipe : the settings chosen by the person for the next run (not resolved).
+    panel : what the channels of the image are for; None until it is known, and of a colour picture. Its
+        nuclear channels are those of the recipe.
+    suggested : the panel that names and pixels suggest, and why; None until it is known.
     whole_image : run on the whole image, not only on what is seen.
     probability : also show the probability of each pixel to be nucleus.
     result : the newest result; None before the first and after another image was chosen.
@@ -156,6 +167,8 @@ class Workspace:
     image: Image | None = None
     suggestion: tuple[Modality, str] | None = None
     recipe: Recipe = field(default_factory=Recipe)
+    panel: Panel | None = None
+    suggested: Suggestion | None = None
     whole_image: bool = False
     probability: bool = False
     result: Result | None = None
@@ -193,6 +206,12 @@ class Workspace:
         ------
         SettingsError if a value is out of its range.
         """
+        self._change_recipe(changes)
+        if "channels" in changes and self.panel is not None and self.suggested is not None:
+            nuclear = _indices(self.recipe.channels, self.panel.names)
+            self.panel = self.panel.with_nuclear(nuclear, self.suggested.panel)
+
+    def _change_recipe(self, changes: Mapping[str, object]) -> None:
         values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set} | changes
         self.recipe = recipe_from({n: value for n, value in values.items() if value is not None})
 
@@ -206,10 +225,64 @@ class Workspace:
         self.result = None
         self.outcome = ""
         self.suggestion = None
+        self.suggested = self.panel = None
         self.set_recipe(
-            channels=None, modality=None, pixel_size_um=None, diameter_px=None, diameter_um=keep_um
+            channels=None,
+            percentiles=None,
+            modality=None,
+            pixel_size_um=None,
+            diameter_px=None,
+            diameter_um=keep_um,
         )
         self.image = image
+
+    @property
+    def is_guessed(self) -> bool:
+        """True while the nuclear channels are those that the pixels alone suggest."""
+        suggested = self.suggested
+        if suggested is None or self.panel is None or not suggested.by_pixels:
+            return False
+        return self.panel.nuclear == suggested.panel.nuclear
+
+    def set_panel(self, panel: Panel) -> None:
+        """Take the panel that a person chose for the image in hand, and remember it.
+
+        Parameters
+        ----------
+        panel : of the channels of the image, in their order.
+        """
+        self.panel = panel
+        # An empty choice stays one: a run then says that no channel is chosen.
+        self._change_recipe({"channels": panel.nuclear, "percentiles": panel.percentiles})
+        if has_own_names(panel.names):
+            known = (other for other in self.preferences.panels if set(other.names) != set(panel.names))
+            self.preferences = self.preferences.model_copy(update={"panels": (panel, *known)[:MAX_PANELS]})
+
+    def take_suggested(self, suggested: Suggestion) -> None:
+        """Take the suggested panel of the image in hand, or the remembered one of such channels.
+
+        Nuclear channels that were chosen meanwhile stay chosen.
+        """
+        panel = suggested.panel if (known := self.remembered_panel()) is None else known
+        self.suggested = suggested
+        if self.recipe.channels is not None:
+            panel = panel.with_nuclear(_indices(self.recipe.channels, panel.names), suggested.panel)
+        elif panel.nuclear != _indices(None, panel.names):
+            self._change_recipe({"channels": panel.nuclear})
+        if panel.percentiles is not None:
+            self._change_recipe({"percentiles": panel.percentiles})
+        self.panel = panel
+
+    def remembered_panel(self) -> Panel | None:
+        """Return the panel that was last chosen for channels of the same names, in the image's order."""
+        image = self.image
+        if image is None or not has_own_names(image_names(image)):
+            return None
+        for panel in self.preferences.panels:
+            differences = check_panel(panel, image)
+            if differences.fits and not differences.additional:
+                return taken_over(panel, Panel.unnamed(image_names(image)))
+        return None
 
     def remember_run(self, megapixels: float, seconds: float) -> None:
         """Note the settings of a finished run and its speed, for the next estimate.
@@ -251,6 +324,15 @@ class Workspace:
         """Note the progress of the running job."""
         if self.activity is not None:
             self.activity = replace(self.activity, progress=progress)
+
+
+def _indices(channels: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
+    """Return which channels a recipe means; None is the only one, or those named like a nuclear stain."""
+    if channels is None:
+        return (0,) if len(names) == 1 else nuclear_channels(names)
+    folded = [name.casefold() for name in names]
+    wanted = {c if isinstance(c, int) else c.casefold() for c in channels}
+    return tuple(i for i, name in enumerate(folded) if i in wanted or name in wanted)
 
 
 def speed_key(recipe: Recipe) -> str:

@@ -41,6 +41,7 @@ def test_the_widgets_stand_in_the_menus(manifest):
     assert [w.display_name for w in manifest.contributions.widgets] == [
         "Workbench",
         "Open",
+        "Channels",
         "Segment",
         "Correct",
         "Retrain",

@@ -27,7 +27,9 @@ def shown(make_napari_viewer, qtbot):
     qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
 
 
-@pytest.mark.parametrize("name", ["Open", "Segment", "Correct", "Retrain", "Compare", "Workbench"])
+@pytest.mark.parametrize(
+    "name", ["Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Workbench"]
+)
 def test_each_dock_opens_quickly_and_fits(shown, qtbot, name):
     QApplication.processEvents()
     start = time.process_time()  # the wall clock also counts what else the machine does
@@ -35,9 +37,13 @@ def test_each_dock_opens_quickly_and_fits(shown, qtbot, name):
     assert time.process_time() - start < 1.0
     assert widget.minimumSizeHint().width() <= WIDTH
     assert dock.widget() is not None
-    button = {"Open": "Open", "Correct": "Merge", "Retrain": "Retrain", "Compare": "Compare"}.get(
-        name, "Segment"
-    )
+    button = {
+        "Open": "Open",
+        "Channels": "Load panel",
+        "Correct": "Merge",
+        "Retrain": "Retrain",
+        "Compare": "Compare",
+    }.get(name, "Segment")
     assert [b.text() for b in widget.findChildren(QPushButton) if button in b.text()]
 
 
@@ -145,7 +151,7 @@ def test_no_step_of_the_workbench_is_cut_off(shown, qtbot, settle):
 
 def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
     _, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
-    run, heading = workbench.retrain.retraining, workbench.folds[3].heading
+    run, heading = workbench.retrain.retraining, workbench.folds[4].heading
     run._job, run.progress = object(), Progress(7, 100, "training")
     run.changed.emit()
     assert run.running and heading.text().endswith("Retrain – step 7 of 100")
@@ -157,12 +163,12 @@ def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
 def test_closed_docks_leave_no_widgets(shown, qtbot):
     QApplication.processEvents()
     before, gone = set(QApplication.topLevelWidgets()), []
-    for name in ("Open", "Segment", "Correct", "Retrain", "Compare", "Workbench"):
+    for name in ("Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Workbench"):
         dock, widget = shown.window.add_plugin_dock_widget(PLUGIN, name)
         widget.destroyed.connect(lambda *_: gone.append(1))
         shown.window.remove_dock_widget(dock)
         widget.deleteLater()
-    qtbot.waitUntil(lambda: len(gone) == 6)
+    qtbot.waitUntil(lambda: len(gone) == 7)
     left = {w for w in QApplication.topLevelWidgets() if type(w).__module__.startswith("napari_nucleus_kd")}
     assert not left - before
     assert session_of(shown)._views == 0

@@ -22,14 +22,15 @@ from qtpy.QtWidgets import (
 
 from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.panel import channel_color
 from napari_nucleus_kd.widgets import _tool, _words
 from napari_nucleus_kd.widgets._parts import beside, narrow_combo
-from napari_nucleus_kd.widgets._show import channel_color
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.panel import Panel
     from napari_nucleus_kd.types import Image
     from napari_nucleus_kd.widgets._parts import StepWidget
 
@@ -90,6 +91,7 @@ class ChannelControl(QStackedWidget):
         self.list.itemChanged.connect(self._on_item)
         owner.follow(self._workspace.events.image, self._on_image)
         owner.follow(self._workspace.events.recipe, self._on_recipe)
+        owner.follow(self._workspace.events.panel, self._on_panel)
         self._on_image(self._workspace.image)
 
     def chosen(self) -> tuple[int, ...]:
@@ -118,6 +120,13 @@ class ChannelControl(QStackedWidget):
                 self.list.addItem(item)
         rows = min(_ROWS_SEEN, len(image.channels))
         self._fit(rows * self.list.sizeHintForRow(0) + 2 * self.list.frameWidth() + 4)
+
+    def _on_panel(self, panel: Panel | None) -> None:
+        if panel is None or self.list.count() != len(panel.channels):
+            return
+        with QSignalBlocker(self.list):
+            for index, channel in enumerate(panel.channels):
+                self.list.item(index).setIcon(_square(channel.color))
 
     def _fit(self, height: int) -> None:
         self.setFixedHeight(height)

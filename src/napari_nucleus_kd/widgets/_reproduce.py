@@ -58,6 +58,8 @@ def as_command(image: Image, recipe: Recipe) -> str:
     if not image.rgb:
         for channel in recipe.channels or ():
             words += ["--channel", str(channel)]
+    if recipe.percentiles != Recipe().percentiles:
+        words += ["--percentiles", *map(_number, recipe.percentiles)]
     if recipe.modality is not None:
         words += ["--modality", _MODALITIES[recipe.modality]]
     chosen, defaults = recipe.model_dump(), Recipe().model_dump()

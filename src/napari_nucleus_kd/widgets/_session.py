@@ -13,6 +13,7 @@ from qtpy.QtCore import QTimer
 from napari_nucleus_kd.widgets import _layers, _show, _steps
 from napari_nucleus_kd.widgets._corrections import Corrections
 from napari_nucleus_kd.widgets._keeping import Keeping
+from napari_nucleus_kd.widgets._panels import Panels
 from napari_nucleus_kd.widgets._retraining import Retraining
 from napari_nucleus_kd.widgets._runs import Runs
 from napari_nucleus_kd.widgets._suggesting import Suggesting
@@ -81,6 +82,7 @@ class Session:
         self._waiting: _Wish | None = None
         self._views = 0
         self._coming: list[LayerData] = []
+        self.panels = Panels(self)
         self.runs = Runs(self)
         self.corrections = Corrections(self)
         self.keeping = Keeping(self)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import numpy as np
 
 from napari_nucleus_kd.channels import nuclear_channels, sample_pixels
+from napari_nucleus_kd.panel import channel_color
 from napari_nucleus_kd.widgets._layers import (
     CHANNEL_KEY,
     FROM_KEY,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     LayerData = tuple[Any, dict[str, Any], str]
 
-# Okabe and Ito's colours, safe for the colour-blind, for channels whose file names none.
-CHANNEL_COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
 _SHOWN_AT_FIRST = 3
 _SAMPLE_PX = 512
 _LABEL_OPACITY = 0.6
@@ -91,14 +90,6 @@ def layer_values(image: Image, channel: int) -> Any:
 def channel_layer_name(image: Image, index: int) -> str:
     """Return the layer name of a channel; the channel comes first because lists cut the end off."""
     return image.name if len(image.channels) == 1 else f"{image.channels[index].name} ({image.name})"
-
-
-def channel_color(image: Image, index: int) -> str:
-    """Return the file's colour of a channel, else white alone or one safe for the colour-blind."""
-    color = image.channels[index].color
-    if color is not None:
-        return color
-    return "#ffffff" if len(image.channels) == 1 else CHANNEL_COLORS[index % len(CHANNEL_COLORS)]
 
 
 def _shown_channels(image: Image) -> set[int]:

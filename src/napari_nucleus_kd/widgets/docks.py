@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_nucleus_kd.widgets._parts import Fold
 from napari_nucleus_kd.widgets._retrain_steps import TRAINING
+from napari_nucleus_kd.widgets.channels import ChannelsWidget
 from napari_nucleus_kd.widgets.compare import CompareWidget
 from napari_nucleus_kd.widgets.correct import CorrectWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
@@ -21,10 +22,12 @@ from napari_nucleus_kd.widgets.segment import SegmentWidget
 if TYPE_CHECKING:
     from napari import Viewer
 
+    from napari_nucleus_kd.panel import Panel
+
 
 _FRAME_PX = 2  # between what scrolls and its bar
 _WIDTHS_PX = 360, 400, 460  # few, so that the canvas does not move with every word
-_RETRAIN = 3  # of the steps
+_CHANNELS, _RETRAIN = 1, 4  # of the steps
 
 
 class _Scrolled(QScrollArea):
@@ -57,6 +60,14 @@ class OpenDock(_Scrolled):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.step = OpenWidget(napari_viewer)
+        super().__init__(self.step)
+
+
+class ChannelsDock(_Scrolled):
+    """Say what each channel of the image in hand is for."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = ChannelsWidget(napari_viewer)
         super().__init__(self.step)
 
 
@@ -97,6 +108,7 @@ class WorkbenchDock(_Scrolled):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.open = OpenWidget(napari_viewer)
+        self.channels = ChannelsWidget(napari_viewer)
         self.segment = SegmentWidget(napari_viewer)
         self.correct = CorrectWidget(napari_viewer)
         self.retrain = RetrainWidget(napari_viewer)
@@ -108,6 +120,7 @@ class WorkbenchDock(_Scrolled):
         # The keys of Correct work while it is open: a person opens it on purpose.
         steps = (
             ("Open", self.open, True),
+            ("Channels", self.channels, False),
             ("Segment", self.segment, True),
             ("Correct", self.correct, False),
             ("Retrain", self.retrain, False),
@@ -123,6 +136,15 @@ class WorkbenchDock(_Scrolled):
         super().__init__(inner)
         self.retrain.follow(self.retrain.retraining.changed, self._on_retraining)
         self._on_retraining()
+        self.channels.follow(self.channels.workspace.events.panel, self._on_panel)
+        self._on_panel(self.channels.workspace.panel)
+
+    def _on_panel(self, panel: Panel | None) -> None:
+        """Say in its heading which channels are nuclear, for it is mostly closed."""
+        state = ""
+        if panel is not None and len(panel.channels) > 1:
+            state = f" – {len(panel.nuclear)} nuclear of {len(panel.channels)}"
+        self.folds[_CHANNELS].set_title(f"{_CHANNELS + 1}  Channels{state}")
 
     def _on_retraining(self, *_: object) -> None:
         """Say in its heading how far a run is, for it goes on while other steps are open."""

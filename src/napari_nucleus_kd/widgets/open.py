@@ -20,10 +20,10 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
+from napari_nucleus_kd.panel import channel_color
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets import _words
 from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, TaskBar, WordsLabel, row
-from napari_nucleus_kd.widgets._show import channel_color
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:

@@ -1,0 +1,176 @@
+"""What a sample of a channel's pixels says of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_nucleus_kd.channels import scale_limits
+from napari_nucleus_kd.types import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.types import FloatArray, Image
+
+_GRID, _BLOCK_PX = 4, 256  # 4 x 4 blocks of 256 x 256 pixels of a large image
+_WHOLE_PX = 1 << 20  # a coarse level up to this size is looked at, too
+_SATURATED = 0.5  # share of pixels at the highest value
+_RICHEST = 4  # blocks in which nuclei are looked for
+_NUCLEUS_UM, _NUCLEUS_PX = (4.0, 25.0), (8.0, 60.0)  # diameters, with and without a pixel size
+_FILLED, _ROUND = 0.85, 0.4  # of a spot: share of its ellipse that it fills, and short over long axis
+_CROP_PX = 160  # shown in a thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Some pixels of one channel.
+
+    Attributes
+    ----------
+    blocks : (B, h, w) of the full resolution, any number type; all B in the same places in every channel.
+    values : (N,) all of them and those of the coarsest level, if that is small.
+    """
+
+    blocks: npt.NDArray[Any]
+    values: npt.NDArray[Any]
+
+
+def block_places(shape_yx: tuple[int, int]) -> tuple[Region, ...]:
+    """Return up to 4 x 4 blocks of up to 256 x 256 pixels, evenly spread over an image."""
+    height, width = (min(_BLOCK_PX, n) for n in shape_yx)
+    return tuple(
+        Region(y, x, y + height, x + width) for y in _starts(shape_yx[0]) for x in _starts(shape_yx[1])
+    )
+
+
+def _starts(length: int) -> list[int]:
+    count = max(1, min(_GRID, length // _BLOCK_PX))
+    spare = max(0, length - count * _BLOCK_PX)
+    return [spare * (2 * i + 1) // (2 * count) + i * _BLOCK_PX for i in range(count)]
+
+
+def sample_channel(image: Image, channel: int) -> Sample:
+    """Read a sample of one channel; of a lazy image nothing else is read."""
+    places = block_places(image.shape_yx)
+    blocks = np.stack([np.asarray(image.pixels[(channel, *place.slices)]) for place in places])
+    coarse = image.levels[-1]
+    if len(image.levels) == 1 or math.prod(coarse.shape[1:]) > _WHOLE_PX:
+        return Sample(blocks, blocks.ravel())
+    return Sample(blocks, np.concatenate([blocks.ravel(), np.asarray(coarse[channel]).ravel()]))
+
+
+def fault(values: npt.NDArray[Any]) -> str:
+    """Say why these values of a channel show nothing; "" if they may show something.
+
+    >>> fault(np.array([3, 3, 3])), fault(np.array([np.nan])), fault(np.array([0, 9]))
+    ('all sampled pixels are 3', 'no sampled pixel is a number', '')
+    """
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if not finite.size:
+        return "no sampled pixel is a number"
+    low, high = finite.min(), finite.max()
+    if low == high:
+        return f"all sampled pixels are {high:g}"
+    top = float((finite == high).mean())
+    if top >= _SATURATED:
+        return f"{100 * top:.0f}% of the sampled pixels have the highest value, {high:g}: saturated"
+    return ""
+
+
+def structure(blocks: npt.NDArray[Any]) -> FloatArray:
+    """Return how much each of the (B, h, w) blocks varies, (B,) float32 in [0, 1], 1 in the richest."""
+    spread = np.nan_to_num(blocks.astype(np.float32), posinf=0, neginf=0).std(axis=(1, 2))
+    return (spread / max(float(spread.max()), 1e-12)).astype(np.float32)
+
+
+def nuclear_cover(blocks: npt.NDArray[Any], pixel_size_um: float | None) -> tuple[float, float]:
+    """Measure how much of a channel looks like nuclei: filled, oval spots of their size.
+
+    What is brighter than its surroundings (Otsu's threshold) is cut into spots. A filled ellipse has the
+    area that its second moments say; rings, nets and branches have less.
+
+    Parameters
+    ----------
+    blocks : (B, h, w), any number type.
+
+    Returns
+    -------
+    Share of the pixels of the four richest blocks that lie in such spots, and share of the bright ones.
+    """
+    limits = _NUCLEUS_PX if pixel_size_um is None else tuple(d / pixel_size_um for d in _NUCLEUS_UM)
+    richest = blocks[np.argsort(-structure(blocks), kind="stable")[:_RICHEST]]
+    found = np.array([_spots(block, limits) for block in richest], float)
+    covered, bright = found.sum(axis=0)
+    return covered / richest.size, covered / max(bright, 1.0)
+
+
+def _spots(block: npt.NDArray[Any], diameters_px: Sequence[float]) -> tuple[int, int]:
+    """Return how many pixels of a block lie in filled, oval spots, and how many are bright."""
+    from scipy import ndimage
+    from skimage.filters import threshold_otsu
+
+    picture = np.nan_to_num(block.astype(np.float32), posinf=0, neginf=0)
+    picture = np.minimum(picture, np.percentile(picture, 99.8))
+    picture = ndimage.gaussian_filter(picture, 1) - ndimage.gaussian_filter(picture, diameters_px[1])
+    if picture.max() <= picture.min():
+        return 0, 0
+    bright = picture > max(threshold_otsu(picture), 0)
+    labels, _ = ndimage.label(bright)
+    area, long_axis, filled, roundness = _shapes(labels)
+    least, most = (math.pi / 4 * d * d for d in diameters_px)
+    ovals = (area >= least) & (area <= most) & (filled >= _FILLED) & (roundness >= _ROUND)
+    ovals &= long_axis <= 2 * diameters_px[1]
+    return int(area[ovals].sum()), int(bright.sum())
+
+
+def _shapes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return area, long axis, share of its ellipse that is filled, and short over long axis of every spot."""
+    y, x = np.nonzero(labels)
+    number = labels[y, x]
+    area = np.maximum(np.bincount(number, minlength=2)[1:], 1).astype(float)
+
+    def mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        summed: npt.NDArray[np.float64] = np.bincount(number, values, minlength=2)[1:] / area
+        return summed
+
+    my, mx = mean(y), mean(x)
+    yy = mean(y * y) - my * my + 1 / 12  # a pixel is a square, not a point
+    xx = mean(x * x) - mx * mx + 1 / 12
+    xy = mean(x * y) - my * mx
+    middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+    long_axis, short_axis = (4 * np.sqrt(np.maximum(v, 1e-9)) for v in (middle + apart, middle - apart))
+    return area, long_axis, area / (math.pi / 4 * long_axis * short_axis), short_axis / long_axis
+
+
+def contrast(image: Image, channel: int, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return the intensities of a channel at two percentiles, measured on a sample; the second is higher."""
+    (low,), (high,) = scale_limits(sample_channel(image, channel).values[None], percentiles)
+    return low, high
+
+
+def thumbnail(image: Image, channel: int, place: Region, size_px: int) -> npt.NDArray[np.uint8]:
+    """Return a small grey picture of the middle of one block of a channel, (size, size) uint8.
+
+    Parameters
+    ----------
+    place : the block, as `Suggestion.place`; the same for all channels, so that they can be compared.
+    """
+    from skimage.transform import resize
+
+    (height, width), edge = place.shape_yx, min(_CROP_PX, *place.shape_yx)
+    y, x = place.y0 + (height - edge) // 2, place.x0 + (width - edge) // 2
+    pixels = np.asarray(image.pixels[channel, y : y + edge, x : x + edge]).astype(np.float32)
+    finite = pixels[np.isfinite(pixels)]
+    low, high = np.percentile(finite, (1, 99.8)) if finite.size else (0, 1)
+    if high <= low:
+        low, high = low - 1, low + 1  # constant: grey
+    scaled = np.clip((np.nan_to_num(pixels) - low) / (high - low), 0, 1)
+    small = resize(scaled, (size_px, size_px), anti_aliasing=True)
+    picture: npt.NDArray[np.uint8] = (255 * np.clip(small, 0, 1)).astype(np.uint8)
+    return picture
