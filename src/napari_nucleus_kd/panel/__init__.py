@@ -1,4 +1,4 @@
-"""What the channels of an image are for: suggested, kept in a small file, and checked against other images."""
+"""What the channels of an image are for: suggested, kept in a small file, checked against other images."""
 
 from napari_nucleus_kd.panel._fit import Differences, apply_panel, check_panel, image_names, taken_over
 from napari_nucleus_kd.panel._panel import Panel, PanelChannel, Role, read_panel

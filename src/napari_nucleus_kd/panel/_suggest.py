@@ -206,8 +206,8 @@ def _planes_question(names: Sequence[str], looks: Sequence[_Look]) -> tuple[str,
         return ()
     return (
         f"Are these z planes or time points? The {len(names)} channels have no names, and neighbours are "
-        f"nearly the same (correlation {np.median(alike):.2f}). If so, open one plane (--z), or save the file "
-        "with its axes named.",
+        f"nearly the same (correlation {np.median(alike):.2f}). If so, open one plane (--z), or save the "
+        "file with its axes named.",
     )
 
 
