@@ -62,7 +62,7 @@ def tissue(draw):
     few = np.isin(labels, np.arange(1, labels.max(), 6)).astype(float)
     rng = np.random.default_rng(1)
     planes = [
-        grey * 8,
+        grey * 8.0,
         *(2000 * ndimage.gaussian_filter(p, 1) for p in (rim, cytoplasm, few)),
         np.zeros(grey.shape),
     ]

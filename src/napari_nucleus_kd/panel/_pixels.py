@@ -23,7 +23,7 @@ _WHOLE_PX = 1 << 20  # a coarse level up to this size is looked at, too
 _SATURATED = 0.5  # share of pixels at the highest value
 _RICHEST = 4  # blocks in which nuclei are looked for
 _NUCLEUS_UM, _NUCLEUS_PX = (4.0, 25.0), (8.0, 60.0)  # diameters, with and without a pixel size
-_FILLED, _ROUND = 0.85, 0.4  # of a spot: share of its ellipse that it fills, and short over long axis
+_FILLED, _ROUND = 0.85, 0.5  # of a spot: share of its ellipse that it fills, and short over long axis
 _CROP_PX = 160  # shown in a thumbnail
 
 
@@ -92,8 +92,9 @@ def structure(blocks: npt.NDArray[Any]) -> FloatArray:
 def nuclear_cover(blocks: npt.NDArray[Any], pixel_size_um: float | None) -> tuple[float, float]:
     """Measure how much of a channel looks like nuclei: filled, oval spots of their size.
 
-    What is brighter than its surroundings (Otsu's threshold) is cut into spots. A filled ellipse has the
-    area that its second moments say; rings, nets and branches have less.
+    What is brighter than its surroundings (Otsu's threshold) is cut at its waists into spots. A filled
+    ellipse has the area that its second moments say; nets, rings and branches have less. Holes of the size of
+    a nucleus count against a channel: they are in rings and in cytoplasm.
 
     Parameters
     ----------
@@ -111,26 +112,52 @@ def nuclear_cover(blocks: npt.NDArray[Any], pixel_size_um: float | None) -> tupl
 
 
 def _spots(block: npt.NDArray[Any], diameters_px: Sequence[float]) -> tuple[int, int]:
-    """Return how many pixels of a block lie in filled, oval spots, and how many are bright."""
+    """Return how many pixels of a block lie in filled, oval spots, and how many are bright or in holes."""
+    from scipy import ndimage
+
+    bright = _bright(block, diameters_px[1] / 2)
+    if not bright.any():
+        return 0, 0
+    least, most = (math.pi / 4 * d * d for d in diameters_px)
+    area, filled, roundness = _shapes(_cut(bright, diameters_px[0] / 2))
+    ovals = (area >= least) & (area <= most) & (filled >= _FILLED) & (roundness >= _ROUND)
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(bright) & ~bright)
+    sizes = np.bincount(holes.ravel())[1:]
+    large = sizes[(sizes >= least) & (sizes <= most)]
+    return int(area[ovals].sum()), int(bright.sum() + large.sum())
+
+
+def _bright(block: npt.NDArray[Any], far_px: float) -> npt.NDArray[np.bool_]:
+    """Return which pixels of a block are brighter than what lies around them."""
     from scipy import ndimage
     from skimage.filters import threshold_otsu
 
     picture = np.nan_to_num(block.astype(np.float32), posinf=0, neginf=0)
-    picture = np.minimum(picture, np.percentile(picture, 99.8))
-    picture = ndimage.gaussian_filter(picture, 1) - ndimage.gaussian_filter(picture, diameters_px[1])
+    picture = ndimage.gaussian_filter(np.minimum(picture, np.percentile(picture, 99.8)), 1)
+    picture -= ndimage.gaussian_filter(picture, far_px)
     if picture.max() <= picture.min():
-        return 0, 0
-    bright = picture > max(threshold_otsu(picture), 0)
-    labels, _ = ndimage.label(bright)
-    area, long_axis, filled, roundness = _shapes(labels)
-    least, most = (math.pi / 4 * d * d for d in diameters_px)
-    ovals = (area >= least) & (area <= most) & (filled >= _FILLED) & (roundness >= _ROUND)
-    ovals &= long_axis <= 2 * diameters_px[1]
-    return int(area[ovals].sum()), int(bright.sum())
+        return np.zeros(block.shape, bool)
+    bright: npt.NDArray[np.bool_] = picture > max(threshold_otsu(picture), 0)
+    return bright
+
+
+def _cut(bright: npt.NDArray[np.bool_], apart_px: float) -> npt.NDArray[np.int32]:
+    """Cut what is bright at its waists, into spots whose middles are so far apart."""
+    from scipy import ndimage
+    from skimage.feature import peak_local_max
+    from skimage.segmentation import watershed
+
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(bright), 1)
+    apart = max(1, round(apart_px))
+    peaks = peak_local_max(depth, min_distance=apart, labels=bright.astype(np.int32), exclude_border=False)
+    seeds = np.zeros(bright.shape, np.int32)
+    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    spots: npt.NDArray[np.int32] = watershed(-depth, seeds, mask=bright)
+    return spots
 
 
 def _shapes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return area, long axis, share of its ellipse that is filled, and short over long axis of every spot."""
+    """Return area, share of its ellipse that is filled, and short over long axis of every spot."""
     y, x = np.nonzero(labels)
     number = labels[y, x]
     area = np.maximum(np.bincount(number, minlength=2)[1:], 1).astype(float)
@@ -145,7 +172,7 @@ def _shapes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float64], ...
     xy = mean(x * y) - my * mx
     middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
     long_axis, short_axis = (4 * np.sqrt(np.maximum(v, 1e-9)) for v in (middle + apart, middle - apart))
-    return area, long_axis, area / (math.pi / 4 * long_axis * short_axis), short_axis / long_axis
+    return area, area / (math.pi / 4 * long_axis * short_axis), short_axis / long_axis
 
 
 def contrast(image: Image, channel: int, percentiles: tuple[float, float]) -> tuple[float, float]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, safe for the colour-blind, for channels whose file names none.
 CHANNEL_COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
 _HEX = re.compile("#[0-9a-f]{6}", re.IGNORECASE)
-_COVERED, _OF_BRIGHT = 0.02, 0.4  # least cover by spots like nuclei, of the picture and of what is bright
+_COVERED, _OF_BRIGHT = 0.02, 0.5  # least cover by spots like nuclei, of the picture and of what is bright
 _NEARLY = 0.8  # of the best cover: worth a second look
 _PLANES, _ALIKE = 5, 0.85  # so many channels without names whose neighbours correlate so well
 _THIN = 20_000  # pixels a channel that are compared
