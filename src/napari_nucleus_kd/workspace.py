@@ -21,7 +21,7 @@ from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.panel import Panel, check_panel, has_own_names, image_names, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from napari_nucleus_kd.config import DecodeSettings
     from napari_nucleus_kd.panel import Suggestion
@@ -211,7 +211,7 @@ class Workspace:
             nuclear = _indices(self.recipe.channels, self.panel.names)
             self.panel = self.panel.with_nuclear(nuclear, self.suggested.panel)
 
-    def _change_recipe(self, changes: Mapping[str, object]) -> None:
+    def _change_recipe(self, changes: dict[str, object]) -> None:
         values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set} | changes
         self.recipe = recipe_from({n: value for n, value in values.items() if value is not None})
 

@@ -86,7 +86,8 @@ def fault(values: npt.NDArray[Any]) -> str:
 def structure(blocks: npt.NDArray[Any]) -> FloatArray:
     """Return how much each of the (B, h, w) blocks varies, (B,) float32 in [0, 1], 1 in the richest."""
     spread = np.nan_to_num(blocks.astype(np.float32), posinf=0, neginf=0).std(axis=(1, 2))
-    return (spread / max(float(spread.max()), 1e-12)).astype(np.float32)
+    relative: FloatArray = (spread / max(float(spread.max()), 1e-12)).astype(np.float32)
+    return relative
 
 
 def nuclear_cover(blocks: npt.NDArray[Any], pixel_size_um: float | None) -> tuple[float, float]:

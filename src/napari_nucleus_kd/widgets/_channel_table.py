@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _ROW_PX, _ROWS_SEEN = THUMBNAIL_PX + 4, 8
 _SWATCH_PX = 14
-_Index = QModelIndex
 
 
 class Column(IntEnum):
@@ -80,11 +79,11 @@ class ChannelModel(QAbstractTableModel):
         if rows := self.rowCount():
             self.dataChanged.emit(self.index(0, 0), self.index(rows - 1, len(Column) - 1))
 
-    def rowCount(self, parent: _Index = _Index()) -> int:  # noqa: B008 (as Qt has it)
+    def rowCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008 (as Qt has it)
         """Return the number of channels."""
         return 0 if self._panel is None or parent.isValid() else len(self._panel.channels)
 
-    def columnCount(self, parent: _Index = _Index()) -> int:  # noqa: B008
+    def columnCount(self, parent: QModelIndex = QModelIndex()) -> int:  # noqa: B008
         """Return the number of columns."""
         return 0 if parent.isValid() else len(Column)
 
@@ -96,14 +95,14 @@ class ChannelModel(QAbstractTableModel):
             return _HEADS[section]
         return _TIPS.get(Column(section)) if role == Qt.ItemDataRole.ToolTipRole else None
 
-    def flags(self, index: _Index) -> Qt.ItemFlag:
+    def flags(self, index: QModelIndex) -> Qt.ItemFlag:
         """Return which cells can be edited."""
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         if index.column() in (Column.ROLE, Column.LOW, Column.HIGH):
             flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
-    def data(self, index: _Index, role: int = 0) -> Any:
+    def data(self, index: QModelIndex, role: int = 0) -> Any:
         """Return what a cell shows; Qt asks for those in view only, so that pictures are read lazily."""
         if self._panel is None:
             return None
@@ -131,7 +130,7 @@ class ChannelModel(QAbstractTableModel):
                 return font
         return None
 
-    def setData(self, index: _Index, value: Any, role: int = 0) -> bool:
+    def setData(self, index: QModelIndex, value: Any, role: int = 0) -> bool:
         """Take what a person typed or chose."""
         panel, column = self._panel, Column(index.column())
         if panel is None:
@@ -182,17 +181,17 @@ def _swatch(color: str) -> QPixmap:
 class _RoleDelegate(QStyledItemDelegate):
     """Lets a person choose a role in its cell."""
 
-    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: _Index) -> QWidget:
+    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: QModelIndex) -> QWidget:
         box = QComboBox(parent)
         box.addItems([str(role) for role in Role])
         box.activated.connect(lambda: (self.commitData.emit(box), self.closeEditor.emit(box)))
         QTimer.singleShot(0, box, box.showPopup)
         return box
 
-    def setEditorData(self, editor: QWidget, index: _Index) -> None:
+    def setEditorData(self, editor: QWidget, index: QModelIndex) -> None:
         editor.setCurrentText(index.data(Qt.ItemDataRole.EditRole))
 
-    def setModelData(self, editor: QWidget, model: Any, index: _Index) -> None:
+    def setModelData(self, editor: QWidget, model: Any, index: QModelIndex) -> None:
         if editor.currentText() != index.data(Qt.ItemDataRole.EditRole):
             model.setData(index, editor.currentText())
 
@@ -231,7 +230,7 @@ class ChannelView(QTableView):
         """Return the selected rows, rising."""
         return sorted(index.row() for index in self.selectionModel().selectedRows())
 
-    def _on_clicked(self, index: _Index) -> None:
+    def _on_clicked(self, index: QModelIndex) -> None:
         if index.column() == Column.ROLE and len(self.rows()) == 1:
             self.edit(index)
 

@@ -145,14 +145,19 @@ class Panels:
         if stretched:
             self._session.run_beside(
                 one_step(partial(_contrasts, image, stretched)),
-                partial(self._stretch, {index: layers[index] for index in stretched}),
+                partial(self._stretch, panel, layers),
                 step="channels",
             )
 
-    @staticmethod
-    def _stretch(layers: dict[int, ImageLayer], limits: dict[int, tuple[float, float]]) -> None:
+    def _stretch(
+        self, measured: Panel, layers: dict[int, ImageLayer], limits: dict[int, tuple[float, float]]
+    ) -> None:
+        """Show measured contrasts, but those that were changed again meanwhile."""
+        now = self._session.workspace.panel
         for index, pair in limits.items():
-            layers[index].contrast_limits = pair
+            wanted = measured.channels[index].percentiles
+            if now is None or now.names != measured.names or now.channels[index].percentiles == wanted:
+                layers[index].contrast_limits = pair
 
 
 def _contrasts(image: Image, wanted: dict[int, tuple[float, float]]) -> dict[int, Any]:
