@@ -143,7 +143,7 @@ def _role(told: tuple[Role, str] | None, look: _Look, *, chosen: bool, planes: b
     if planes:
         return Role.OTHER, "the name says nothing, and it may be a plane of a stack"
     if chosen:
-        covered = f"{100 * look.cover[0]:.0f}% of it is covered by filled, oval spots of the size of nuclei"
+        covered = f"filled, oval spots of the size of nuclei cover {100 * look.cover[0]:.0f}% of its picture"
         return Role.NUCLEAR, f"judged by the pixels, as no name is a nuclear stain's: {covered}; check it"
     return Role.OTHER, "the name is not known"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QFont, QPixmap
+from qtpy.QtGui import QColor, QFont, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -157,12 +157,12 @@ class ChannelModel(QAbstractTableModel):
             return f"Suggested: {suggested.panel.channels[row].role}, {suggested.reasons[row]}"
         return _TIPS.get(column)
 
-    def _picture(self, row: int, color: str) -> QPixmap | None:
+    def _picture(self, row: int, color: str) -> QIcon | None:
         grey = self._panels.picture(row)
         if grey is None:
             return None
         tint = np.array(QColor(color).getRgb()[:3], np.float32) / 255
-        return pixmap((grey[..., None] * tint).astype(np.uint8))
+        return _icon(pixmap((grey[..., None] * tint).astype(np.uint8)))
 
 
 def _number(text: Any) -> float:
@@ -172,10 +172,17 @@ def _number(text: Any) -> float:
         raise SettingsError(f"{text!r} is no percentile; type a number from 0 to 100") from error
 
 
-def _swatch(color: str) -> QPixmap:
+def _swatch(color: str) -> QIcon:
     picture = QPixmap(_SWATCH_PX, _SWATCH_PX)
     picture.fill(QColor(color))
-    return picture
+    return _icon(picture)
+
+
+def _icon(picture: QPixmap) -> QIcon:
+    """Return a picture that looks the same in a selected row, where Qt would tint it."""
+    icon = QIcon(picture)
+    icon.addPixmap(picture, QIcon.Mode.Selected)
+    return icon
 
 
 class _RoleDelegate(QStyledItemDelegate):

@@ -54,13 +54,14 @@ class ChannelsWidget(StepWidget):
         )
         self.suggest = button("Suggested", "Go back to the suggested roles and colours", self.take_suggested)
         self.buttons = row(self.save, self.load, self.suggest)
+        for place in range(3):
+            self.buttons.layout().setStretch(place, 1)
         self.differences = _Notice()
         self.notes = _Notice()
         self.problem = ProblemBox(self, STEP)
         layout = QVBoxLayout(self)
-        for part in (self.summary, self.table, self.reason, self.role_row, self.buttons):
-            layout.addWidget(part)
-        for part in (self.problem, self.differences, self.notes):
+        above = (self.summary, self.notes, self.table, self.reason)
+        for part in (*above, self.role_row, self.buttons, self.problem, self.differences):
             layout.addWidget(part)
         layout.addStretch(1)
         self._watch()
