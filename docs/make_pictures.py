@@ -141,6 +141,7 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.workbench.verticalScrollBar().setValue(0)
     studio.open("multiplex")
     studio.shoot("multiplex_open")
+    make_channels_picture(studio)
     studio.run()
     studio.shoot("multiplex")
     studio.open("he")
@@ -163,6 +164,17 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.workbench.verticalScrollBar().setValue(0)
     studio.shoot("open_problem", dock_only=True)
     studio.viewer.close()
+
+
+def make_channels_picture(studio: Studio) -> None:
+    """Show the panel of the multiplex sample, with the reason of one role."""
+    workbench = studio.workbench
+    show_fold(workbench, 1)
+    workbench.channels.table.selectRow(6)
+    studio.settle()
+    studio.shoot("channels")
+    for place, fold in enumerate(workbench.folds):
+        fold.set_open(place in (0, 2))
 
 
 def make_comparison_picture(studio: Studio) -> None:
