@@ -146,7 +146,7 @@ def test_every_channel_has_a_role_with_its_reason():
     found = suggest_panel(sample("multiplex"))
     assert found.panel.names[found.panel.nuclear[0]] == "DAPI"
     assert len(found.reasons) == 8 and all(found.reasons)
-    assert not found.by_pixels
+    assert not found.question
 
 
 # Pixels
@@ -155,9 +155,9 @@ def test_every_channel_has_a_role_with_its_reason():
 def test_where_names_say_nothing_the_channel_full_of_nuclei_is_taken_and_it_is_said(tissue):
     order = [3, 1, 4, 0, 2]
     found = suggest_panel(image(tissue[order], *(f"Channel {i}" for i in range(5))))
-    assert found.panel.nuclear == (3,) and found.by_pixels
+    assert found.panel.nuclear == (3,)
     assert "by the pixels" in found.reasons[3] and "check" in found.reasons[3]
-    assert any("Is Channel 3 the nuclear channel?" in note for note in found.notes)
+    assert found.question == "Is Channel 3 the nuclear channel? Only its pixels say so."
     assert all(reason == "the name is not known" for i, reason in enumerate(found.reasons) if i != 3)
 
 
@@ -221,7 +221,7 @@ def test_alike_channels_without_names_are_asked_for_not_guessed(draw):
     planes = np.stack([ndimage.gaussian_filter(grey, 0.4 * i) for i in range(7)])
     unnamed = suggest_panel(image(planes, *(f"channel {i}" for i in range(1, 8))))
     assert any("Are these z planes or time points?" in note for note in unnamed.notes)
-    assert not unnamed.panel.nuclear and not unnamed.by_pixels
+    assert not unnamed.panel.nuclear and not unnamed.question
     named = suggest_panel(image(planes, "DAPI", *(f"channel {i}" for i in range(2, 8))))
     assert not any("z planes" in note for note in named.notes)
     few = suggest_panel(image(planes[:3], "1", "2", "3"))

@@ -47,6 +47,6 @@ def write_panel(image: Image, path: Path, console: Console, *, overwrite: bool) 
     for channel, reason in zip(found.panel.channels, found.reasons, strict=True):
         table.add_row(escape(channel.name), channel.role, escape(reason))
     console.print(table)
-    for note in found.notes:
+    for note in filter(None, (found.question, *found.notes)):
         console.print(escape(note), soft_wrap=True, style="yellow")
     console.print(escape(f"panel: {path}"), soft_wrap=True, highlight=False)

@@ -150,6 +150,7 @@ class Workspace:
     panel : what the channels of the image are for; None until it is known, and of a colour picture. Its
         nuclear channels are those of the recipe.
     suggested : the panel that names and pixels suggest, and why; None until it is known.
+    guessed : the nuclear channel was judged by the pixels alone, and no person has confirmed it.
     whole_image : run on the whole image, not only on what is seen.
     probability : also show the probability of each pixel to be nucleus.
     result : the newest result; None before the first and after another image was chosen.
@@ -169,6 +170,7 @@ class Workspace:
     recipe: Recipe = field(default_factory=Recipe)
     panel: Panel | None = None
     suggested: Suggestion | None = None
+    guessed: bool = False
     whole_image: bool = False
     probability: bool = False
     result: Result | None = None
@@ -209,6 +211,7 @@ class Workspace:
         self._change_recipe(changes)
         if "channels" in changes and self.panel is not None and self.suggested is not None:
             nuclear = _indices(self.recipe.channels, self.panel.names)
+            self.guessed = False
             self.panel = self.panel.with_nuclear(nuclear, self.suggested.panel)
 
     def _change_recipe(self, changes: dict[str, object]) -> None:
@@ -226,6 +229,7 @@ class Workspace:
         self.outcome = ""
         self.suggestion = None
         self.suggested = self.panel = None
+        self.guessed = False
         self.set_recipe(
             channels=None,
             percentiles=None,
@@ -236,14 +240,6 @@ class Workspace:
         )
         self.image = image
 
-    @property
-    def is_guessed(self) -> bool:
-        """True while the nuclear channels are those that the pixels alone suggest."""
-        suggested = self.suggested
-        if suggested is None or self.panel is None or not suggested.by_pixels:
-            return False
-        return self.panel.nuclear == suggested.panel.nuclear
-
     def set_panel(self, panel: Panel) -> None:
         """Take the panel that a person chose for the image in hand, and remember it.
 
@@ -251,7 +247,7 @@ class Workspace:
         ----------
         panel : of the channels of the image, in their order.
         """
-        self.panel = panel
+        self.panel, self.guessed = panel, False
         # An empty choice stays one: a run then says that no channel is chosen.
         self._change_recipe({"channels": panel.nuclear, "percentiles": panel.percentiles})
         if has_own_names(panel.names):
@@ -269,6 +265,7 @@ class Workspace:
             panel = panel.with_nuclear(_indices(self.recipe.channels, panel.names), suggested.panel)
         elif panel.nuclear != _indices(None, panel.names):
             self._change_recipe({"channels": panel.nuclear})
+            self.guessed = known is None and bool(suggested.question)
         if panel.percentiles is not None:
             self._change_recipe({"percentiles": panel.percentiles})
         self.panel = panel

@@ -272,7 +272,9 @@ def test_where_only_the_pixels_speak_it_is_said_everywhere(viewer, session, qtbo
     assert segment.channels.chosen() == (1,)
     assert "Is channel 2 the nuclear channel?" in widget.notes.text.text()
     qtbot.waitUntil(lambda: "Only the pixels say which channel is nuclear" in segment.plan.text())
-    widget.model.setData(cell(widget, 0, Column.ROLE), "nuclear")
+    select(widget, 1)
+    choose(widget, Role.NUCLEAR)
+    assert session.workspace.recipe.channels == (1,) and widget.notes.isHidden()
     qtbot.waitUntil(lambda: "Only the pixels" not in segment.plan.text())
     assert not session.workspace.preferences.panels, "names that say nothing are not known again"
 

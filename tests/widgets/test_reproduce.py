@@ -41,6 +41,11 @@ def test_a_resolved_recipe_says_all_its_thresholds():
     assert "--keep-holes" in words
 
 
+def test_percentiles_are_said_if_they_are_not_the_default():
+    assert as_command(_image(), Recipe(percentiles=(5, 99.5))).endswith("--percentiles 5 99.5")
+    assert "--percentiles" not in as_command(_image(), Recipe(percentiles=(1, 99.8)))
+
+
 def test_the_part_of_the_image_is_said():
     words = as_command(_image(), Recipe(region=Region(1, 20, 300, 4000))).split()
     at = words.index("--region")

@@ -41,15 +41,15 @@ class Suggestion:
     ----------
     panel : a role, colour and contrast for every channel of the image.
     reasons : why, one for each channel.
-    notes : what a person should look at, and questions.
-    by_pixels : the nuclear channel was judged by the pixels alone: it needs a person's look.
+    notes : what a person should look at, and whether the channels are planes.
+    question : where the pixels alone say which channel is nuclear, for a person to confirm; else "".
     place : a block of the image in which most channels show something, in full-resolution pixels.
     """
 
     panel: Panel
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
-    by_pixels: bool
+    question: str
     place: Region
 
 
@@ -116,9 +116,12 @@ def suggest_steps(image: Image) -> Generator[Progress, None, Suggestion]:
         rows.append(PanelChannel(name=name, role=role, color=_hex_color(image, index)))
         reasons.append(reason)
     panel = Panel(channels=tuple(rows))
-    notes = (*_repeated(image), *_faults(names, looks), *planes, *_nuclear_notes(panel, looks, best))
+    notes = [*_repeated(image), *_faults(names, looks), *planes]
+    if not panel.nuclear:
+        notes.append("No channel looks nuclear: give one the role nuclear.")
+    question = "" if best is None else _question(names, looks, best)
     place = block_places(image.shape_yx)[int(np.argmax(sum(look.structure for look in looks)))]
-    return Suggestion(panel, tuple(reasons), notes, best is not None, place)
+    return Suggestion(panel, tuple(reasons), tuple(notes), question, place)
 
 
 def _look(sample: Sample, pixel_size_um: float | None, *, judge: bool) -> _Look:
@@ -180,20 +183,16 @@ def _faults(names: Sequence[str], looks: Sequence[_Look]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _nuclear_notes(panel: Panel, looks: Sequence[_Look], best: int | None) -> tuple[str, ...]:
-    if not panel.nuclear:
-        return ("No channel looks nuclear: give one the role nuclear.",)
-    if best is None:
-        return ()
+def _question(names: Sequence[str], looks: Sequence[_Look], best: int) -> str:
+    """Ask whether the channel judged by its pixels is the nuclear one, and name those nearly as likely."""
     least = _NEARLY * looks[best].cover[0]
     rivals = [
-        i
-        for i, look in enumerate(looks)
-        if i != best and look.cover[0] >= least and look.cover[1] >= _OF_BRIGHT
+        name
+        for index, (name, look) in enumerate(zip(names, looks, strict=True))
+        if index != best and look.cover[0] >= least and look.cover[1] >= _OF_BRIGHT
     ]
-    listed = ", ".join(panel.names[i] for i in rivals)
-    nearly = f" {listed}: nearly as likely." if rivals else ""
-    return (f"Is {panel.names[best]} the nuclear channel? Only its pixels say so.{nearly}",)
+    nearly = f" Nearly as likely: {', '.join(rivals)}." if rivals else ""
+    return f"Is {names[best]} the nuclear channel? Only its pixels say so.{nearly}"
 
 
 def _planes_question(names: Sequence[str], looks: Sequence[_Look]) -> tuple[str, ...]:

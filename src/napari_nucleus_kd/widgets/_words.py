@@ -211,7 +211,7 @@ def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
         f"{segmenter(recipe)}: "
         + estimate(shape, recipe, workspace.preferences.seconds_per_megapixel, on_disk),
     ]
-    if workspace.is_guessed:
+    if workspace.guessed:
         said.append("Only the pixels say which channel is nuclear: check it in Channels")
     if on_disk:
         said.append("Too large for memory at once: you will be asked for a file (OME-Zarr)")

@@ -69,7 +69,7 @@ class ChannelsWidget(StepWidget):
     def _watch(self) -> None:
         events = self.workspace.events
         self.follow(events.image, self._on_image)
-        for signal in (events.panel, events.suggested):
+        for signal in (events.panel, events.suggested, events.guessed):
             self.follow(signal, self._refresh)
         self.follow(self.panels.changed, self._on_pictures)
         self.table.selectionModel().selectionChanged.connect(self._on_selected)
@@ -140,7 +140,10 @@ class ChannelsWidget(StepWidget):
         for part in (self.table, self.reason, self.role_row, self.buttons):
             part.setVisible(panel is not None)
         self.summary.setText(self._words(image, panel))
-        self.notes.show_words(suggested.notes if suggested is not None and panel is not None else ())
+        notes = suggested.notes if suggested is not None and panel is not None else ()
+        if suggested is not None and self.workspace.guessed:
+            notes = (f"{suggested.question} Choose its role to confirm it.", *notes)
+        self.notes.show_words(notes)
         self._on_selected()
 
     def _words(self, image: Image | None, panel: Panel | None) -> str:

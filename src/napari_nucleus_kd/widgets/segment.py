@@ -111,6 +111,7 @@ class SegmentWidget(StepWidget):
         events = self.workspace.events
         for signal in (events.image, events.recipe, events.whole_image, events.preferences, events.result):
             self.follow(signal, self._update_soon)
+        self.follow(events.guessed, self._update_soon)
         self.follow(self.session.view_changed, self._update_soon)
         self.follow(self.session.sources_changed, self._update_soon)
         self.follow(events.image, self._on_image)
