@@ -25,6 +25,8 @@ GROUPS = {
         "metrics",
         "mistakes",
         "measure",
+        "cells",
+        "quantiles",
         "edit",
         "faults",
         "index",

@@ -1,4 +1,4 @@
-"""The options of `nucleus-kd segment`, `models`, `train` and `evaluate`."""
+"""The options of `nucleus-kd segment`, `measure`, `models`, `train` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -285,6 +285,39 @@ Threads = Annotated[
         min=1, help="That each network takes on the processor, also of the tools; else as they choose."
     ),
 ]
+MeasuredImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The image.")]
+LabelsFile = Annotated[
+    str,
+    typer.Option(
+        "--labels",
+        metavar="LABELS",
+        help="Label image of its nuclei, as segment or another program writes it: 0 is background.",
+    ),
+]
+MeasuredChannels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--channel",
+        "-c",
+        metavar="NAME|INDEX",
+        rich_help_panel=_IMAGE,
+        help="Channel to measure, by name, or by number from 0; may be given more than once. Default: all.",
+    ),
+]
+Ring = Annotated[
+    float | None,
+    typer.Option(
+        "--ring", metavar="UM", min=0, help="Measure cells, too: nuclei with a ring of this width, in um."
+    ),
+]
+RingPx = Annotated[float | None, typer.Option("--ring-px", metavar="PX", min=0, help="The same in pixels.")]
+Percentile = Annotated[
+    float, typer.Option(min=0, max=100, help="Of the intensities, besides mean, median and sum.")
+]
+TableFile = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE", help="Table: .csv, .parquet, or .h5ad for AnnData.")
+]
+ReplaceTable = Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")]
 RunFolder = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: log, checkpoint, model.", file_okay=False)
 ]

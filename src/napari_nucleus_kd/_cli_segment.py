@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -30,6 +29,7 @@ from napari_nucleus_kd._cli_record import (
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.tables import write_columns
 from napari_nucleus_kd.panel import apply_panel, check_panel
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 # A TIFF's labels are made in memory: 4 bytes a pixel, and some copies.
 MAX_TIFF_PX = 2**27
-_ROWS = 1 << 16  # of a table that are written at once
 _ENDINGS = {Format.TIFF: "_labels.tif", Format.OME_ZARR: "_labels.ome.zarr"}
 
 
@@ -164,24 +163,12 @@ def _table_path(job: Job, order: Order) -> Path:
     return order.output / f"{job.name}_nuclei.csv"
 
 
-def _write_table(path: Path, columns: Columns) -> None:
-    """Write one row for each nucleus, numbers to seven digits."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        count = len(columns["label"])
-        for start in range(0, count, _ROWS):  # as text all of them need a multiple of the memory
-            part = (column[start : start + _ROWS] for column in columns.values())
-            text = (c.tolist() if c.dtype.kind in "iu" else [f"{v:.7g}" for v in c.tolist()] for c in part)
-            writer.writerows(zip(*text, strict=True))
-
-
 @contextmanager
 def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
     """Write the table beside its name; what is not taken from there is removed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        _write_table(partial, columns)
+        write_columns(partial, columns)
         yield partial
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error

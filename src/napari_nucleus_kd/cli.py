@@ -1,4 +1,4 @@
-"""The command line, `nucleus-kd`: segment, panel, compare, train, distill, finetune, evaluate, models."""
+"""The command line, `nucleus-kd`: segment, panel, measure, compare, train, evaluate, models and others."""
 
 # The commands import what they need themselves, so that --help and completion answer at once.
 from __future__ import annotations
@@ -173,6 +173,43 @@ def panel(
     from napari_nucleus_kd.io import read
 
     write_panel(read(image, series=series, z=z, t=t), output, Console(), overwrite=overwrite)
+
+
+@app.command()
+def measure(
+    image: options.MeasuredImage,
+    labels: options.LabelsFile,
+    output: options.TableFile,
+    ring: options.Ring = None,
+    ring_px: options.RingPx = None,
+    percentile: options.Percentile = 95.0,
+    channel: options.MeasuredChannels = None,
+    pixel_size: options.PixelSize = None,
+    series: options.Series = 0,
+    z: options.Plane = None,
+    t: options.Time = 0,
+    region: options.RegionOption = None,
+    overwrite: options.ReplaceTable = False,
+) -> None:
+    """Measure every nucleus, and with a ring every cell: area, shape, intensity of all channels.
+
+    The labels have the size of the image, or of --region if only that was segmented.
+    """
+    from napari_nucleus_kd._cli_measure import Measurement, measure_image
+    from napari_nucleus_kd._cli_recipe import channel_keys
+    from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd.types import Region
+
+    wanted = Measurement(
+        plane=Plane(series=series, z=z, t=t),
+        region=None if region is None else Region(*region),
+        channels=channel_keys(channel),
+        pixel_size_um=pixel_size,
+        ring_um=ring,
+        ring_px=ring_px,
+        percentile=percentile,
+    )
+    measure_image(image, labels, wanted, output, overwrite=overwrite)
 
 
 _models = typer.Typer(help="List, show, install, remove, restore, join and export models.")

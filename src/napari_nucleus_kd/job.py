@@ -11,6 +11,7 @@ import numpy as np
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import fit_mapping
+from napari_nucleus_kd.measure import distinct_names
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Modality, Region
@@ -154,10 +155,7 @@ def used_channels(image: Image, recipe: Recipe) -> tuple[Array, list[str]]:
         pixels = pixels[:, *recipe.region.slices]
     if used != list(range(len(image.channels))):  # picking channels copies an array in memory
         pixels = pixels[used]
-    names = [image.channels[c].name for c in used]
-    return pixels, [
-        n if names.count(n) == 1 else f"{n} (channel {c})" for c, n in zip(used, names, strict=True)
-    ]
+    return pixels, distinct_names([image.channels[c].name for c in used], used)
 
 
 def settle_diameter(job: Job, estimate: float | None) -> Job:

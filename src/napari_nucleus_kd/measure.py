@@ -45,7 +45,8 @@ def features(
     dict of arrays with one entry per nucleus, in label order: label; area_um2; diameter_um of the circle
     of that area, major_axis_um and minor_axis_um of the ellipse of the same second moments (as in
     scikit-image), or the four in px2 and px; eccentricity (0 a circle, towards 1 a line); centroid_y and
-    centroid_x (px, from the corner of the labels); "mean <channel>"; score.
+    centroid_x (px, from the corner of the labels); "mean <channel>", of the pixels that are finite numbers,
+    NaN without one; score. Channels that share a name get their number, from 0, behind it.
 
     Raises
     ------
@@ -119,12 +120,42 @@ def features_steps(
     See `features`.
     """
     sums = yield from _sums(labels, pixels, count)
-    columns: Columns = {"label": np.arange(1, count + 1), **_shape(sums, pixel_size_um)}
+    columns: Columns = {"label": np.arange(1, count + 1), **shape_columns(sums, pixel_size_um)}
     if pixels is not None:
-        names = channel_names or [f"channel {i + 1}" for i in range(pixels.shape[0])]
-        for i, name in enumerate(names):
-            columns[f"mean {name}"] = sums[f"c{i}"] / sums["n"]
+        for i, name in enumerate(distinct_names(channel_names or [""] * pixels.shape[0])):
+            columns[f"mean {name}"] = ratio(sums[f"c{i}"], sums.get(f"n{i}", sums["n"]))
     return columns if scores is None else columns | {"score": scores}
+
+
+def distinct_names(names: Sequence[str], numbers: Sequence[int] | None = None) -> list[str]:
+    """Return a name of its own for each channel.
+
+    Parameters
+    ----------
+    names : as a file says them. An empty one becomes "channel 1", "channel 2", ...
+    numbers : of the channels in their image, from 0; these are put behind names that several share.
+
+    Raises
+    ------
+    SettingsError if two are the same even so.
+
+    >>> distinct_names(["DAPI", "", "DAPI"])
+    ['DAPI (channel 0)', 'channel 2', 'DAPI (channel 2)']
+    """
+    numbers = range(len(names)) if numbers is None else numbers
+    said = [name.strip() or f"channel {number + 1}" for name, number in zip(names, numbers, strict=True)]
+    found = [
+        name if said.count(name) == 1 else f"{name} (channel {number})"
+        for name, number in zip(said, numbers, strict=True)
+    ]
+    if len(set(found)) < len(found):
+        raise SettingsError(f"channels need names of their own, not {', '.join(found)}")
+    return found
+
+
+def ratio(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return totals by counts; NaN where the count is 0."""
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
 def _check(labels: npt.NDArray[Any], pixels: Array | None, channel_names: Sequence[str] | None) -> None:
@@ -153,9 +184,14 @@ def _renumber(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[n
 def _sums(
     labels: Array, pixels: Array | None, count: int
 ) -> Generator[Progress, None, dict[str, npt.NDArray[np.float64]]]:
-    """Return per label, 1..count: pixel count, sums of y, x, y2, x2, xy, and of each channel."""
-    channels = [] if pixels is None else [f"c{i}" for i in range(pixels.shape[0])]
-    sums = {key: np.zeros(count) for key in ("n", "y", "x", "yy", "xx", "xy", *channels)}
+    """Return per label, 1..count: what add_moments adds up, and the sum of each channel.
+
+    Of a channel that may have pixels that are no finite numbers also how many are: "n0", "n1", ...
+    """
+    channels = range(0 if pixels is None else pixels.shape[0])
+    may_lack = pixels is not None and pixels.dtype.kind == "f"
+    sums = no_moments(count) | {f"c{i}": np.zeros(count) for i in channels}
+    sums |= {f"n{i}": np.zeros(count) for i in channels if may_lack}
     height, width = labels.shape
     corners = [(y, x) for y in range(0, height, _BLOCK_PX) for x in range(0, width, _BLOCK_PX)]
     for done, (top, left) in enumerate(corners, 1):
@@ -163,22 +199,57 @@ def _sums(
         block = np.asarray(labels[here])
         rows, cols = np.nonzero(block)
         if rows.size:
-            flat = block[rows, cols]
-            low = int(flat.min())
-            local = (flat - low).astype(np.int64)
-            y, x = (rows + top).astype(np.float64), (cols + left).astype(np.float64)
-            weights = {"n": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "xy": y * x}
-            if pixels is not None:
-                values = np.asarray(pixels[:, *here])
-                weights |= {name: channel[rows, cols] for name, channel in zip(channels, values, strict=True)}
-            for key, weight in weights.items():
-                part = np.bincount(local, weight)
-                sums[key][low - 1 : low - 1 + len(part)] += part
+            numbers = block[rows, cols]
+            add_moments(sums, numbers, rows + top, cols + left)
+            for i, channel in zip(
+                channels, () if pixels is None else np.asarray(pixels[:, *here]), strict=True
+            ):
+                values = channel[rows, cols]
+                if may_lack:
+                    finite = np.isfinite(values)
+                    add_up(sums[f"n{i}"], numbers, finite)
+                    values = np.where(finite, values, 0)
+                add_up(sums[f"c{i}"], numbers, values)
         yield Progress(0, 0, f"measuring the nuclei, part {done} of {len(corners)}")
     return sums
 
 
-def _shape(sums: Mapping[str, npt.NDArray[np.float64]], pixel_size_um: float | None) -> Columns:
+def no_moments(count: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Return the sums that add_moments adds to, of nuclei 1..count: number of pixels, y, x, y2, x2, xy."""
+    return {key: np.zeros(count) for key in ("n", "y", "x", "yy", "xx", "xy")}
+
+
+def add_moments(
+    sums: Mapping[str, npt.NDArray[np.float64]],
+    numbers: npt.NDArray[Any],
+    rows: npt.NDArray[np.intp],
+    cols: npt.NDArray[np.intp],
+) -> None:
+    """Add pixels to the sums that the shape of nuclei is worked out from.
+
+    Parameters
+    ----------
+    sums : from no_moments. Changed.
+    numbers : (N,) of the nucleus of each pixel, from 1.
+    rows, cols : (N,) where the pixels lie.
+    """
+    y, x = rows.astype(np.float64), cols.astype(np.float64)
+    weights = {"n": None, "y": y, "x": x, "yy": y * y, "xx": x * x, "xy": y * x}
+    for key, weight in weights.items():
+        add_up(sums[key], numbers, weight)
+
+
+def add_up(
+    total: npt.NDArray[np.float64], numbers: npt.NDArray[Any], weights: npt.NDArray[Any] | None
+) -> None:
+    """Add weights (N,), or 1 each, to the totals of the nuclei 1, 2, ... that they belong to."""
+    low = int(numbers.min())
+    part = np.bincount((numbers - low).astype(np.int64), weights)
+    total[low - 1 : low - 1 + len(part)] += part
+
+
+def shape_columns(sums: Mapping[str, npt.NDArray[np.float64]], pixel_size_um: float | None) -> Columns:
+    """Return the columns of size, shape and place, see features, from what add_moments added up."""
     unit, size = ("px", 1.0) if pixel_size_um is None else ("um", pixel_size_um)
     n, y, x, yy, xx, xy = (sums[key] for key in ("n", "y", "x", "yy", "xx", "xy"))
     cy, cx = y / n, x / n

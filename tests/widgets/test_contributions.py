@@ -46,6 +46,7 @@ def test_the_widgets_stand_in_the_menus(manifest):
         "Correct",
         "Retrain",
         "Compare",
+        "Measure",
     ]
 
 

@@ -193,7 +193,7 @@ def to_image(source: Source, viewer: ViewerModel) -> Image:
 
 def _cut(level: Any, plane: Plane, full: Sequence[int], rgb: bool) -> Array:
     """Cut the plane out of a pyramid level as (C, Y, X)."""
-    data = _as_array(level)
+    data = as_array(level)
     # A coarser level may have fewer planes as well.
     index = tuple(
         plane.point[axis] * data.shape[axis] // full[axis] if axis in plane.hidden else slice(None)
@@ -208,7 +208,8 @@ def is_array(data: Any) -> bool:
     return isinstance(data, np.ndarray) or type(data).__module__.startswith("dask.")
 
 
-def _as_array(data: Any) -> Array:
+def as_array(data: Any) -> Array:
+    """Return layer data as numpy or dask; those of another kind, such as zarr, as dask."""
     if is_array(data):
         array: Array = data
         return array

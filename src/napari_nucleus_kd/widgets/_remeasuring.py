@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,13 @@ import numpy as np
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import EditError
 from napari_nucleus_kd.types import Progress
-from napari_nucleus_kd.widgets._layers import RECIPE_KEY
+from napari_nucleus_kd.widgets._layers import RECIPE_KEY, full_resolution
 from napari_nucleus_kd.widgets._numbers import blocks
 from napari_nucleus_kd.widgets._target import image_under, target_of
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     import numpy.typing as npt
     from napari.layers import Labels
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 
 _AREAS = "area_um2", "area_px2"
-_OURS, _UNITS = "mean ", ("_um", "_um2", "_px", "_px2")  # of the columns that measuring makes, see measure
+# Of the columns that measuring makes, see measure and cells.
+_OURS = re.compile(r"(ring |cell )?(mean|median|p[\d.]+|integrated) ")
+_UNITS = ("_um", "_um2", "_px", "_px2")
 
 
 class Remeasuring:
@@ -48,7 +51,8 @@ class Remeasuring:
             return
         pixels, names, size_um = None, None, None
         try:
-            pixels, names, size_um = _seen(target, image_under(target, session))
+            used = getattr(target.layer.metadata.get(RECIPE_KEY), "channels", None) or None
+            pixels, names, size_um = seen_under(target.labels.shape, used, image_under(target, session))
         except EditError as error:
             why, _, _ = str(error).partition(";")  # the rest says what to do to correct there
             without = f", without brightness and micrometres: {why}"
@@ -58,25 +62,30 @@ class Remeasuring:
     def _show(self, layer: Labels, without: str, measured: tuple[Table, set[int]]) -> None:
         table, elsewhere = measured
         corrected = self._corrections.session.keeping.corrected.numbers.get(layer, set())
-        layer.features = _with_former(table, layer.features, corrected, elsewhere)
+        layer.features = with_former(table, layer.features, corrected, elsewhere)
         self._corrections.say(f"{count(len(table['index']), 'nucleus', 'nuclei')} measured{without}.")
 
 
-def _seen(target: Target, under: Under) -> tuple[Array, list[str], float | None]:
+def seen_under(
+    shape: tuple[int, ...], channels: Sequence[int | str] | None, under: Under
+) -> tuple[Array, list[str], float | None]:
     """Return the pixels (C, Y, X) under labels, the names of their channels, and the pixel size in um.
+
+    Parameters
+    ----------
+    shape : of the labels.
+    channels : to take; None takes all.
 
     Raises
     ------
     EditError : the labels reach beyond the image.
     """
-    shape = target.labels.shape
     part = under.part(shape)
     if part.shape_yx != shape:
         raise EditError("the labels reach beyond the image")
     from napari_nucleus_kd.job import used_channels
 
-    recipe = target.layer.metadata.get(RECIPE_KEY)
-    channels = getattr(recipe, "channels", None) or tuple(range(len(under.image.channels)))
+    channels = tuple(range(len(under.image.channels))) if channels is None else tuple(channels)
     pixels, names = used_channels(under.image, Recipe(channels=channels, region=part))
     return pixels, names, under.image.pixel_size_um
 
@@ -89,15 +98,30 @@ def _steps(
 
     plane = np.array(target.labels[:, :])  # a person may paint on
     table = yield from measure_steps(plane, pixels, channel_names=names, pixel_size_um=size_um)
-    here, elsewhere = table.pop("label").astype(int), set[int]()
-    if np.prod(plane.shape) != np.prod(target.layer.data.shape):
-        for _, block in blocks(target.layer.data):
-            elsewhere.update(np.unique(np.asarray(block)).tolist())
+    table = {"index": table.pop("label").astype(int), **table}
+    elsewhere = yield from elsewhere_steps(target.layer, plane.shape, table["index"])
+    return table, elsewhere
+
+
+def elsewhere_steps(
+    layer: Labels, shape: tuple[int, ...], here: npt.NDArray[np.int64]
+) -> Generator[Progress, None, set[int]]:
+    """Return the numbers of the nuclei that are in other planes of a layer only.
+
+    Parameters
+    ----------
+    shape : of the plane in hand.
+    here : the numbers in it.
+    """
+    found, data = set[int](), full_resolution(layer)
+    if np.prod(shape) != np.prod(data.shape):
+        for _, block in blocks(data):
+            found.update(np.unique(np.asarray(block)).tolist())
             yield Progress(0, 0, "Looking at the other planes")
-    return {"index": here, **table}, elsewhere - set(here.tolist())
+    return found - set(here.tolist())
 
 
-def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[int]) -> Any:
+def with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[int]) -> Any:
     """Return a table with what else was known of the nuclei.
 
     That is what a person noted; of nuclei that nobody corrected what was measured before and is not now, as
@@ -111,7 +135,7 @@ def _with_former(table: Table, former: Any, corrected: set[int], elsewhere: set[
     former = former.drop_duplicates("index")
     more = former[["index", *former.columns.difference(now.columns, sort=False)]].copy()
     outdated = [
-        name for name in more if name == "score" or str(name).startswith(_OURS) or str(name).endswith(_UNITS)
+        name for name in more if name == "score" or _OURS.match(str(name)) or str(name).endswith(_UNITS)
     ]
     other = more["index"].isin(corrected)
     for area in {*_AREAS} & {*now.columns} & {*former.columns}:  # another one may have cut it

@@ -15,6 +15,7 @@ from napari_nucleus_kd.widgets._retrain_steps import TRAINING
 from napari_nucleus_kd.widgets.channels import ChannelsWidget
 from napari_nucleus_kd.widgets.compare import CompareWidget
 from napari_nucleus_kd.widgets.correct import CorrectWidget
+from napari_nucleus_kd.widgets.measure import MeasureWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
 from napari_nucleus_kd.widgets.segment import SegmentWidget
@@ -103,6 +104,14 @@ class CompareDock(_Scrolled):
         super().__init__(self.step)
 
 
+class MeasureDock(_Scrolled):
+    """Measure nuclei and cells in every channel."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = MeasureWidget(napari_viewer)
+        super().__init__(self.step)
+
+
 class WorkbenchDock(_Scrolled):
     """All steps, one under the other, each under a heading that folds it."""
 
@@ -113,6 +122,7 @@ class WorkbenchDock(_Scrolled):
         self.correct = CorrectWidget(napari_viewer)
         self.retrain = RetrainWidget(napari_viewer)
         self.compare = CompareWidget(napari_viewer)
+        self.measure = MeasureWidget(napari_viewer)
         inner = QWidget()
         layout = QVBoxLayout(inner)
         layout.setContentsMargins(4, 0, 4, 0)
@@ -125,6 +135,7 @@ class WorkbenchDock(_Scrolled):
             ("Correct", self.correct, False),
             ("Retrain", self.retrain, False),
             ("Compare", self.compare, False),
+            ("Measure", self.measure, False),
         )
         self.folds = [
             Fold(f"{number}  {title}", step, is_open=is_open)
