@@ -26,7 +26,7 @@ GROUPS = {
         "mistakes",
         "measure",
         "cells",
-        "quantiles",
+        "compartments",
         "edit",
         "faults",
         "index",

@@ -12,7 +12,6 @@ from napari_nucleus_kd import cells
 from napari_nucleus_kd.cells import measure_cells, measure_cells_steps
 from napari_nucleus_kd.errors import LabelsError, SettingsError
 from napari_nucleus_kd.measure import features
-from napari_nucleus_kd.quantiles import sort_in_groups
 
 DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float16, np.float32, np.float64)
 
@@ -50,7 +49,7 @@ def expected(part, pixels, name, percentile):
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     ring=st.sampled_from([0, 1, 2.5, 6]),
@@ -79,7 +78,7 @@ def test_agrees_with_scipy_whatever_the_blocks(seed, ring, block, dtype, percent
         np.testing.assert_array_equal(found["ring_area_px2"] + found["area_px2"], areas)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), ring=st.sampled_from([1, 3, 7.5]))
 def test_rings_never_overlap_and_hold_no_nucleus(seed, ring):
     """The number of every pixel as its intensity: what belongs to two rings would be counted twice."""
@@ -206,20 +205,8 @@ def test_it_says_how_far_it_is_and_can_be_stopped(monkeypatch, finish):
     steps.close()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_sorting_in_groups_is_lexsort(dtype):
-    rng = np.random.default_rng(3)
-    groups = rng.integers(0, 50, 5000)
-    values = random_pixels(3, 5000, dtype)
-    if np.dtype(dtype).kind in "iu":
-        values[:2] = np.iinfo(dtype).min, np.iinfo(dtype).max
-    else:
-        values[:4] = 0.0, -0.0, np.finfo(dtype).max, np.finfo(dtype).min
-    np.testing.assert_array_equal(sort_in_groups(values, groups), values[np.lexsort((values, groups))])
-
-
 def test_forty_channels_need_memory_for_their_table_only(monkeypatch):
-    """2,500 nuclei x 40 channels of a picture that is made when it is asked for, 16 times what may be held."""
+    """2,500 nuclei x 40 channels of a picture that is made where it is asked for."""
     import tracemalloc
 
     monkeypatch.setattr(cells, "_BLOCK_PX", 256)

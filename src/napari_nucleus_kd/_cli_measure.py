@@ -98,4 +98,5 @@ def _fitting(labels: Image, image: Image, pixels: Array) -> Array:
             f"{image.name} {height} x {width}; they must lie pixel on pixel. Labels of a part of an image "
             "need --region, the one they were made with"
         )
-    return labels.pixels[0]
+    plane: Array = labels.pixels[0]
+    return plane

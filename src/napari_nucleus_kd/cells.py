@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import fastremap
 import numpy as np
 
+from napari_nucleus_kd.compartments import CELL, NUCLEUS, RING, Compartments
 from napari_nucleus_kd.errors import LabelsError, SettingsError
 from napari_nucleus_kd.measure import add_moments, add_up, distinct_names, no_moments, shape_columns
-from napari_nucleus_kd.quantiles import group_statistics
 from napari_nucleus_kd.types import Progress, Region, finish
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _BLOCK_PX = 1024  # edge of what is measured at once
 _AT_ONCE_BYTES = 1 << 26  # of pixels that are read at once
-NUCLEUS, RING, CELL = "", "ring ", "cell "  # how the columns of a compartment begin
 
 
 def measure_cells(labels: Array, pixels: Array | None = None, **settings: Any) -> Columns:
@@ -219,15 +218,17 @@ class _Work:
             return
         place = rows * cells.shape[1] + cols
         cell, in_ring = (np.concatenate(pair) for pair in zip(self._held, (cell, in_ring), strict=True))
-        whole = self._last[cell] <= index
-        groups = _Groups(cell[whole], in_ring[whole], tuple(self.found))
-        held = np.zeros((len(self._held_values), np.count_nonzero(~whole)), self._held_values.dtype)
+        is_whole = self._last[cell] <= index
+        whole, going_on = np.flatnonzero(is_whole), np.flatnonzero(~is_whole)
+        parts = Compartments(cell[whole], in_ring[whole], has_rings=self.ring > 0)
+        ordered = whole[parts.order]
+        held = np.zeros((len(self._held_values), len(going_on)), self._held_values.dtype)
         for channel, picture in self._read(block):
             values = np.concatenate([self._held_values[channel], picture.ravel()[place]])
-            held[channel] = values[~whole]
-            for part, statistics in groups.statistics(values[whole], self.percentile):
-                self.found[part][:, channel, groups.cells] = statistics
-        self._held, self._held_values = (cell[~whole], in_ring[~whole]), held
+            held[channel] = values[going_on]
+            for part, statistics in parts.statistics(values[ordered], self.percentile):
+                self.found[part][:, channel, parts.cells] = statistics
+        self._held, self._held_values = (cell[going_on], in_ring[going_on]), held
 
     def _cut(self, block: _Block) -> tuple[Ints, Ints]:
         """Return nuclei and cells of a block, (Y, X), numbered from 1 without gaps."""
@@ -252,33 +253,6 @@ class _Work:
         for start in range(0, self.pixels.shape[0], step):
             pictures = np.asarray(self.pixels[start : start + step, y, x])
             yield from enumerate(pictures, start)
-
-
-class _Groups:
-    """Pixels by the cells that they belong to.
-
-    Parameters
-    ----------
-    cell : (N,) number of the cell of each pixel, from 0.
-    in_ring : (N,) whether the pixel is in the ring.
-    parts : compartments that are measured.
-
-    Attributes
-    ----------
-    cells : (G,) the cells, rising.
-    """
-
-    def __init__(self, cell: Ints, in_ring: npt.NDArray[np.bool_], parts: tuple[str, ...]) -> None:
-        self.cells, local = np.unique(cell, return_inverse=True)
-        where = {NUCLEUS: ~in_ring, RING: in_ring, CELL: slice(None)}
-        self._parts = {part: (where[part], local[where[part]]) for part in parts}
-
-    def statistics(
-        self, values: npt.NDArray[Any], percentile: float
-    ) -> Generator[tuple[str, npt.NDArray[np.float64]], None, None]:
-        """Yield each compartment with mean, median, percentile and sum of its values, (4, G)."""
-        for part, (where, group) in self._parts.items():
-            yield part, group_statistics(values[where], group, len(self.cells), percentile)
 
 
 def _columns(work: _Work, names: Sequence[str], pixel_size_um: float | None) -> Columns:

@@ -155,7 +155,9 @@ def distinct_names(names: Sequence[str], numbers: Sequence[int] | None = None) -
 
 def ratio(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return totals by counts; NaN where the count is 0."""
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    found = np.full(len(count), np.nan)
+    np.divide(total, count, out=found, where=count > 0)
+    return found
 
 
 def _check(labels: npt.NDArray[Any], pixels: Array | None, channel_names: Sequence[str] | None) -> None:
@@ -201,10 +203,9 @@ def _sums(
         if rows.size:
             numbers = block[rows, cols]
             add_moments(sums, numbers, rows + top, cols + left)
-            for i, channel in zip(
-                channels, () if pixels is None else np.asarray(pixels[:, *here]), strict=True
-            ):
-                values = channel[rows, cols]
+            pictures = () if pixels is None else np.asarray(pixels[:, *here])
+            for i, picture in zip(channels, pictures, strict=True):
+                values = picture[rows, cols]
                 if may_lack:
                     finite = np.isfinite(values)
                     add_up(sums[f"n{i}"], numbers, finite)
