@@ -144,6 +144,7 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     make_channels_picture(studio)
     studio.run()
     studio.shoot("multiplex")
+    make_measure_picture(studio)
     studio.open("he")
     studio.run()
     camera_of(studio.viewer).zoom *= 2
@@ -174,6 +175,28 @@ def make_channels_picture(studio: Studio) -> None:
     studio.settle()
     studio.shoot("channels")
     for place, fold in enumerate(workbench.folds):
+        fold.set_open(place in (0, 2))
+
+
+def make_measure_picture(studio: Studio) -> None:
+    """Measure nuclei and cells of the multiplex sample, which is in hand, and colour them by a marker."""
+    show_fold(studio.workbench, 6)
+    measure = studio.workbench.measure
+    nuclei = measure.in_hand.layer
+    assert nuclei is not None
+    measure.ring.setValue(2)
+    measure.task.button.click()
+    studio.settle()
+    nuclei.contour, nuclei.opacity = 0, 0.8
+    measure.colour.setCurrentText("cell mean CD20")
+    measure.colour.activated.emit(measure.colour.currentIndex())
+    by = measure.table.columns.names.index("cell mean CD20")
+    measure.table.sortByColumn(by, Qt.SortOrder.DescendingOrder)
+    measure.table.horizontalScrollBar().setValue(by)
+    measure.table.selectRow(0)
+    studio.viewer.reset_view()
+    studio.shoot("measure")
+    for place, fold in enumerate(studio.workbench.folds):
         fold.set_open(place in (0, 2))
 
 

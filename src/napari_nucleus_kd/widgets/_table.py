@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-_COLUMN_PX, _ROWS_SEEN = 88, 8
+_COLUMN_PX, _ROW_PX, _ROWS_SEEN = 112, 22, 8
 _RIGHT = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
 
 
@@ -126,8 +126,8 @@ class NucleusTable(QTableView):
         self.setToolTip("Click a line to go to the nucleus; click a heading to sort")
         self.verticalHeader().hide()
         self.horizontalHeader().setDefaultSectionSize(_COLUMN_PX)
-        line = self.verticalHeader().defaultSectionSize()
-        self.setMinimumHeight(_ROWS_SEEN * line)
+        self.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        self.setMinimumHeight(_ROWS_SEEN * _ROW_PX)
         self._label, self._quiet = 0, False
         self.columns.modelReset.connect(self._select)
         self.selectionModel().currentRowChanged.connect(self._on_current)
