@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image
 
 
-def given_by(panel: Panel) -> dict[str, Any]:
-    """Return what a panel says to a Recipe for any image: its channels by name.
+def given_by(panel: Panel, mapping: str) -> dict[str, Any]:
+    """Return what a panel says to a Recipe with a mapping for any image: its channels by name.
 
     Raises
     ------
     SettingsError if no channel is nuclear.
     """
-    said = panel.settings()
+    said = panel.settings(mapping)
     return said | {"channels": tuple(panel.names[index] for index in said["channels"])}
 
 

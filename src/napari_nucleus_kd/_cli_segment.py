@@ -272,7 +272,8 @@ def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outco
 
 def _fitted(order: Order, panel: Panel, image: Image) -> tuple[Order, Image]:
     """Return the order with the nuclear channels of this image; its notes say how the panel differs."""
-    settings = apply_panel(panel, image).settings()
+    mapping = order.request.mapping
+    settings = apply_panel(panel, image, mapping=mapping).settings(mapping)
     words = check_panel(panel, image).words()
     notes = tuple(f"the channels differ from the panel's, and are taken by name: {word}" for word in words)
     fitted = replace(order, request=order.request.model_copy(update=settings))

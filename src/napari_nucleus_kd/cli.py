@@ -107,6 +107,7 @@ def segment(
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.panel import read_panel
     from napari_nucleus_kd.types import Region
 
@@ -128,9 +129,10 @@ def segment(
         "diameter_um": diameter_um,
         "percentiles": percentiles,
     }
+    base = None if recipe is None else read_recipe(recipe)
     chosen = None if panel is None else read_panel(panel)
     if chosen is not None:
-        given |= given_by(chosen)
+        given |= given_by(chosen, mapping or (base or Recipe()).mapping)
     decode = {
         "by": None if decode_by is None else decode_by.value,
         "foreground": foreground,
@@ -140,8 +142,7 @@ def segment(
         "fill_holes": fill_holes,
     }
     jobs = find_jobs(inputs)
-    request = build_recipe(None if recipe is None else read_recipe(recipe), given, refit=refit)
-    request = settle_request(request, decode)
+    request = settle_request(build_recipe(base, given, refit=refit), decode)
     console = Console()
     if request.scaling_low is not None and not refit:
         console.print(

@@ -37,6 +37,9 @@ class DecodeSettings(Settings):
     fill_holes: bool = Field(True, description="Fill holes inside a nucleus")
 
 
+OF_NUCLEAR_CHANNELS = ("nuclear", "blend")  # mappings that take these; others may use any channel
+
+
 class Recipe(Settings):
     """Every setting of one segmentation run.
 

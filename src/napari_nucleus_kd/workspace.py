@@ -225,6 +225,7 @@ class Workspace:
     def take(self, image: Image | None) -> None:
         """Take another image in hand; what belonged to the former one is let go."""
         keep_um = self.recipe.diameter_um if image is not None and image.pixel_size_um else None
+        is_alike = image is not None and self.image is not None and image.rgb == self.image.rgb
         self.result = None
         self.outcome = ""
         self.suggestion = None
@@ -237,6 +238,7 @@ class Workspace:
             pixel_size_um=None,
             diameter_px=None,
             diameter_um=keep_um,
+            mapping=self.recipe.mapping if is_alike else None,
         )
         self.image = image
 

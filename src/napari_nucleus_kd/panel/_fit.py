@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.panel._panel import Panel, Role, name_key
 from napari_nucleus_kd.panel._pixels import fault, sample_channel
@@ -116,7 +117,7 @@ def taken_over(panel: Panel, into: Panel) -> Panel:
     return Panel(channels=tuple(named))
 
 
-def apply_panel(panel: Panel, image: Image, name: str = "the panel") -> Panel:
+def apply_panel(panel: Panel, image: Image, name: str = "the panel", mapping: str = "nuclear") -> Panel:
     """Return the panel in the order of an image's channels; those that it does not name are ignored.
 
     Of the pixels, only a sample of the nuclear channels is read.
@@ -124,17 +125,18 @@ def apply_panel(panel: Panel, image: Image, name: str = "the panel") -> Panel:
     Parameters
     ----------
     name : of the panel, for messages.
+    mapping : see Panel.settings.
 
     Raises
     ------
-    SettingsError if a channel of the panel is missing or has another name, none is nuclear, or the nuclear
-        ones show nothing; or if the image is a colour picture.
+    SettingsError if a channel of the panel is missing or has another name, none is nuclear though the mapping
+        needs one, or the nuclear ones show nothing; or if the image is a colour picture.
     """
     if image.rgb:
         raise SettingsError(
             f"{image.name} is a colour picture, which has no panel; leave the panel out for it"
         )
-    panel.settings()  # which refuses one without nuclear channels
+    panel.settings(mapping)  # which refuses one without nuclear channels
     differences = check_panel(panel, image)
     if not differences.fits:
         raise SettingsError(
@@ -142,7 +144,8 @@ def apply_panel(panel: Panel, image: Image, name: str = "the panel") -> Panel:
             "Correct the names in the panel, or take one that was made for such images"
         )
     fitted = taken_over(panel, Panel.unnamed(image_names(image)))
-    _check_nuclear(fitted, image)
+    if mapping in OF_NUCLEAR_CHANNELS:
+        _check_nuclear(fitted, image)
     return fitted
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from napari_nucleus_kd.config import Recipe, Settings, complaint
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS, Recipe, Settings, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.io.atomic import write_text
 
@@ -108,13 +108,22 @@ class Panel(Settings):
         pair = next((self.channels[index].percentiles for index in self.nuclear), PERCENTILES)
         return None if pair == PERCENTILES else pair
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, mapping: str = "nuclear") -> dict[str, Any]:
         """Return what the panel says to a Recipe for an image whose channels stand in this order.
+
+        Parameters
+        ----------
+        mapping : of the recipe. Those of nuclear channels get these, others all that are not to be ignored.
 
         Raises
         ------
-        SettingsError if no channel is nuclear.
+        SettingsError if there is no such channel.
         """
+        if mapping not in OF_NUCLEAR_CHANNELS:
+            used = tuple(i for i, channel in enumerate(self.channels) if channel.role is not Role.IGNORE)
+            if not used:
+                raise SettingsError("all channels of the panel are to be ignored; give one another role")
+            return {"channels": used}
         if not self.nuclear:
             raise SettingsError(
                 "no channel of the panel is nuclear; give one of them the role nuclear: "

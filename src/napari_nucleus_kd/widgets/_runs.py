@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.words import count
@@ -128,6 +129,9 @@ class Runs(QObject):
         shown: dict[str, Any] = {"region": self.region()}
         if recipe.modality is None and suggestion is not None:
             shown["modality"] = suggestion[0]
+        if recipe.mapping not in OF_NUCLEAR_CHANNELS:
+            panel = self._session.workspace.panel
+            shown["channels"] = None if panel is None else panel.settings(recipe.mapping)["channels"]
         return recipe.model_copy(update=shown)
 
     def wanted_decode(self) -> DecodeSettings | None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.pipeline import Result
-    from napari_nucleus_kd.types import Image, Region
+    from napari_nucleus_kd.types import FloatArray, Image, Region
     from napari_nucleus_kd.widgets._layers import Plane, Source
     from napari_nucleus_kd.widgets._steps import Stored
 
@@ -277,6 +277,25 @@ def add_probability(viewer: ViewerModel, plane: Plane, result: Result) -> ImageL
         opacity=_PROBABILITY_OPACITY,
         metadata=_result_metadata(plane.source, result.recipe),
         **{**keywords, "scale": tuple(scale), "translate": tuple(translate)},
+    )
+    viewer.add_layer(layer)
+    return layer
+
+
+def add_seen(viewer: ViewerModel, plane: Plane, picture: FloatArray, recipe: Recipe) -> ImageLayer:
+    """Add what a network sees, (3, Y, X) in [0, 1], in grey where its three channels are alike."""
+    from napari.layers import Image as ImageLayer
+
+    is_grey = bool((picture == picture[0]).all())
+    shown = picture[0] if is_grey else np.moveaxis(picture, 0, -1)
+    look: dict[str, Any] = {"contrast_limits": (0.0, 1.0), "colormap": "gray"} if is_grey else {}
+    layer = ImageLayer(
+        np.expand_dims(shown, plane.hidden),
+        name=f"{plane.source.name} as the network sees it",
+        rgb=not is_grey,
+        metadata=_result_metadata(plane.source, recipe),
+        **look,
+        **placed(plane, recipe.region),
     )
     viewer.add_layer(layer)
     return layer

@@ -155,6 +155,8 @@ def size_in_both(length_px: float, size_um: float | None) -> str:
 
 def channels(image: Image, recipe: Recipe) -> str:
     """Say which channels a run uses; "" where the image's name says it."""
+    if recipe.mapping != "nuclear":
+        return f"seen through {recipe.mapping}"
     if image.rgb:
         return "colour"
     if recipe.channels:

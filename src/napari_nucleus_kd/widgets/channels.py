@@ -12,7 +12,16 @@ from qtpy.QtWidgets import QColorDialog, QFileDialog, QFrame, QLabel, QVBoxLayou
 from napari_nucleus_kd.errors import NucleusKDError
 from napari_nucleus_kd.panel import Role, check_panel, read_panel, taken_over
 from napari_nucleus_kd.widgets._channel_table import ChannelModel, ChannelView, Column
-from napari_nucleus_kd.widgets._parts import ProblemBox, StepWidget, WordsLabel, button, narrow_combo, row
+from napari_nucleus_kd.widgets._mapping import MappingPart
+from napari_nucleus_kd.widgets._parts import (
+    Fold,
+    ProblemBox,
+    StepWidget,
+    WordsLabel,
+    button,
+    narrow_combo,
+    row,
+)
 from napari_nucleus_kd.words import count
 from napari_nucleus_kd.workspace import Problem
 
@@ -59,9 +68,14 @@ class ChannelsWidget(StepWidget):
         self.differences = _Notice()
         self.notes = _Notice()
         self.problem = ProblemBox(self, STEP)
+        self.seen = MappingPart(self)
+        self.seen_fold = Fold(
+            "What the network sees", self.seen, tip="How the channels become the three that it takes"
+        )
         layout = QVBoxLayout(self)
         above = (self.summary, self.notes, self.table, self.reason)
-        for part in (*above, self.role_row, self.buttons, self.problem, self.differences):
+        below = (self.problem, self.differences, self.seen_fold)
+        for part in (*above, self.role_row, self.buttons, *below):
             layout.addWidget(part)
         layout.addStretch(1)
         self._watch()
