@@ -157,12 +157,13 @@ def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
 def test_closed_docks_leave_no_widgets(shown, qtbot):
     QApplication.processEvents()
     before, gone = set(QApplication.topLevelWidgets()), []
-    for name in ("Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Measure", "Workbench"):
+    names = "Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Measure", "Workbench"
+    for name in names:
         dock, widget = shown.window.add_plugin_dock_widget(PLUGIN, name)
         widget.destroyed.connect(lambda *_: gone.append(1))
         shown.window.remove_dock_widget(dock)
         widget.deleteLater()
-    qtbot.waitUntil(lambda: len(gone) == 7)
+    qtbot.waitUntil(lambda: len(gone) == len(names))
     left = {w for w in QApplication.topLevelWidgets() if type(w).__module__.startswith("napari_nucleus_kd")}
     assert not left - before
     assert session_of(shown)._views == 0
