@@ -106,12 +106,10 @@ def test_each_channel_has_a_row_with_its_suggested_role_and_why(widget):
     assert "nuclei are found in DAPI" in widget.summary.text()
 
 
-def test_no_more_than_five_controls_stand_outside_the_table(widget):
-    outside = [w for kind in (QPushButton, QComboBox) for w in widget.findChildren(kind)]
-    assert (
-        len([w for w in outside if not widget.table.isAncestorOf(w) and not widget.problem.isAncestorOf(w)])
-        <= 5
-    )
+def test_no_more_than_five_controls_stand_outside_the_table_and_the_fold(widget):
+    controls = [w for kind in (QPushButton, QComboBox) for w in widget.findChildren(kind)]
+    apart = widget.table, widget.problem, widget.seen_fold
+    assert len([w for w in controls if not any(part.isAncestorOf(w) for part in apart)]) <= 5
 
 
 def test_a_role_chosen_here_is_what_segment_uses_and_the_other_way_round(widget, viewer, qtbot):
@@ -401,3 +399,59 @@ def test_two_sessions_do_not_share_their_panel(viewer, session):
     from napari.components import ViewerModel
 
     assert session_of(ViewerModel()).panels is not session.panels
+
+
+def take_mapping(widget, name):
+    box = widget.seen.mapping
+    box.setCurrentIndex(box.findData(name))
+    box.activated.emit(box.currentIndex())
+
+
+def bars(widget):
+    form = widget.seen.bars.layout()
+    return {
+        form.itemAt(i, form.ItemRole.LabelRole).widget().text(): form.itemAt(i, form.ItemRole.FieldRole)
+        .widget()
+        .value()
+        for i in range(form.rowCount())
+    }
+
+
+def test_what_the_network_sees_is_a_layer_and_the_weights_are_bars(widget, viewer, session, settle):
+    take_mapping(widget, "mean")
+    assert widget.workspace.recipe.mapping == "mean" and "mean of all channels" in widget.seen.words.text()
+    before = set(viewer.layers)
+    widget.seen.show_it.click()
+    settle(session)
+    (layer,) = set(viewer.layers) - before
+    assert "as the network sees it" in layer.name and not layer.rgb and layer.data.shape == (182, 208)
+    assert bars(widget) == dict.fromkeys(NAMES, 25)
+    take_mapping(widget, "nuclear")
+    assert bars(widget) == {}
+
+
+def test_ignored_channels_are_not_mixed_and_a_run_takes_the_mapping(widget, viewer, session, settle):
+    take_mapping(widget, "mean")
+    select(widget, 1, 2)
+    choose(widget, Role.IGNORE)
+    recipe = session.runs.settled_recipe()
+    assert recipe.mapping == "mean" and recipe.channels == (0, 3)
+    assert session.runs.settled_recipe().mapping == "mean" and widget.workspace.recipe.channels == (0,)
+    segment = SegmentWidget(viewer)
+    segment.workspace.set_recipe(segmenter="classical")
+    session.runs.start(lambda _: None)
+    settle(session)
+    assert segment.workspace.result.recipe.channel_weights == (0.5, 0.5)
+    assert bars(widget) == {"DAPI": 50, "PanCK": 50}
+
+
+def test_a_colour_picture_is_offered_its_stains_and_does_not_keep_a_blend(
+    widget, viewer, session, show, settle
+):
+    take_mapping(widget, "mean")
+    viewer.layers.clear()
+    viewer.add_image(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), rgb=True)
+    settle(session)
+    assert widget.workspace.recipe.mapping == "nuclear"
+    offered = {widget.seen.mapping.itemData(i) for i in range(widget.seen.mapping.count())}
+    assert offered == {"nuclear", "haematoxylin", "macenko"}

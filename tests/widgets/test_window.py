@@ -24,7 +24,7 @@ def shown(make_napari_viewer, qtbot):
     session = session_of(viewer)
     session.workspace.set_recipe(segmenter="classical")
     yield viewer
-    qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
+    qtbot.waitUntil(lambda: not session.busy, timeout=60_000)
 
 
 @pytest.mark.parametrize(
