@@ -12,12 +12,13 @@ from napari_nucleus_kd import pipeline
 from napari_nucleus_kd.channels import estimate_stains, haematoxylin
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.export import export_steps
 from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping, names
 from napari_nucleus_kd.networks.adapter import FixedAdapter, FixedConfig, InvariantAdapter, InvariantConfig
-from napari_nucleus_kd.package import ModelSpec, list_models, save_model
+from napari_nucleus_kd.package import ModelSpec, list_models, load_model, save_model
 from napari_nucleus_kd.pipeline import segment
-from napari_nucleus_kd.types import Channel, Image, Modality, Region
+from napari_nucleus_kd.types import Channel, Image, Modality, Region, finish
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE
 PERCENTILES = (1.0, 99.8)
@@ -211,3 +212,11 @@ def test_only_the_chosen_planes_are_read(panel, tmp_path):
     read.clear()
     fitted.apply(image.pixels)
     assert set(read) == {0}
+
+
+def test_an_adapter_is_passed_on_as_a_package_only(tmp_path):
+    model = load_model(adapter(tmp_path / "mine"))
+    with pytest.raises(SettingsError, match="is an adapter for any number of channels"):
+        finish(export_steps(model, tmp_path / "mine.onnx", "onnx"))
+    finish(export_steps(model, tmp_path / "mine.zip", "zip"))
+    assert (tmp_path / "mine.zip").stat().st_size > 1000

@@ -1,15 +1,20 @@
 """The model in the wheel: whole, small, described, and as good as its card says on pictures it never saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.metrics import match, overlap
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.pipeline import segment
+from napari_nucleus_kd.pipeline import seen, segment
+from napari_nucleus_kd.simulate import simulate
+from napari_nucleus_kd.types import Channel, Image, Modality
 
-NAME = "nucleus-student"
+NAME, ADAPTER = "nucleus-student", "nucleus-adapter"
 
 
 def test_the_package_is_whole_small_and_described():
@@ -50,3 +55,33 @@ def test_bfloat16_agrees_with_float32_on_the_labels(monkeypatch):
     exact = segment(image, device="cpu", diameter_px=fast.diameter_px)
     assert match(overlap(exact.nuclei.labels, fast.nuclei.labels)).pq >= 0.99
     assert np.any(exact.nuclei.labels)
+
+
+def test_the_shipped_adapter_is_whole_small_and_described():
+    model = load_model(ADAPTER)
+    model.verify()
+    assert model.is_adapter and (model.folder / "weights.safetensors").stat().st_size < 5e5
+    assert len(model.card) > 1000 and model.spec.licence
+    assert {"dsb2018-fluorescence"} <= set(model.spec.metrics)
+
+
+def test_the_shipped_adapter_finds_the_nuclear_stain_of_the_sample_without_its_name():
+    image = sample("multiplex")
+    nameless = replace(image, channels=tuple(Channel(f"channel {i}") for i in range(len(image.channels))))
+    result = segment(nameless, mapping=ADAPTER, device="cpu")
+    weights = dict(zip(result.recipe.channels, result.recipe.channel_weights, strict=True))
+    nuclear = [channel.name for channel in image.channels].index("DAPI")
+    assert weights[nuclear] > 0.5
+    known = segment(image, device="cpu").nuclei.labels
+    assert match(overlap(known, result.nuclei.labels)).f1 > 0.9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_shipped_adapter_chooses_a_nuclear_channel_of_a_drawn_panel(seed):
+    picture = np.asarray(sample("fluorescence").pixels[0], np.float32)
+    picture = np.clip(picture / np.percentile(picture, 99.8), 0, 1)
+    drawn = simulate(picture, sample_labels("fluorescence"), np.random.default_rng(seed), 12)
+    image = Image((drawn.pixels,), tuple(map(Channel, drawn.names)))
+    _, recipe = seen(image, Recipe(mapping=ADAPTER, modality=Modality.FLUORESCENCE))
+    weights = dict(zip(recipe.channels, recipe.channel_weights, strict=True))
+    assert sum(weight for c, weight in weights.items() if drawn.kinds[c] == "nuclear") > 0.5

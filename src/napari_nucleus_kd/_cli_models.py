@@ -58,9 +58,10 @@ def show_models(console: Console, *, check: bool = False) -> bool:
     Whether no model failed its test; a damaged one fails it.
     """
     models, damaged = survey_models()
-    table = Table("model", "version", "parameters", "SHA-256", caption="use: --model NAME")
+    table = Table("model", "version", "parameters", "SHA-256", "give it as")
     for model in models:
-        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12])
+        given = "--mapping" if model.is_adapter else "--model"
+        table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12], given)
     console.print(table)
     for model in models:
         card = model.folder / "card.md" if model.card else f"{model.folder} (without a card)"

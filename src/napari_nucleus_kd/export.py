@@ -62,12 +62,18 @@ def export_steps(
 
     Raises
     ------
-    SettingsError : an unknown format, a name that does not end as its files must, a missing library.
+    SettingsError : an unknown format, an adapter for another program, a name that does not end as its files
+        must, a missing library.
     ModelError : the model does not give its test output, or what was written does not give it.
     WriteError : the output is there, or the disk refuses.
     """
     output = Path(output).expanduser().absolute()  # bioimageio.spec takes relative ones from elsewhere
     _check_request(output, file_format, overwrite=overwrite)
+    if model.is_adapter and file_format != "zip":
+        raise SettingsError(
+            f"{model.spec.name} is an adapter for any number of channels, and other programs would get it "
+            "for three; export it as zip"
+        )
     kinds = ("torchscript", "onnx") if file_format == "bioimageio" else (file_format,)
     total = len(kinds) + 2
     with scratch_beside(output) as scratch:
