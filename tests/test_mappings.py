@@ -196,6 +196,15 @@ def test_what_the_network_sees_can_be_looked_at(tmp_path):
     assert recipe.channel_weights == of_part.channel_weights
 
 
+def test_a_stain_is_taken_apart_once_only():
+    """What sees no colours takes the haematoxylin by itself, unless that is what it is given."""
+    he = sample("he")
+    itself = segment(he, segmenter="classical", modality=HE)
+    given = segment(he, segmenter="classical", modality=HE, mapping="haematoxylin")
+    assert itself.nuclei.count > 50
+    assert np.array_equal(itself.nuclei.labels, given.nuclei.labels)
+
+
 def test_only_the_chosen_planes_are_read(panel, tmp_path):
     """After the weights are known, a channel that hardly counts is not read any more."""
     dask = pytest.importorskip("dask.array")

@@ -38,6 +38,7 @@ class DecodeSettings(Settings):
 
 
 OF_NUCLEAR_CHANNELS = ("nuclear", "blend")  # mappings that take these; others may use any channel
+OF_STAINS = ("haematoxylin", "macenko")  # mappings of colour pictures; nuclei are then bright on dark
 
 
 class Recipe(Settings):
@@ -71,6 +72,13 @@ class Recipe(Settings):
     decode: DecodeSettings = DecodeSettings()
     device: str = Field("auto", description="auto, cpu, openvino, cuda, cuda:N or mps")
     tile_px: int = Field(1024, ge=128, description="Edge of one tile in image pixels")
+
+    @property
+    def looks(self) -> Modality:
+        """As what kind of image the segmenter's input looks: of a stain taken apart, nuclei are bright."""
+        if self.modality is None or self.mapping in OF_STAINS:
+            return Modality.FLUORESCENCE
+        return self.modality
 
     @field_validator("region", mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from napari_nucleus_kd.channels import (
     sample_pixels,
     scale_channels,
 )
+from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality
@@ -71,7 +72,7 @@ def fit_mapping(image: Image, recipe: Recipe, modality: Modality, percentiles: t
         raise SettingsError("scaling_low and scaling_high go together; give both or neither")
     if recipe.mapping == NUCLEAR:
         return _nuclear(image, recipe, modality, percentiles), {}
-    if recipe.mapping in ("haematoxylin", "macenko"):
+    if recipe.mapping in OF_STAINS:
         return _stain(image, recipe, modality, percentiles)
     if modality is not Modality.FLUORESCENCE:
         raise SettingsError(

@@ -55,7 +55,7 @@ def load(recipe: Recipe) -> BaselineSegmenter:
     if recipe.device.split(":")[0] not in tool.devices:
         raise DeviceError(f"{tool.title} does not run on {recipe.device}; take {', '.join(tool.devices)}")
     opened = partial(_opened, tool, recipe.weights, recipe.device)
-    return BaselineSegmenter(recipe.segmenter, opened, recipe.modality or Modality.FLUORESCENCE)
+    return BaselineSegmenter(recipe.segmenter, opened, recipe.looks)
 
 
 _MOST_OPEN = 4

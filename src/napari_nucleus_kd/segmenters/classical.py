@@ -24,9 +24,9 @@ _SOFT = 0.05  # intensities this far above the threshold are about 73% sure
 
 
 def load(recipe: Recipe) -> ClassicalSegmenter:
-    """Make it for the recipe's modality."""
+    """Make it for how the recipe's image looks."""
     refuse_weights(recipe)
-    return ClassicalSegmenter(recipe.modality or Modality.FLUORESCENCE)
+    return ClassicalSegmenter(recipe.looks)
 
 
 class ClassicalSegmenter:

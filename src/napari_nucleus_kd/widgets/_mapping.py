@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QFormLayout, QProgressBar, QVBoxLayout, QWidget
 
+from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR, names
 from napari_nucleus_kd.pipeline import seen
 from napari_nucleus_kd.types import Region
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane
     from napari_nucleus_kd.widgets._parts import StepWidget
 
-_OF_COLOURS = ("haematoxylin", "macenko")
 _MOST_PX, _MOST_BARS = 2048, 8
 
 
@@ -114,7 +114,7 @@ class MappingPart(QWidget):
     def _refresh(self, *_: object) -> None:
         image, chosen = self._workspace.image, self._workspace.recipe.mapping
         of_colours = image is not None and image.rgb
-        fitting = [name for name in self._names if (name in _OF_COLOURS) == of_colours]
+        fitting = [name for name in self._names if (name in OF_STAINS) == of_colours]
         listed = list(dict.fromkeys([NUCLEAR, *fitting, chosen]))
         with QSignalBlocker(self.mapping):
             self.mapping.clear()
