@@ -46,6 +46,18 @@ def test_percentiles_are_said_if_they_are_not_the_default():
     assert "--percentiles" not in as_command(_image(), Recipe(percentiles=(1, 99.8)))
 
 
+def test_the_mapping_is_said_and_what_it_judged_is_left_to_it():
+    judged = Recipe(mapping="nucleus-adapter", channels=(1,), channel_weights=(1.0,))
+    words = shlex.split(as_command(_image(), judged))
+    assert words[-2:] == ["--mapping", "nucleus-adapter"] and "--channel" not in words
+    of_all = shlex.split(as_command(_image(), Recipe(mapping="mean", channels=(0, 1))))
+    assert of_all[-6:] == ["--mapping", "mean", "--channel", "0", "--channel", "1"]
+
+
+def test_how_pixels_become_nuclei_is_said():
+    assert "--decode components" in as_command(_image(), Recipe(decode=DecodeSettings(by="components")))
+
+
 def test_the_part_of_the_image_is_said():
     words = as_command(_image(), Recipe(region=Region(1, 20, 300, 4000))).split()
     at = words.index("--region")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.mappings import BUILT_IN
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array
 
@@ -26,6 +27,7 @@ _OPTIONS = {
     "diameter_um": "--diameter-um",
 }
 _DECODE_OPTIONS = {
+    "by": "--decode",
     "foreground": "--foreground",
     "split": "--split",
     "min_score": "--min-score",
@@ -55,7 +57,11 @@ def as_command(image: Image, recipe: Recipe) -> str:
         words += ["--z", str(plane[0])]
     if (part := recipe.region) is not None:
         words += ["--region", *map(str, (part.y0, part.x0, part.y1, part.x1))]
-    if not image.rgb:
+    if recipe.mapping != Recipe().mapping:
+        words += ["--mapping", recipe.mapping]
+    # An adapter judges again: beside the channels that it left out, others would weigh otherwise.
+    is_judged = recipe.channel_weights is not None and recipe.mapping not in BUILT_IN
+    if not image.rgb and not is_judged:
         for channel in recipe.channels or ():
             words += ["--channel", str(channel)]
     if recipe.percentiles != Recipe().percentiles:
