@@ -387,7 +387,7 @@ def test_a_tool_teaches_with_the_weights_that_are_named(fake_tool, draw):
     maps = torch.zeros(1, len(MAP_NAMES), 128, 128)
     nobody = torch.zeros(1, 1, 128, 128)
     teacher = load_teacher(DistillSettings(teachers=(f"segmenter:cellpose:{weights}",)), torch.device("cpu"))
-    lesson = teacher(Batch(x, maps, nobody, nobody))
+    lesson = teacher(Batch(x, maps, nobody, nobody, torch.zeros(len(x), 3)))
     foreground = lesson.maps[0, 0].numpy() > 0.5
     said = lesson.said[0, 0].numpy() > 0
     assert ((foreground == (truth > 0)) | ~said).mean() > 0.9 and foreground.sum() > 500

@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(index, tmp_path, finish, learn
 def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(index, tmp_path, monkeypatch, finish):
     true_terms = losses.terms
     spoilt = {"dice": torch.tensor(float("nan"), requires_grad=True)}
-    monkeypatch.setattr(losses, "terms", lambda *a: true_terms(*a) | spoilt)
+    monkeypatch.setattr(losses, "terms", lambda *a, **k: true_terms(*a, **k) | spoilt)
     with pytest.raises(SettingsError, match=r"astray at step 1: dice is no number.*lower learning_rate"):
         finish(train_steps(TINY, index, tmp_path / "run"))
 
