@@ -196,6 +196,31 @@ def test_what_the_network_sees_can_be_looked_at(tmp_path):
     assert recipe.channel_weights == of_part.channel_weights
 
 
+@pytest.mark.parametrize("stains", [((1, 1, 1), (2, 2, 2)), ((0, 0, 0), (1, 0, 0))])
+def test_stains_that_cannot_be_taken_apart_are_refused(stains):
+    with pytest.raises(SettingsError, match="they are alike"):
+        seen(sample("he"), HE, mapping="haematoxylin", stains=stains)
+    grey = Image((np.repeat(sample("he").pixels[:1], 3, 0),), sample("he").channels, rgb=True)
+    with pytest.raises(SettingsError, match="they are alike"):
+        seen(grey, HE, mapping="macenko")
+
+
+def test_the_mean_of_very_many_channels_keeps_all():
+    pixels = np.random.default_rng(0).integers(0, 999, (130, 8, 8))
+    image = Image((pixels,), tuple(Channel(f"c{i}") for i in range(130)))
+    _, fitted, _ = seen(image, mapping="mean")
+    assert len(fitted.channels) == 130
+
+
+def test_weights_of_another_mapping_are_not_kept(panel, tmp_path):
+    left = {"channel_weights": (0.5, 0.5), "channels": (0, 1)}
+    assert seen(panel, mapping="nuclear", **left)[2] == {"channel_weights": None}
+    assert seen(panel, mapping="first", **left)[2] == {"channel_weights": None}
+    fixed = adapter(tmp_path / "fixed", "fixed-adapter", channels=4)
+    _, fitted, measured = seen(panel, mapping=fixed, **left)
+    assert measured["channel_weights"] is None and not fitted.weights and fitted.last is not None
+
+
 def test_a_stain_is_taken_apart_once_only():
     """What sees no colours takes the haematoxylin by itself, unless that is what it is given."""
     he = sample("he")

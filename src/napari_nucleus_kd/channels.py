@@ -22,6 +22,7 @@ Stain = tuple[float, float, float]
 Stains = tuple[Stain, Stain]
 _DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
 _STAINED, _DARKEST, _FEWEST_STAINED = 0.15, 1 / 255, 100  # optical density, intensity, pixels
+_ALIKE = 0.02  # sine of the angle between two stains that cannot be taken apart
 _SAMPLE_PX = 2048 * 2048  # images up to this many pixels are measured whole
 _GRID, _BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
 _MARKERS = re.compile(
@@ -205,16 +206,29 @@ def haematoxylin(picture: FloatArray, stains: Sequence[Sequence[float]] | None =
     """
     from skimage.color import hed_from_rgb, separate_stains
 
-    apart = hed_from_rgb if stains is None else _from_rgb(stains)
+    apart = hed_from_rgb if stains is None else unmixing(stains)
     stain = separate_stains(np.moveaxis(picture, 0, -1), apart)[..., 0]
     scaled: FloatArray = np.clip(stain / _DARK_NUCLEUS, 0, 1).astype(np.float32)
     return scaled
 
 
-def _from_rgb(stains: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
-    """Return the matrix that separates two stains and what is neither of them."""
-    first, second = (np.asarray(stain, float) / np.linalg.norm(stain) for stain in stains)
-    return np.linalg.inv([first, second, np.cross(first, second) / np.linalg.norm(np.cross(first, second))])
+def unmixing(stains: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """Return the (3, 3) matrix that takes two stains and what is neither of them apart.
+
+    Raises
+    ------
+    SettingsError : they are alike, or one is none.
+    """
+    vectors = np.asarray(stains, float)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    first, second = vectors / np.where(lengths > 0, lengths, 1)
+    third = np.cross(first, second)
+    if not np.linalg.norm(third) > _ALIKE:
+        raise SettingsError(
+            f"stains {np.round(vectors, 2).tolist()}: they are alike, so they cannot be taken apart; choose "
+            "haematoxylin, which takes usual ones, or give others"
+        )
+    return np.linalg.inv([first, second, third / np.linalg.norm(third)])
 
 
 def estimate_stains(colours: npt.NDArray[np.floating]) -> Stains:

@@ -85,7 +85,7 @@ def evaluate_steps(
     One Score an image.
     """
     rows = read_rows(index, split)
-    yield from check_rows_steps([], judged=rows, channels=recipe.channels)
+    yield from check_rows_steps([], judged=rows, channels=recipe.channels, mapping=recipe.mapping)
     return (yield from score_steps(rows, recipe, true_diameter=true_diameter))
 
 

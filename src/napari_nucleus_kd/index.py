@@ -12,6 +12,7 @@ import fastremap
 import numpy as np
 
 from napari_nucleus_kd.channels import asked_channels, choose_channels
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import LabelsError, NucleusKDError, ReadError
 from napari_nucleus_kd.faults import (
     named,
@@ -318,7 +319,10 @@ def _valid_of(path: Path, row: Row, shape_yx: tuple[int, ...]) -> npt.NDArray[np
 
 
 def check_rows_steps(
-    learnt: Sequence[Row], judged: Sequence[Row], channels: Sequence[int | str] | None = None
+    learnt: Sequence[Row],
+    judged: Sequence[Row],
+    channels: Sequence[int | str] | None = None,
+    mapping: str = "nuclear",
 ) -> Generator[Progress, None, list[str]]:
     """Look at images and annotation of all rows, so that a fault shows before hours of work, not after.
 
@@ -326,6 +330,7 @@ def check_rows_steps(
     ----------
     judged : rows to judge by; they must have labels.
     channels : nuclear channels of images that have several; None takes those named like a nuclear stain.
+    mapping : of the recipe that judges; some need no nuclear channels.
 
     Yields
     ------
@@ -343,7 +348,7 @@ def check_rows_steps(
     rows = dict.fromkeys(learnt, False) | dict.fromkeys(judged, True)
     for done, (row, to_judge) in enumerate(rows.items(), 1):
         try:
-            counts[row] = _look_at(row, channels, to_judge=to_judge)
+            counts[row] = _look_at(row, channels, mapping, to_judge=to_judge)
         except NucleusKDError as error:
             faults.append(str(error))
         yield Progress(done, len(rows), "checking the images")
@@ -396,13 +401,15 @@ def _content(image: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _look_at(row: Row, channels: Sequence[int | str] | None, *, to_judge: bool) -> tuple[int, int]:
+def _look_at(
+    row: Row, channels: Sequence[int | str] | None, mapping: str, *, to_judge: bool
+) -> tuple[int, int]:
     """Return how many nuclei an image has and in how many pieces; (-1, -1) if nobody annotated it."""
     if to_judge:
         _labels_of(row)
     with named(row.image):
         image = read(row.image)
-    if row.low is None:
+    if row.low is None and mapping in OF_NUCLEAR_CHANNELS:
         choose_channels(image, asked_channels(image, channels, row.modality), row.modality)
     try:
         labels, _ = read_annotation(row, image.shape_yx)

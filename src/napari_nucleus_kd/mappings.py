@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from napari_nucleus_kd.channels import (
     sample_blocks,
     sample_pixels,
     scale_channels,
+    unmixing,
 )
 from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.errors import SettingsError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.networks.adapter import FixedAdapter
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import FloatArray, Image
 
@@ -44,7 +47,7 @@ BUILT_IN = {
     "haematoxylin": "the haematoxylin of a colour picture, by usual stains or given ones",
     "macenko": "the haematoxylin of a colour picture, by stains that are estimated from it",
 }
-_LEAST = 0.01  # weight below which a channel of a blend is not worth reading
+_LEAST = 0.01  # share of the largest weight below which a channel of a blend is not worth reading
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +74,7 @@ def fit_mapping(image: Image, recipe: Recipe, modality: Modality, percentiles: t
     if (recipe.scaling_low is None) != (recipe.scaling_high is None):
         raise SettingsError("scaling_low and scaling_high go together; give both or neither")
     if recipe.mapping == NUCLEAR:
-        return _nuclear(image, recipe, modality, percentiles), {}
+        return _nuclear(image, recipe, modality, percentiles), {"channel_weights": None}
     if recipe.mapping in OF_STAINS:
         return _stain(image, recipe, modality, percentiles)
     if modality is not Modality.FLUORESCENCE:
@@ -101,8 +104,11 @@ def _stain(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[
     if recipe.mapping == "macenko" and stains is None:
         sample = sample_pixels(image.pixels, seen.channels)
         stains = estimate_stains(seen.scale(sample[:, None])[:, 0])
+    if stains is not None:
+        unmixing(stains)  # which refuses those that are alike
     last = partial(_grey_of, stains=stains)
-    return InputMap(seen.channels, True, seen.low, seen.high, last=last), {"stains": stains}
+    known = {"stains": stains, "channel_weights": None}
+    return InputMap(seen.channels, True, seen.low, seen.high, last=last), known
 
 
 def _grey_of(scaled: FloatArray, stains: Sequence[Sequence[float]] | None) -> FloatArray:
@@ -126,9 +132,9 @@ def _channels(
 def _weighted(seen: InputMap, weights: Sequence[float]) -> Fitted:
     """Return a blend of the channels whose weight counts, and what a recipe keeps of it."""
     total = sum(weights)
-    if total <= 0 or min(weights) < 0:
+    if not (min(weights) >= 0 < total < math.inf):
         raise SettingsError(f"channel_weights {tuple(weights)}: none may be negative, nor all 0")
-    kept = [i for i, weight in enumerate(weights) if weight >= _LEAST * total]
+    kept = [i for i, weight in enumerate(weights) if weight >= _LEAST * max(weights)]
     some = sum(weights[i] for i in kept)
     channels = tuple(seen.channels[i] for i in kept)
     low, high = (tuple(limits[i] for i in kept) for limits in (seen.low, seen.high))
@@ -153,7 +159,8 @@ def _mean(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fit
 
 def _first(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
     seen = _channels(image, recipe, _all_of(image, recipe)[:NETWORK_CHANNELS], percentiles)
-    return InputMap(seen.channels, False, seen.low, seen.high, last=_as_colours), {}
+    first = InputMap(seen.channels, False, seen.low, seen.high, last=_as_colours)
+    return first, {"channel_weights": None}
 
 
 def _as_colours(scaled: FloatArray) -> FloatArray:
@@ -179,26 +186,28 @@ def _adapted(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> 
             f"the recipe was made with other weights of {recipe.mapping}; get those, or remove mapping_hash "
             "from the recipe to accept a new result"
         )
-    known = {"mapping_hash": model.hash}
-    if recipe.channel_weights is not None:
+    known: dict[str, Any] = {"mapping_hash": model.hash}
+    is_fixed = model.spec.architecture == "fixed-adapter"
+    if recipe.channel_weights is not None and not is_fixed:
         fitted, weights = _blend(image, recipe, percentiles)
         return fitted, weights | known
     seen = _channels(image, recipe, _all_of(image, recipe), percentiles)
-    if model.spec.architecture == "fixed-adapter":
-        return _through(model, image, seen), known
+    if is_fixed:
+        return _through(model, image, seen), known | {"channel_weights": None}
     fitted, weights = _weighted(seen, _weights(model, image, seen))
     return fitted, weights | known
 
 
 def _through(model: Model, image: Image, seen: InputMap) -> InputMap:
     """Return a map whose last step is a network."""
-    most = int(model.spec.options["channels"])
+    network = cast("FixedAdapter", model.network())
+    most = network.channels
     if len(seen.channels) > most:
         raise SettingsError(
             f"{image.name}: {model.spec.name} takes at most {most} channels, and this image has "
             f"{len(seen.channels)}; name those it may use (channels), or choose another mapping"
         )
-    last = partial(_run, model.network())
+    last = partial(_run, network)
     return InputMap(seen.channels, False, seen.low, seen.high, last=last)
 
 

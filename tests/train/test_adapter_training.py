@@ -1,5 +1,7 @@
 """Adapters learn in front of a student on drawn panels, resume, and become packages of their own."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -116,6 +118,21 @@ def test_batches_tell_which_channels_are_nuclear(index):
     batch = Batches(samples, CropSettings(batch=4, crop_px=64), 1, panel=(3, 3))[0]
     assert batch.nuclear.shape == (4, 3) and (batch.nuclear.sum(1) >= 1).all()
     assert Batches(samples, CropSettings(batch=2, crop_px=64), 1)[0].nuclear.sum() == 0
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(parent, parent_config, settings, index, tmp_path):
+    """It knew neither adapters nor their terms of the objective."""
+    plain = settings.model_copy(update={"adapter": None, "loss": LossWeights()})
+    finish(train_steps(plain.model_copy(update={"steps": 2}), index, tmp_path / "run"))
+    place = tmp_path / "run" / "checkpoint.pt"
+    state = torch.load(place, weights_only=True)
+    del state["made_from"]["adapter"]
+    loss = json.loads(state["made_from"]["loss"])
+    state["made_from"]["loss"] = json.dumps(
+        {n: v for n, v in loss.items() if n not in ("lovasz", "selection")}
+    )
+    torch.save(state, place)
+    assert finish(train_steps(plain, index, tmp_path / "run")).steps == 4
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(settings, index, tmp_path, learn):

@@ -31,7 +31,9 @@ from napari_nucleus_kd.index import read_labels, read_truth
 from napari_nucleus_kd.io import read, save_labels
 from napari_nucleus_kd.io.atomic import make_folder
 from napari_nucleus_kd.io.checked import read_text
+from napari_nucleus_kd.mappings import BUILT_IN
 from napari_nucleus_kd.mistakes import Verdict, mistakes
+from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pairs import by_stem, stem_of, without_ending
 from napari_nucleus_kd.pipeline import segment_steps
 from napari_nucleus_kd.types import Progress, retold
@@ -215,6 +217,8 @@ def _request(entry: _Entry, case: Case, stamps: Sequence[tuple[str, int, int]]) 
     asked = None if recipe is None else recipe.model_dump_json(exclude_unset=True)
     what = entry.contestant.size, entry.facts.digest, entry.facts.description, row.seen, row.modality
     parts = [stamps, asked, *what, __version__, _RULES]
+    if recipe is not None and recipe.mapping not in BUILT_IN:
+        parts.append(load_model(recipe.mapping).hash)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -26,7 +26,7 @@ class FixedConfig(Settings):
     """Shape of a fixed adapter."""
 
     channels: int = Field(32, ge=1, le=256, description="To which those of an image are repeated")
-    outputs: int = Field(NETWORK_CHANNELS, ge=1, description="Channels the network sees")
+    outputs: Literal[3] = Field(3, description="Channels the network sees")
 
 
 class FixedAdapter(nn.Module):

@@ -103,6 +103,11 @@ class Panel(Settings):
         return tuple(i for i, channel in enumerate(self.channels) if channel.role is Role.NUCLEAR)
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """Which channels are not to be ignored, counted from 0."""
+        return tuple(i for i, channel in enumerate(self.channels) if channel.role is not Role.IGNORE)
+
+    @property
     def percentiles(self) -> tuple[float, float] | None:
         """What the nuclear channels are scaled by; None, which is their default, leaves that to the model."""
         pair = next((self.channels[index].percentiles for index in self.nuclear), PERCENTILES)
@@ -120,10 +125,9 @@ class Panel(Settings):
         SettingsError if there is no such channel.
         """
         if mapping not in OF_NUCLEAR_CHANNELS:
-            used = tuple(i for i, channel in enumerate(self.channels) if channel.role is not Role.IGNORE)
-            if not used:
+            if not self.used:
                 raise SettingsError("all channels of the panel are to be ignored; give one another role")
-            return {"channels": used}
+            return {"channels": self.used}
         if not self.nuclear:
             raise SettingsError(
                 "no channel of the panel is nuclear; give one of them the role nuclear: "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,11 +203,13 @@ def _input(image: Image, record: ImageRecord) -> InputMap:
             "that result"
         )
     low, high = recipe.scaling_low, recipe.scaling_high
-    if recipe.segmenter != "student":  # other tools scale otherwise
-        return fit_input(image, recipe.channels, record.modality, Recipe().percentiles)
-    if low is None or high is None or recipe.modality is not record.modality:
-        return fit_input(image, recipe.channels, record.modality, recipe.percentiles)
     weights = recipe.channel_weights or ()
+    if recipe.segmenter != "student":  # other tools scale otherwise
+        fitted = fit_input(image, recipe.channels, record.modality, Recipe().percentiles)
+        return replace(fitted, weights=weights)
+    if low is None or high is None or recipe.modality is not record.modality:
+        fitted = fit_input(image, recipe.channels, record.modality, recipe.percentiles)
+        return replace(fitted, weights=weights)
     return given_input(image, recipe.channels, record.modality, low, high, weights)
 
 

@@ -50,20 +50,26 @@ def panel_rows(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.modality is Modality.FLUORESCENCE and row.labels is not None]
 
 
-def drawn_panel(row: Row, seed: int, channels: tuple[int, int] = JUDGED_CHANNELS) -> tuple[Image, int]:
+def drawn_panel(
+    row: Row,
+    seed: int,
+    channels: tuple[int, int] = JUDGED_CHANNELS,
+    nuclear: Sequence[int | str] | None = None,
+) -> tuple[Image, int]:
     """Draw a panel around the nuclei of a row.
 
     Parameters
     ----------
     seed : the same gives the same panel.
     channels : fewest and most.
+    nuclear : channels of a row's image that has several; None: by their names.
 
     Returns
     -------
     The image, in memory, and the index of the channel with the nuclei.
     """
     rng = np.random.default_rng(seed)
-    picture = network_input(row, read(row.image)).max(axis=0)
+    picture = network_input(row, read(row.image), nuclear).max(axis=0)
     labels: LabelArray = read_truth(row).labels
     drawn = simulate(picture, labels, rng, int(rng.integers(channels[0], channels[1] + 1)))
     names = tuple(Channel(name) for name in drawn.names)
@@ -71,7 +77,11 @@ def drawn_panel(row: Row, seed: int, channels: tuple[int, int] = JUDGED_CHANNELS
 
 
 def panel_score_steps(
-    rows: Sequence[Row], recipe: Recipe, channels: tuple[int, int], seed: int = 0
+    rows: Sequence[Row],
+    recipe: Recipe,
+    channels: tuple[int, int],
+    nuclear: Sequence[int | str] | None = None,
+    seed: int = 0,
 ) -> Generator[Progress, None, list[Score]]:
     """Segment a panel drawn around the nuclei of each row, and compare with its labels; see drawn_panel.
 
@@ -81,7 +91,7 @@ def panel_score_steps(
     """
     found = []
     for i, row in enumerate(rows):
-        image, _ = drawn_panel(row, seed + i, channels)
+        image, _ = drawn_panel(row, seed + i, channels, nuclear)
         result = yield from segment_steps(image, recipe)
         truth = read_truth(row)
         values = metrics.scores(*truth.and_found(result.nuclei.labels))
@@ -97,10 +107,12 @@ def judged_channels(adapter: ModelSpec) -> tuple[int, int]:
     return fewest, min(most, int(adapter.options.get("channels", most)))
 
 
-def judge_steps(adapter: Model, student: str, rows: Sequence[Row]) -> Generator[Progress, None, list[Score]]:
+def judge_steps(
+    adapter: Model, student: str, rows: Sequence[Row], nuclear: Sequence[int | str] | None = None
+) -> Generator[Progress, None, list[Score]]:
     """Score an adapter in front of a student on panels around the nuclei of rows."""
     recipe = Recipe(model=student, mapping=str(adapter.folder), modality=Modality.FLUORESCENCE)
-    return (yield from panel_score_steps(rows, recipe, judged_channels(adapter.spec)))
+    return (yield from panel_score_steps(rows, recipe, judged_channels(adapter.spec), nuclear))
 
 
 def test_panel() -> FloatArray:

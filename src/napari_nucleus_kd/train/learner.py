@@ -16,6 +16,7 @@ from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrained_part
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
+from napari_nucleus_kd.train.settings import LossWeights
 from napari_nucleus_kd.train.teacher import load_teacher
 from napari_nucleus_kd.types import Progress, retold
 
@@ -79,6 +80,12 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]
         else:
             told.append(name if isinstance(values[0], list) else f"{name} ({values[0]}, not {values[1]})")
     return told
+
+
+def _completed(before: Mapping[str, str]) -> dict[str, str]:
+    """Return what shaped a run, with the defaults of settings that its version did not have yet."""
+    loss = LossWeights().model_dump(mode="json") | json.loads(before["loss"])
+    return {"adapter": "null", **before, "loss": json.dumps(loss, sort_keys=True)}
 
 
 def _other_view(x: torch.Tensor) -> torch.Tensor:
@@ -330,7 +337,7 @@ class Learner:
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            before = state["made_from"]
+            before = _completed(state["made_from"])
         except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
             raise SettingsError(
                 f"{self.checkpoint} is damaged; discard this run, or choose another output folder"

@@ -178,7 +178,7 @@ def _adapter_steps(
     rows = panel_rows(read_splits(index).get("val", []))
     if rows:
         with _for_now(spec, network.adapter, output, test_panel()) as model:
-            scores = yield from judge_steps(model, student, rows)
+            scores = yield from judge_steps(model, student, rows, settings.channels)
         spec = spec.model_copy(update={"metrics": _told(scores)})
     how = HOW.format(*judged_channels(spec))
     _save(place, network.adapter, spec, write_card(spec, settings, trained, notes, how), test_panel())

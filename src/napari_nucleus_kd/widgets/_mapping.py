@@ -34,6 +34,8 @@ class MappingPart(QWidget):
         super().__init__()
         self._session, self._workspace = owner.session, owner.workspace
         self._names: tuple[str, ...] = tuple(BUILT_IN)
+        self._gone: list[object] = []  # holds something once Qt has deleted this widget
+        self.destroyed.connect(partial(_note, self._gone))
         self.mapping = narrow_combo("How the channels become what the network sees")
         self.words = WordsLabel()
         self.show_it = button(
@@ -62,7 +64,8 @@ class MappingPart(QWidget):
 
     def _on_names(self, found: tuple[str, ...]) -> None:
         self._names = found
-        self._refresh()
+        if not self._gone:
+            self._refresh()
 
     def show_seen(self) -> None:
         """Add what the network sees of the part in view as a layer, and show how much each channel counts."""
@@ -76,14 +79,20 @@ class MappingPart(QWidget):
         self._session.run_beside(
             one_step(partial(seen, image, recipe)),
             partial(self._add, shown_plane(source, self._session.viewer), image),
-            ended=lambda: self.show_it.setEnabled(True),
+            ended=self._ended,
             step="channels",
         )
 
     def _add(self, plane: Plane, image: Image, found: tuple[FloatArray, Recipe]) -> None:
         picture, recipe = found
+        if self._gone or image is not self._workspace.image:
+            return
         add_seen(self._session.viewer, plane, np.asarray(picture), recipe)
         self.show_weights(image, recipe)
+
+    def _ended(self) -> None:
+        if not self._gone:
+            self.show_it.setEnabled(True)
 
     def show_weights(self, image: Image, recipe: Recipe | None) -> None:
         """Show the weights of a blend as bars, the largest first; nothing for what is no blend."""
@@ -125,6 +134,10 @@ class MappingPart(QWidget):
             BUILT_IN.get(chosen, "all channels but ignored ones, mixed by learnt weights") + "."
         )
         self.show_it.setEnabled(image is not None)
+
+
+def _note(gone: list[object], *_: object) -> None:
+    gone.append(True)
 
 
 def _middle(region: Region | None, shape_yx: tuple[int, int]) -> Region:

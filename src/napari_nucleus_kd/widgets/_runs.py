@@ -130,8 +130,8 @@ class Runs(QObject):
         if recipe.modality is None and suggestion is not None:
             shown["modality"] = suggestion[0]
         if recipe.mapping not in OF_NUCLEAR_CHANNELS:
-            panel = self._session.workspace.panel
-            shown["channels"] = None if panel is None else panel.settings(recipe.mapping)["channels"]
+            panel = self._session.workspace.panel or self._session.workspace.remembered_panel()
+            shown["channels"] = None if panel is None else panel.used
         return recipe.model_copy(update=shown)
 
     def wanted_decode(self) -> DecodeSettings | None:

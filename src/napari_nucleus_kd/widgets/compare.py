@@ -249,7 +249,7 @@ class CompareWidget(StepWidget):
         question = _compare_steps.Question(
             image,
             region,
-            recipe.channels,
+            self.workspace.recipe.channels,
             recipe.modality,
             {name: choice for name in names if isinstance(choice := choices[name], Recipe)},
             {name: layers[name] for name in names if name in layers},
