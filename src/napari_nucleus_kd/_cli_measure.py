@@ -11,9 +11,10 @@ from napari_nucleus_kd import io
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.cells import measure_cells_steps
 from napari_nucleus_kd.channels import choose_channels
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import LabelsError, SettingsError
 from napari_nucleus_kd.io.tables import check_table, save_table
-from napari_nucleus_kd.measure import distinct_names
+from napari_nucleus_kd.job import checked_region, used_channels
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.words import count
 
@@ -77,16 +78,11 @@ def _read_labels(path: str) -> Image:
 
 
 def _channels(image: Image, wanted: Measurement) -> tuple[Array, list[str]]:
-    pixels, chosen = image.pixels, tuple(range(len(image.channels)))
+    chosen = tuple(range(len(image.channels)))
     if wanted.channels is not None:
         chosen = choose_channels(image, wanted.channels, Modality.FLUORESCENCE)
-        pixels = pixels[list(chosen)]
-    if wanted.region is not None:
-        if wanted.region != wanted.region.grown(0, image.shape_yx) or min(wanted.region.shape_yx) < 1:
-            height, width = image.shape_yx
-            raise SettingsError(f"--region is empty or not inside {image.name} ({height} x {width} pixels)")
-        pixels = pixels[:, *wanted.region.slices]
-    return pixels, distinct_names([image.channels[c].name for c in chosen], chosen)
+    region = None if wanted.region is None else checked_region(wanted.region, image)
+    return used_channels(image, Recipe(channels=chosen, region=region))
 
 
 def _fitting(labels: Image, image: Image, pixels: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,14 +113,16 @@ Model = Annotated[str | None, typer.Option(help="Name of a model, or its folder.
 Device = Annotated[
     str | None, typer.Option(help="auto, cpu, openvino, cuda, cuda:N or mps.", rich_help_panel=_NUCLEI)
 ]
+
+
+def _channels(help_text: str, **shown: Any) -> Any:
+    return typer.Option("--channel", "-c", metavar="NAME|INDEX", help=help_text, **shown)
+
+
 ChannelNames = Annotated[
     list[str] | None,
-    typer.Option(
-        "--channel",
-        "-c",
-        metavar="NAME|INDEX",
-        rich_help_panel=_IMAGE,
-        help="Nuclear channel by name, or by number from 0; may be given more than once.",
+    _channels(
+        "Nuclear channel by name, or by number from 0; may be given more than once.", rich_help_panel=_IMAGE
     ),
 ]
 MappingName = Annotated[
@@ -158,12 +160,9 @@ ReplacePanel = Annotated[bool, typer.Option("--overwrite", help="Replace a file 
 PanelImage = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with its channels named.")]
 DataChannels = Annotated[
     list[str] | None,
-    typer.Option(
-        "--channel",
-        "-c",
-        metavar="NAME|INDEX",
-        help="Nuclear channel of images with several, by name, or by number from 0; may be given more than "
-        "once. Default: those named like a nuclear stain.",
+    _channels(
+        "Nuclear channel of images with several, by name, or by number from 0; may be given more than once. "
+        "Default: those named like a nuclear stain."
     ),
 ]
 ModalityOption = Annotated[
@@ -296,12 +295,9 @@ LabelsFile = Annotated[
 ]
 MeasuredChannels = Annotated[
     list[str] | None,
-    typer.Option(
-        "--channel",
-        "-c",
-        metavar="NAME|INDEX",
+    _channels(
+        "Channel to measure, by name, or by number from 0; may be given more than once. Default: all.",
         rich_help_panel=_IMAGE,
-        help="Channel to measure, by name, or by number from 0; may be given more than once. Default: all.",
     ),
 ]
 Ring = Annotated[

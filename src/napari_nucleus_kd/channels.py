@@ -24,7 +24,7 @@ _DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
 _STAINED, _DARKEST, _FEWEST_STAINED = 0.15, 1 / 255, 100  # optical density, intensity, pixels
 _ALIKE = 0.02  # sine of the angle between two stains that cannot be taken apart
 _SAMPLE_PX = 2048 * 2048  # images up to this many pixels are measured whole
-_GRID, _BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
+_GRID, BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
 _MARKERS = re.compile(
     r"dapi|hoechst|draq|syto|to-?pro|nuc(?:lei|lear|leus|blue|spot)|7-?aad|propidium|histone"
     r"|(?<![a-z])dna(?!-?pk)|(?<![a-z0-9])h[34](?!\d)|h2b|ir-?19[13]|19[13]ir",
@@ -428,14 +428,14 @@ def sample_blocks(pixels: Array, channels: tuple[int, ...]) -> list[npt.NDArray[
     if height * width <= _SAMPLE_PX:
         return [np.asarray(picked)]
     return [
-        np.asarray(picked[:, y : y + _BLOCK_PX, x : x + _BLOCK_PX])
-        for y in _starts(height)
-        for x in _starts(width)
+        np.asarray(picked[:, y : y + BLOCK_PX, x : x + BLOCK_PX])
+        for y in block_starts(height)
+        for x in block_starts(width)
     ]
 
 
-def _starts(length: int) -> list[int]:
-    """Return where the blocks begin along an axis, evenly spread and without overlap."""
-    count = max(1, min(_GRID, length // _BLOCK_PX))
-    spare = length - count * _BLOCK_PX
-    return [max(0, spare * (2 * i + 1) // (2 * count)) + i * _BLOCK_PX for i in range(count)]
+def block_starts(length: int, most: int = _GRID) -> list[int]:
+    """Return where up to `most` blocks of BLOCK_PX begin along an axis, evenly spread, without overlap."""
+    count = max(1, min(most, length // BLOCK_PX))
+    spare = max(0, length - count * BLOCK_PX)
+    return [spare * (2 * i + 1) // (2 * count) + i * BLOCK_PX for i in range(count)]

@@ -97,7 +97,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     ModelError if the model is missing or not the one the recipe was made with.
     UnknownSegmenterError, DeviceError
     """
-    region = _checked(recipe.region or Region(0, 0, *image.shape_yx), image)
+    region = checked_region(recipe.region or Region(0, 0, *image.shape_yx), image)
     modality, notes = recipe.modality, []
     if modality is None:
         modality, reason = suggest_modality(image)
@@ -199,7 +199,8 @@ def _starts(length: int) -> list[int]:
     return [spare * i // max(1, count - 1) for i in range(count)] if count > 1 else [spare // 2]
 
 
-def _checked(region: Region, image: Image) -> Region:
+def checked_region(region: Region, image: Image) -> Region:
+    """Return a region; raise SettingsError if it is empty or not inside an image."""
     height, width = image.shape_yx
     if not (0 <= region.y0 < region.y1 <= height and 0 <= region.x0 < region.x1 <= width):
         raise SettingsError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_nucleus_kd.channels import scale_limits
+from napari_nucleus_kd.channels import BLOCK_PX, block_starts, scale_limits
+from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.types import Region
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.types import FloatArray, Image
 
-_GRID, _BLOCK_PX = 4, 256  # 4 x 4 blocks of 256 x 256 pixels of a large image
+_GRID = 4  # 4 x 4 blocks of a large image
 _WHOLE_PX = 1 << 20  # a coarse level up to this size is looked at, too
 _SATURATED = 0.5  # share of pixels at the highest value
 _RICHEST = 4  # blocks in which nuclei are looked for
@@ -43,16 +44,9 @@ class Sample:
 
 def block_places(shape_yx: tuple[int, int]) -> tuple[Region, ...]:
     """Return up to 4 x 4 blocks of up to 256 x 256 pixels, evenly spread over an image."""
-    height, width = (min(_BLOCK_PX, n) for n in shape_yx)
-    return tuple(
-        Region(y, x, y + height, x + width) for y in _starts(shape_yx[0]) for x in _starts(shape_yx[1])
-    )
-
-
-def _starts(length: int) -> list[int]:
-    count = max(1, min(_GRID, length // _BLOCK_PX))
-    spare = max(0, length - count * _BLOCK_PX)
-    return [spare * (2 * i + 1) // (2 * count) + i * _BLOCK_PX for i in range(count)]
+    height, width = (min(BLOCK_PX, n) for n in shape_yx)
+    starts_y, starts_x = (block_starts(n, _GRID) for n in shape_yx)
+    return tuple(Region(y, x, y + height, x + width) for y in starts_y for x in starts_x)
 
 
 def sample_channel(image: Image, channel: int) -> Sample:
@@ -159,20 +153,12 @@ def _cut(bright: npt.NDArray[np.bool_], apart_px: float) -> npt.NDArray[np.int32
 
 def _shapes(labels: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float64], ...]:
     """Return area, share of its ellipse that is filled, and short over long axis of every spot."""
-    y, x = np.nonzero(labels)
-    number = labels[y, x]
-    area = np.maximum(np.bincount(number, minlength=2)[1:], 1).astype(float)
-
-    def mean(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-        summed: npt.NDArray[np.float64] = np.bincount(number, values, minlength=2)[1:] / area
-        return summed
-
-    my, mx = mean(y), mean(x)
-    yy = mean(y * y) - my * my + 1 / 12  # a pixel is a square, not a point
-    xx = mean(x * x) - mx * mx + 1 / 12
-    xy = mean(x * y) - my * mx
-    middle, apart = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
-    long_axis, short_axis = (4 * np.sqrt(np.maximum(v, 1e-9)) for v in (middle + apart, middle - apart))
+    found = features(labels)
+    # A pixel is a square, not a point: of second moment 1 / 12.
+    long_axis, short_axis = (
+        np.hypot(found[f"{axis}_axis_px"], 4 / math.sqrt(12)) for axis in ("major", "minor")
+    )
+    area = found["area_px2"]
     return area, area / (math.pi / 4 * long_axis * short_axis), short_axis / long_axis
 
 

@@ -19,6 +19,8 @@ from napari_nucleus_kd.widgets._show import add_seen
 from napari_nucleus_kd.widgets._worker import one_step
 
 if TYPE_CHECKING:
+    from qtpy.QtGui import QShowEvent
+
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import FloatArray, Image
     from napari_nucleus_kd.widgets._layers import Plane
@@ -56,10 +58,15 @@ class MappingPart(QWidget):
         owner.follow(events.result, self._on_result)
         owner.follow(self._session.models_changed, self._look)
         self._refresh()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look which adapters there are, only now: it takes reading all models."""
+        super().showEvent(event)
         self._look()
 
     def _look(self) -> None:
-        """Look which adapters there are."""
+        if not self.isVisible():
+            return
         self._session.run_beside(one_step(names), self._on_names, step="channels")
 
     def _on_names(self, found: tuple[str, ...]) -> None:
