@@ -8,8 +8,9 @@ import torch
 from scipy import ndimage
 
 from napari_nucleus_kd import channels as channels_module
-from napari_nucleus_kd import pipeline
-from napari_nucleus_kd.channels import estimate_stains, haematoxylin
+from napari_nucleus_kd import mappings, pipeline
+from napari_nucleus_kd._cli_recipe import build_recipe
+from napari_nucleus_kd.channels import estimate_stains, haematoxylin, sample_blocks, sample_pixels
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.export import export_steps
@@ -33,8 +34,8 @@ def panel():
     return Image(((pixels * 4000).astype(np.uint16),), named)
 
 
-def adapter(folder, architecture="invariant-adapter", **options):
-    """Save an adapter with random weights; returns its folder."""
+def adapter(folder, architecture="invariant-adapter", *, decided=False, **options):
+    """Save an adapter with random weights, which may be sure of what it says; returns its folder."""
     torch.manual_seed(1)
     network, config = {
         "invariant-adapter": (InvariantAdapter, InvariantConfig),
@@ -51,7 +52,10 @@ def adapter(folder, architecture="invariant-adapter", **options):
         size_range=(16, 40),
     )
     picture = np.random.default_rng(0).random((3, 32, 32), np.float32)
-    return str(save_model(folder, network(config(**options)).eval(), spec, "", picture))
+    made = network(config(**options)).eval()
+    if decided:
+        made.verdict[-1].weight.data *= 3000
+    return str(save_model(folder, made, spec, "", picture))
 
 
 def seen(image, modality=FL, **settings):
@@ -104,6 +108,32 @@ def test_an_adapter_weighs_all_channels_and_says_how_much(panel, tmp_path):
     assert np.allclose(shuffled.weights[::-1], fitted.weights, atol=1e-5)
     _, some, _ = seen(panel, mapping=name, channels=("CD3", "CD8"))
     assert set(some.channels) <= {1, 2}
+
+
+def test_a_recipe_says_what_an_adapter_chose_from_and_measures_only_what_it_chose(panel, tmp_path):
+    name = adapter(tmp_path / "mine")
+    _, _, measured = seen(panel, mapping=name)
+    assert measured["adapter_channels"] is None
+    _, fitted, measured = seen(panel, mapping=name, channels=("CD3", 2))
+    assert measured["adapter_channels"] == ("CD3", 2)
+    again = Recipe(mapping=name, channels=fitted.channels, **measured)
+    assert build_recipe(again, {}, refit=True).channels == ("CD3", 2)
+    assert build_recipe(again, {"channels": (0,)}).adapter_channels is None
+
+
+def test_a_large_image_is_judged_by_blocks_of_it(panel, tmp_path, monkeypatch):
+    name = adapter(tmp_path / "mine", decided=True)
+    large = np.tile(panel.pixels, (1, 20, 20))[:, :1250, :1270]
+    judged, measured = [], []
+    monkeypatch.setattr(mappings, "sample_blocks", lambda *a: judged.extend(sample_blocks(*a)) or judged)
+    monkeypatch.setattr(
+        channels_module, "sample_pixels", lambda pixels, of: measured.append(of) or sample_pixels(pixels, of)
+    )
+    _, by_blocks, _ = seen(Image((large,), panel.channels), mapping=name)
+    assert [block.shape for block in judged] == [(4, 256, 256)] * 16
+    assert len(by_blocks.channels) < 4 and measured == [by_blocks.channels]
+    _, part, _ = seen(Image((large[:, :640, :720],), panel.channels), mapping=name)
+    assert part.channels == by_blocks.channels and np.allclose(part.weights, by_blocks.weights, atol=0.1)
 
 
 def test_a_run_can_be_repeated_without_measuring(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from napari_nucleus_kd.config import DecodeSettings, Recipe, complaint, recipe_from
+from napari_nucleus_kd.config import OF_STAINS, DecodeSettings, Recipe, complaint, recipe_from
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR
 
@@ -19,8 +19,11 @@ _STALE = {
     "model": ("model_hash",),
     "segmenter": ("model_hash", "weights", "decode", "percentiles", "scaling_low", "scaling_high"),
     "weights": ("model_hash", "decode"),
-    "channels": ("scaling_low", "scaling_high", "channel_weights"),
-    "mapping": ("mapping_hash", "channels", "channel_weights", "stains", "scaling_low", "scaling_high"),
+    "channels": ("adapter_channels", "channel_weights", "scaling_low", "scaling_high"),
+    "mapping": (
+        *("mapping_hash", "channels", "adapter_channels", "channel_weights", "stains"),
+        *("scaling_low", "scaling_high"),
+    ),
     "percentiles": ("scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),
@@ -57,25 +60,30 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
 
     Raises
     ------
-    SettingsError naming the value that is outside its range.
+    SettingsError naming the value that is outside its range, or does not go with the mapping.
     """
     values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in given.items() if value is not None}
-    stale = set(_OF_THE_IMAGE + _measured(values) if refit else ()).union(
-        *(_STALE.get(name, ()) for name in given)
-    )
+    stale = set(_OF_THE_IMAGE if refit else ()).union(*(_STALE.get(name, ()) for name in given))
+    if refit:
+        values = _unmeasured(values)
     values = {name: value for name, value in values.items() if name not in stale} | given
-    return recipe_from(values)
+    recipe = recipe_from(values)
+    if "channel_weights" in given and recipe.mapping != "blend":
+        raise SettingsError(f"--channel-weight is for --mapping blend, not {recipe.mapping}; leave one out")
+    if "stains" in given and recipe.mapping not in OF_STAINS:
+        raise SettingsError(f"--stains is for --mapping {' or '.join(OF_STAINS)}, not {recipe.mapping}")
+    return recipe
 
 
-def _measured(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the settings that a mapping measured in the image of a recipe."""
-    mapping = values.get("mapping", NUCLEAR)
+def _unmeasured(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without what a mapping measured in the image of a recipe."""
+    mapping, known = values.get("mapping", NUCLEAR), dict(values)
     if mapping == "macenko":
-        return ("stains",)
-    if mapping in BUILT_IN or "channel_weights" not in values:
-        return ()
-    return ("channels", "channel_weights")
+        known.pop("stains", None)
+    elif mapping not in BUILT_IN and known.pop("channel_weights", None) is not None:
+        known["channels"] = known.pop("adapter_channels", None)
+    return known
 
 
 def decode_settings(values: Mapping[str, Any]) -> DecodeSettings:

@@ -23,8 +23,10 @@ Stains = tuple[Stain, Stain]
 _DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
 _STAINED, _DARKEST, _FEWEST_STAINED = 0.15, 1 / 255, 100  # optical density, intensity, pixels
 _ALIKE = 0.02  # sine of the angle between two stains that cannot be taken apart
-_SAMPLE_PX = 2048 * 2048  # images up to this many pixels are measured whole
-_GRID, BLOCK_PX = 8, 256  # larger ones in 8 x 8 blocks of 256 x 256 pixels
+_GRID, BLOCK_PX = (
+    8,
+    256,
+)  # an image is measured in 8 x 8 blocks of 256 x 256 pixels, or whole if it is smaller
 _MARKERS = re.compile(
     r"dapi|hoechst|draq|syto|to-?pro|nuc(?:lei|lear|leus|blue|spot)|7-?aad|propidium|histone"
     r"|(?<![a-z])dna(?!-?pk)|(?<![a-z0-9])h[34](?!\d)|h2b|ir-?19[13]|19[13]ir",
@@ -421,16 +423,21 @@ def sample_pixels(pixels: Array, channels: tuple[int, ...]) -> npt.NDArray[Any]:
     return np.concatenate([b.reshape(len(b), -1) for b in sample_blocks(pixels, channels)], axis=1)
 
 
-def sample_blocks(pixels: Array, channels: tuple[int, ...]) -> list[npt.NDArray[Any]]:
-    """Return the whole of a small image, or 64 blocks of a large one, each (C, y, x); see sample_pixels."""
+def sample_blocks(pixels: Array, channels: tuple[int, ...], most: int = _GRID) -> list[npt.NDArray[Any]]:
+    """Return the whole of a small image, or blocks of a large one, each (C, y, x); see sample_pixels.
+
+    Parameters
+    ----------
+    most : blocks along either axis; an image with no more pixels than these have is small.
+    """
     picked = pixels if channels == tuple(range(pixels.shape[0])) else pixels[list(channels)]
     _, height, width = picked.shape
-    if height * width <= _SAMPLE_PX:
+    if height * width <= (most * BLOCK_PX) ** 2:
         return [np.asarray(picked)]
     return [
         np.asarray(picked[:, y : y + BLOCK_PX, x : x + BLOCK_PX])
-        for y in block_starts(height)
-        for x in block_starts(width)
+        for y in block_starts(height, most)
+        for x in block_starts(width, most)
     ]
 
 

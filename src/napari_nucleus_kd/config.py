@@ -58,6 +58,9 @@ class Recipe(Settings):
     mapping_hash: str | None = Field(
         None, description="SHA-256 of an adapter's weights; None takes it as it is"
     )
+    adapter_channels: tuple[int | str, ...] | None = Field(
+        None, description="Those that an adapter chose `channels` from; None: from all"
+    )
     channel_weights: tuple[float, ...] | None = Field(None, description="Of each channel in a blend")
     stains: tuple[tuple[float, float, float], tuple[float, float, float]] | None = Field(
         None, description="Optical densities of haematoxylin and the other stain; None: usual or estimated"

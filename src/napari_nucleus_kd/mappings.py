@@ -11,6 +11,7 @@ import numpy as np
 from napari_nucleus_kd.channels import (
     NETWORK_CHANNELS,
     InputMap,
+    choose_channels,
     estimate_stains,
     fit_input,
     given_input,
@@ -18,6 +19,7 @@ from napari_nucleus_kd.channels import (
     sample_blocks,
     sample_pixels,
     scale_channels,
+    scale_limits,
     unmixing,
 )
 from napari_nucleus_kd.config import OF_STAINS
@@ -26,9 +28,10 @@ from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    import numpy.typing as npt
     import torch
 
     from napari_nucleus_kd.config import Recipe
@@ -48,6 +51,8 @@ BUILT_IN = {
     "macenko": "the haematoxylin of a colour picture, by stains that are estimated from it",
 }
 _LEAST = 0.01  # share of the largest weight below which a channel of a blend is not worth reading
+_JUDGED_GRID = 4  # an adapter judges channels by 4 x 4 blocks of a large image
+_JUDGED_PX, _JUDGED_VALUES = 512, 2**16  # edge of the parts it looks at, and values that it scales them by
 
 
 def names() -> tuple[str, ...]:
@@ -134,12 +139,16 @@ def _weighted(seen: InputMap, weights: Sequence[float]) -> Fitted:
     total = sum(weights)
     if not (min(weights) >= 0 < total < math.inf):
         raise SettingsError(f"channel_weights {tuple(weights)}: none may be negative, nor all 0")
-    kept = [i for i, weight in enumerate(weights) if weight >= _LEAST * max(weights)]
+    kept = _worth_reading(weights)
     some = sum(weights[i] for i in kept)
     channels = tuple(seen.channels[i] for i in kept)
     low, high = (tuple(limits[i] for i in kept) for limits in (seen.low, seen.high))
     shares = tuple(round(float(weights[i] / some), 6) for i in kept)
     return InputMap(channels, False, low, high, shares), {"channel_weights": shares}
+
+
+def _worth_reading(weights: Sequence[float]) -> list[int]:
+    return [i for i, weight in enumerate(weights) if weight >= _LEAST * max(weights)]
 
 
 def _blend(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
@@ -191,10 +200,16 @@ def _adapted(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> 
     if recipe.channel_weights is not None and not is_fixed:
         fitted, weights = _blend(image, recipe, percentiles)
         return fitted, weights | known
-    seen = _channels(image, recipe, _all_of(image, recipe), percentiles)
+    channels = choose_channels(image, _all_of(image, recipe), Modality.FLUORESCENCE)
     if is_fixed:
+        seen = _channels(image, recipe, channels, percentiles)
         return _through(model, image, seen), known | {"channel_weights": None}
-    fitted, weights = _weighted(seen, _weights(model, image, seen))
+    known["adapter_channels"] = recipe.channels
+    found = _weights(model, image, channels, percentiles)
+    if recipe.scaling_low is None and not image.rgb:  # only channels that count are measured
+        kept = _worth_reading(found)
+        channels, found = tuple(channels[i] for i in kept), [found[i] for i in kept]
+    fitted, weights = _weighted(_channels(image, recipe, channels, percentiles), found)
     return fitted, weights | known
 
 
@@ -219,7 +234,9 @@ def _run(network: torch.nn.Module, scaled: FloatArray) -> FloatArray:
     return found
 
 
-def _weights(model: Model, image: Image, seen: InputMap) -> list[float]:
+def _weights(
+    model: Model, image: Image, channels: tuple[int, ...], percentiles: tuple[float, float]
+) -> list[float]:
     """Let a channel-invariant adapter judge the channels by a sample of the image."""
     import torch
 
@@ -227,12 +244,21 @@ def _weights(model: Model, image: Image, seen: InputMap) -> list[float]:
 
     network = model.network()
     assert isinstance(network, InvariantAdapter)
-    limits = list(zip(seen.low, seen.high, strict=True))
+    blocks = sample_blocks(image.pixels, channels, _JUDGED_GRID)
+    pixels = sum(block[0].size for block in blocks)
+    step = max(1, math.isqrt(pixels // _JUDGED_VALUES))
+    some = np.concatenate([b[:, ::step, ::step].reshape(len(b), -1) for b in blocks], axis=1)
+    if image.rgb:  # one scale, as for any colour picture
+        some = np.broadcast_to(some.max(axis=0), some.shape)
+    low, high = scale_limits(some, percentiles)
     found = network.weights_of(
-        (
-            torch.from_numpy(scale_channels(block[i : i + 1], (low,), (high,))[0])
-            for i, (low, high) in enumerate(limits)
-        )
-        for block in sample_blocks(image.pixels, seen.channels)
+        torch.from_numpy(scale_channels(part, low, high)) for block in blocks for part in _parts(block)
     )
     return [float(weight) for weight in found]
+
+
+def _parts(block: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    _, height, width = block.shape
+    for y in range(0, height, _JUDGED_PX):
+        for x in range(0, width, _JUDGED_PX):
+            yield block[:, y : y + _JUDGED_PX, x : x + _JUDGED_PX]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
+_WIDE = 4.0  # standard deviation of a blur, px, from which three means take its place
 _SECOND_STAIN = 0.35  # of the panels have a second stain of all nuclei
 _NAMES = {
     "nuclear": ("DAPI", "Hoechst 33342", "DRAQ5", "Histone H3", "DNA1", "Ir191", "SYTO 13", "NucBlue"),
@@ -194,7 +196,7 @@ def _matrix(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     """Fibres between the cells."""
     fine, coarse = rng.uniform(0.6, 1.5), scene.diameter * rng.uniform(0.3, 1)
     widths = (fine, coarse) if rng.random() < 0.5 else (coarse, fine)
-    lines = ndimage.gaussian_filter(rng.standard_normal(scene.labels.shape, np.float32), widths)
+    lines = _blur(rng.standard_normal(scene.labels.shape, np.float32), widths)
     lines = np.clip(lines / (lines.std() + 1e-6), 0, 3) / 3
     return np.asarray(lines * (scene.labels == 0) * _hills(scene.labels.shape, rng), np.float32)
 
@@ -209,14 +211,14 @@ def _puncta(scene: _Scene, rng: np.random.Generator) -> FloatArray:
 
 def _autofluorescence(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     """Wide hills, with a trace of the tissue in them."""
-    tissue = ndimage.gaussian_filter(scene.nuclei, scene.diameter * rng.uniform(0.3, 1))
+    tissue = _blur(scene.nuclei, (scene.diameter * rng.uniform(0.3, 1),) * 2)
     trace = rng.uniform(0, 0.3) * scene.cell(rng)
     return np.asarray(_hills(scene.labels.shape, rng) * rng.uniform(0.2, 1) + tissue + trace, np.float32)
 
 
 def _saturated(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     """Draw a marker that is far too bright for the camera."""
-    marker = (_cytoplasm, _autofluorescence, _membrane)[rng.integers(3)](scene, rng)
+    marker = _BRIGHT[rng.integers(len(_BRIGHT))](scene, rng)
     return np.asarray(np.clip(marker * rng.uniform(5, 50), 0, 1), np.float32)
 
 
@@ -225,6 +227,7 @@ def _dead(scene: _Scene, rng: np.random.Generator) -> FloatArray:
     return np.zeros(scene.labels.shape, np.float32)
 
 
+_BRIGHT = (_cytoplasm, _autofluorescence, _membrane, _some_nuclei, _another_nuclear_stain)
 _MARKERS: dict[str, Callable[[_Scene, np.random.Generator], FloatArray]] = {
     "nuclear": _another_nuclear_stain,
     "membrane": _membrane,
@@ -248,10 +251,27 @@ def _grain(scene: _Scene, rng: np.random.Generator) -> FloatArray:
 
 def _hills(shape: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
     """Return wide hills and valleys in [0, 1]."""
-    coarse = rng.uniform(0, 1, (4, 4)).astype(np.float32)
-    at = np.meshgrid(*(np.linspace(0, 3, n) for n in shape), indexing="ij")
-    hills = ndimage.map_coordinates(coarse, at, order=3, mode="nearest")
-    return np.asarray(np.clip(hills, 0, 1), np.float32)
+    heights = rng.uniform(0, 1, (4, 4)).astype(np.float32)
+    rows, columns = (_shares(length) for length in shape)
+    return np.asarray(rows @ heights @ columns.T, np.float32)
+
+
+def _shares(length: int) -> FloatArray:
+    """Return the shares (length, 4) that four heights have in each point of a smooth line."""
+    at = np.linspace(0, 3, length, dtype=np.float32)[:, None] - np.arange(4, dtype=np.float32)
+    shares = np.exp(-2 * at**2)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)
+
+
+def _blur(picture: FloatArray, widths: tuple[float, float]) -> FloatArray:
+    """Blur by a standard deviation, px, along either axis; a wide one by three means, which is as good."""
+    for axis, width in enumerate(widths):
+        if width < _WIDE:
+            picture = ndimage.gaussian_filter1d(picture, width, axis)
+            continue
+        for _ in range(3):
+            picture = ndimage.uniform_filter1d(picture, round(math.sqrt(4 * width**2 + 1)), axis)
+    return picture
 
 
 def _leak(amounts: FloatArray, kinds: tuple[str, ...], rng: np.random.Generator) -> FloatArray:
@@ -278,15 +298,21 @@ def _through_the_lens(channel: FloatArray, rng: np.random.Generator) -> FloatArr
 def _camera(amounts: FloatArray, kinds: tuple[str, ...], rng: np.random.Generator) -> npt.NDArray[Any]:
     """Return what a camera of 8 or 16 bits makes of amounts in about [0, 1], or a program in floats."""
     shape = (len(amounts), 1, 1)
-    photons = 10 ** rng.uniform(1.5, 3.5, shape)
+    photons, dark = (
+        np.asarray(found, np.float32)
+        for found in (10 ** rng.uniform(1.5, 3.5, shape), rng.uniform(0.002, 0.02, shape))
+    )
     noise = rng.standard_normal(amounts.shape, np.float32)
     seen = np.clip(amounts, 0, None)
-    seen = seen + noise * np.sqrt(seen / photons + rng.uniform(0.002, 0.02, shape) ** 2)
+    seen = seen + noise * np.sqrt(seen / photons + dark**2)
     top = (255, 65535, None)[rng.integers(3)]
     if top is None:
         return np.asarray(seen * 10 ** rng.uniform(-1, 3), np.float32)
-    full = top * np.where(np.array(kinds) == "saturated", 1.0, rng.uniform(0.1, 0.9, len(kinds)))
-    counts = seen * full[:, None, None] + top * rng.uniform(0, 0.03, shape)
+    full = np.where(np.array(kinds) == "saturated", 1.0, rng.uniform(0.1, 0.9, len(kinds)))
+    gain, offset = (
+        np.asarray(top * found, np.float32) for found in (full.reshape(shape), rng.uniform(0, 0.03, shape))
+    )
+    counts = seen * gain + offset
     return np.asarray(np.clip(np.round(counts), 0, top), np.uint8 if top == 255 else np.uint16)
 
 

@@ -46,9 +46,9 @@ def test_a_single_channel_stays_as_it_is(invariant):
 def test_an_image_in_parts_has_the_weights_of_the_whole(invariant):
     x = torch.rand(1, 5, 64, 64) ** torch.arange(1, 6).view(1, -1, 1, 1)
     whole = invariant.weights(x)[0]
-    parts = invariant.weights_of([list(x[0, :, :32]), list(x[0, :, 32:])])
+    parts = invariant.weights_of([x[0, :, :32], x[0, :, 32:]])
     assert torch.allclose(whole, parts, atol=0.02)
-    assert torch.allclose(invariant.weights_of([list(x[0])]), whole, atol=1e-5)
+    assert torch.allclose(invariant.weights_of([x[0]]), whole, atol=1e-5)
 
 
 def test_judged_by_itself_alone_a_channel_does_not_know_the_others():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.networks.student import Student
 
 _TINY = 1e-6
-_LEVELS = 5  # of the encoder of an invariant adapter, each at half the resolution
+_ALONE, _LEVELS = 2, 5  # of an invariant adapter's encoder, each at half the resolution: by itself, in all
 
 
 class FixedConfig(Settings):
@@ -58,16 +58,17 @@ class FixedAdapter(nn.Module):
 class InvariantConfig(Settings):
     """Shape of a channel-invariant adapter."""
 
-    width: int = Field(16, ge=4, le=128, description="Channels of the first layer of the shared encoder")
+    width: int = Field(16, ge=4, le=128, description="Channels of the second layer of the shared encoder")
     compares: bool = Field(True, description="Judge a channel beside the others, not by itself alone")
 
 
 class InvariantAdapter(nn.Module):
     """Blends any number of channels, in any order, by weights that it learns to judge by their pictures.
 
-    One small encoder looks at each channel by itself. What it sees, at five resolutions, is averaged over the
-    picture, compared with the mean and the maximum over all channels, and becomes one number. The softmax of
-    these numbers are the weights. So the order of channels cannot matter, and one picture has one set of
+    One small encoder looks at each channel: at two resolutions by itself, then at three more beside the mean
+    and the maximum of all channels at the same place, so that it sees which nuclei a channel lacks. What it
+    sees is averaged over the picture, compared with all channels again, and becomes one number. The softmax
+    of these numbers are the weights. So the order of channels cannot matter, and one picture has one set of
     weights, whatever part of it the network is looking at.
 
     Source: the channel-invariant alternative of stain-agnostic segmentation, section 2.1; the averages over
@@ -77,13 +78,16 @@ class InvariantAdapter(nn.Module):
     def __init__(self, config: InvariantConfig):
         super().__init__()
         width = config.width
-        widths = (1, width, *(2 * width for _ in range(_LEVELS - 1)))
-        self.encoder = nn.ModuleList(ConvBN(a, b, stride=2) for a, b in pairwise(widths))
-        seen = 2 * sum(widths[1:])  # mean and standard deviation
+        widths = (1, width // 2, width, *(2 * width for _ in range(_LEVELS - 2)))
         self.compares = config.compares
+        self.encoder = nn.ModuleList(
+            ConvBN(3 * a if config.compares and i == _ALONE else a, b, stride=2)
+            for i, (a, b) in enumerate(pairwise(widths))
+        )
+        seen = 2 * sum(widths[1:])  # mean and standard deviation
         self.own = nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, 2 * width), nn.ReLU())
         self.verdict = nn.Sequential(
-            nn.Linear(6 * width if config.compares else 2 * width, 2 * width),
+            nn.Linear(2 * width * (3 if config.compares else 1), 2 * width),
             nn.ReLU(),
             nn.Linear(2 * width, 1),
         )
@@ -92,10 +96,13 @@ class InvariantAdapter(nn.Module):
         """Return the mean of what the encoder sees in each channel, and of its square."""
         batch, channels, height, width = x.shape
         features, moments = x.reshape(batch * channels, 1, height, width), []
-        for level in self.encoder:
+        for i, level in enumerate(self.encoder):
+            if self.compares and i == _ALONE:
+                features = features.reshape(batch, channels, *features.shape[1:])
+                features = _beside_all(features, 2).flatten(0, 1)
             features = level(features)
-            seen = features.float()
-            moments.append(torch.stack([seen.mean((2, 3)), seen.square().mean((2, 3))], 1))
+            variance, mean = torch.var_mean(features.float(), (2, 3), correction=0)
+            moments.append(torch.stack([mean, variance + mean.square()], 1))
         return torch.cat(moments, 2).reshape(batch, channels, 2, -1)
 
     def judge(self, moments: torch.Tensor) -> torch.Tensor:  # (B, C, 2, F) -> (B, C)
@@ -104,8 +111,7 @@ class InvariantAdapter(nn.Module):
         deviation = (square - mean.square()).clamp(min=_TINY).sqrt()
         own = self.own(torch.cat([mean, deviation], -1))
         if self.compares:
-            others = [own.mean(1, keepdim=True), own.amax(1, keepdim=True)]
-            own = torch.cat([own, *(other.expand_as(own) for other in others)], -1)
+            own = _beside_all(own, -1)
         return torch.softmax(self.verdict(own)[..., 0], 1)
 
     def weights(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, C)
@@ -113,25 +119,25 @@ class InvariantAdapter(nn.Module):
         return self.judge(self.describe(x))
 
     @torch.inference_mode()
-    def weights_of(self, parts: Iterable[Iterable[torch.Tensor]]) -> torch.Tensor:
-        """Return the weights (C,) of the channels of one image.
-
-        Parameters
-        ----------
-        parts : of the image, each its C channels (h, w) one after another, so that memory does not go with
-            their number.
-        """
+    def weights_of(self, parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Return the weights (C,) of the channels of one image by parts of it, each (C, h, w)."""
         total, pixels = torch.zeros(()), 0
         for part in parts:
-            channels = [(self.describe(channel[None, None])[0], channel.numel()) for channel in part]
-            total = total + torch.cat([found * seen for found, seen in channels])
-            pixels += channels[0][1]
-        return self.judge((total / pixels)[None])[0]
+            seen = part[0].numel()
+            total = total + self.describe(part[None]) * seen
+            pixels += seen
+        return self.judge(total / pixels)[0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W) -> (B, 3, H, W)
         """Return what the network sees: one blend of the channels, three times."""
         blend = torch.einsum("bc,bchw->bhw", self.weights(x).to(x.dtype), x)[:, None]
         return blend.expand(-1, NETWORK_CHANNELS, -1, -1)
+
+
+def _beside_all(features: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return features (B, C, ...), and their mean and maximum over all channels, joined along an axis."""
+    others = (features.mean(1, keepdim=True), features.amax(1, keepdim=True))
+    return torch.cat([features, *(other.expand_as(features) for other in others)], axis)
 
 
 class Adapted(nn.Module):
