@@ -142,6 +142,22 @@ def test_recipe_repeats_a_run(image: Path, out: Path, tmp_path: Path, file_forma
     assert first == second
 
 
+def test_weights_and_stains_are_those_of_their_mapping(tmp_path: Path, out: Path) -> None:
+    image = draw(tmp_path / "two.tif", channels=2)
+    mixed = ("--channel", 0, "--channel-weight", 1, "--channel", 1, "--channel-weight", 0.5)
+    assert segment(image, "-o", out, "--mapping", "blend", *mixed).exit_code == 0
+    recipe = json.loads((out / "two_recipe.json").read_text())
+    assert recipe["channel_weights"] == pytest.approx([2 / 3, 1 / 3], abs=1e-5)
+    refused = segment(image, "-o", out, *mixed)
+    assert refused.exit_code == 2 and "--channel-weight is for --mapping blend" in " ".join(
+        refused.output.split()
+    )
+    refused = segment(image, "-o", out, "--panel", image, "--channel-weight", 1)
+    assert refused.exit_code == 2 and "leave --channel, --channel-weight" in " ".join(refused.output.split())
+    refused = segment(image, "-o", out, "--mapping", "mean", "--stains", *"0.6 0.7 0.3 0.1 0.9 0.1".split())
+    assert refused.exit_code == 2 and "--stains is for --mapping haematoxylin" in refused.output
+
+
 def test_recipe_of_another_image_uses_its_limits_unless_refit(image: Path, out: Path, tmp_path: Path) -> None:
     dim = tmp_path / "dim.tif"
     tifffile.imwrite(dim, tifffile.imread(image) // 10)

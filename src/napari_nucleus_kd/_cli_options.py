@@ -134,6 +134,25 @@ MappingName = Annotated[
         "haematoxylin, macenko, or an adapter like nucleus-adapter, which chooses among all channels itself.",
     ),
 ]
+ChannelWeights = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--channel-weight",
+        help="With --mapping blend: how much a nuclear channel counts; once for each, in the order of "
+        "--channel, or of the image.",
+        rich_help_panel=_IMAGE,
+    ),
+]
+Stains = Annotated[
+    tuple[float, float, float, float, float, float] | None,
+    typer.Option(
+        "--stains",
+        metavar="R G B R G B",
+        help="With --mapping haematoxylin or macenko: optical densities of haematoxylin, then of the other "
+        "stain, in red, green and blue.",
+        rich_help_panel=_IMAGE,
+    ),
+]
 PanelFile = Annotated[
     Path | None,
     typer.Option(

@@ -74,6 +74,8 @@ def segment(
     refit: options.Refit = False,
     channel: options.ChannelNames = None,
     mapping: options.MappingName = None,
+    channel_weight: options.ChannelWeights = None,
+    stains: options.Stains = None,
     panel: options.PanelFile = None,
     percentiles: options.Percentiles = None,
     modality: options.ModalityOption = None,
@@ -111,8 +113,10 @@ def segment(
     from napari_nucleus_kd.panel import read_panel
     from napari_nucleus_kd.types import Region
 
-    if panel is not None and (channel or percentiles):
-        raise SettingsError("--panel says channels and percentiles; leave --channel and --percentiles out")
+    if panel is not None and (channel or channel_weight or percentiles):
+        raise SettingsError(
+            "--panel says channels and percentiles; leave --channel, --channel-weight and --percentiles out"
+        )
     if diameter is not None and diameter_um is not None:
         raise SettingsError("--diameter and --diameter-um say the same; give one of them")
     given = {
@@ -123,6 +127,8 @@ def segment(
         "modality": None if modality is None else options.MODALITIES[modality],
         "channels": channel_keys(channel),
         "mapping": mapping,
+        "channel_weights": tuple(channel_weight) if channel_weight else None,
+        "stains": None if stains is None else (stains[:3], stains[3:]),
         "pixel_size_um": pixel_size,
         "region": None if region is None else Region(*region),
         "diameter_px": diameter,

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import platformdirs
 from psygnal import SignalGroupDescriptor
@@ -215,8 +215,18 @@ class Workspace:
             self.panel = self.panel.with_nuclear(nuclear, self.suggested.panel)
 
     def _change_recipe(self, changes: dict[str, object]) -> None:
-        values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set} | changes
+        values = {name: getattr(self.recipe, name) for name in self.recipe.model_fields_set}
+        for name, belonging in _BELONG.items():
+            if name in changes and self._told(name, changes[name]) != self._told(name, values.get(name)):
+                values |= dict.fromkeys(belonging)
+        values |= changes
         self.recipe = recipe_from({n: value for n, value in values.items() if value is not None})
+
+    def _told(self, name: str, value: object) -> object:
+        """Return what a setting comes to: channels may be said by name, by number, or not at all."""
+        if name == "channels" and self.panel is not None:
+            return _indices(cast("Sequence[int | str] | None", value), self.panel.names)
+        return value
 
     def chosen_decode(self) -> DecodeSettings | None:
         """Return the thresholds that a person set; None leaves them to the model."""
@@ -239,6 +249,8 @@ class Workspace:
             diameter_px=None,
             diameter_um=keep_um,
             mapping=self.recipe.mapping if is_alike else None,
+            channel_weights=None,
+            stains=None,
         )
         self.image = image
 
@@ -323,6 +335,9 @@ class Workspace:
         """Note the progress of the running job."""
         if self.activity is not None:
             self.activity = replace(self.activity, progress=progress)
+
+
+_BELONG = {"channels": ("channel_weights",), "mapping": ("channel_weights", "stains")}  # for these alone
 
 
 def _indices(channels: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:

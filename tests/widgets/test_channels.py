@@ -6,6 +6,7 @@ import pytest
 from qtpy.QtCore import QItemSelectionModel, Qt
 from qtpy.QtWidgets import QColorDialog, QComboBox, QFileDialog, QPushButton
 
+from napari_nucleus_kd.io.samples import sample
 from napari_nucleus_kd.panel import Panel, PanelChannel, Role, read_panel
 from napari_nucleus_kd.types import Channel, Image
 from napari_nucleus_kd.widgets._channel_table import Column
@@ -455,3 +456,70 @@ def test_a_colour_picture_is_offered_its_stains_and_does_not_keep_a_blend(
     assert widget.workspace.recipe.mapping == "nuclear"
     offered = {widget.seen.mapping.itemData(i) for i in range(widget.seen.mapping.count())}
     assert offered == {"nuclear", "haematoxylin", "macenko"}
+
+
+def test_a_blend_has_a_slider_for_each_nuclear_channel(widget, session):
+    take_mapping(widget, "blend")
+    assert widget.seen.mix.isHidden()
+    select(widget, 0, 2)
+    choose(widget, Role.NUCLEAR)
+    assert [slider.objectName() for slider in widget.seen.mix.sliders] == ["DAPI", "CD8"]
+    widget.seen.mix.sliders[1].setValue(25)
+    assert not widget.seen.mix.isHidden() and session.runs.settled_recipe().channel_weights == (1, 0.25)
+    for value in range(99, 49, -1):  # as it is dragged
+        widget.seen.mix.sliders[0].setValue(value)
+    assert [slider.value() for slider in widget.seen.mix.sliders] == [50, 25]
+    assert widget.workspace.recipe.channel_weights == (0.5, 0.25)
+    widget.workspace.set_panel(widget.workspace.panel.with_color((1,), "#00ff00"))  # of a channel beside them
+    assert widget.workspace.recipe.channel_weights == (0.5, 0.25)
+    widget.seen.mix.sliders[1].setValue(0)
+    widget.seen.mix.sliders[0].setValue(0)  # one must count
+    assert widget.workspace.recipe.channel_weights == (0.5, 0) and widget.seen.mix.sliders[0].value() == 50
+    select(widget, 1)
+    choose(widget, Role.NUCLEAR)  # the weights were those of two channels
+    assert widget.workspace.recipe.channel_weights is None and len(widget.seen.mix.sliders) == 3
+    take_mapping(widget, "nuclear")
+    assert widget.seen.mix.isHidden()
+
+
+def test_stains_are_estimated_and_edited(widget, viewer, session, show, settle):
+    stains = widget.seen.stains
+    assert stains.isHidden()
+    viewer.layers.clear()
+    viewer.add_image(np.moveaxis(np.asarray(sample("he").pixels[:, :400, :400]), 0, -1), rgb=True)
+    settle(session)
+    take_mapping(widget, "macenko")
+    assert not stains.isHidden() and not stains.numbers[0][0].isEnabled()  # each image its own
+    stains.estimate.click()
+    settle(session)
+    estimated = widget.workspace.recipe.stains
+    assert np.linalg.norm(estimated, axis=1) == pytest.approx(1, abs=0.01)
+    assert stains.numbers[0][0].value() == pytest.approx(estimated[0][0], abs=0.001)
+    stains.numbers[1][2].setValue(0.5)
+    assert widget.workspace.recipe.stains[1][2] == 0.5
+    stains.reset.click()
+    assert widget.workspace.recipe.stains is None
+    take_mapping(widget, "haematoxylin")
+    stains.edit.click()
+    stains.numbers[0][0].setValue(0.5)
+    assert widget.workspace.recipe.stains[0] == pytest.approx((0.5, 0.704, 0.286), abs=0.01)
+    show(sample("ihc"))
+    settle(session)
+    assert widget.workspace.recipe.mapping == "haematoxylin" and widget.workspace.recipe.stains is None
+    take_mapping(widget, "nuclear")
+    assert stains.isHidden()
+
+
+def test_the_weights_of_a_blend_are_not_those_of_the_next_image(
+    widget, session, viewer, show, draw_image, settle
+):
+    viewer.layers.clear()
+    show(draw_image("DAPI", "Histone H3"))
+    settle(session)
+    take_mapping(widget, "blend")
+    widget.seen.mix.sliders[1].setValue(30)
+    assert widget.workspace.recipe.channel_weights == (1, 0.3)
+    show(draw_image("DAPI", "Hoechst", "Histone H3"))
+    settle(session)
+    recipe = widget.workspace.recipe
+    assert recipe.mapping == "blend" and recipe.channel_weights is None and len(widget.seen.mix.sliders) == 3

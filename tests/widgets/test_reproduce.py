@@ -50,8 +50,19 @@ def test_the_mapping_is_said_and_what_it_judged_is_left_to_it():
     judged = Recipe(mapping="nucleus-adapter", channels=(1,), channel_weights=(1.0,))
     words = shlex.split(as_command(_image(), judged))
     assert words[-2:] == ["--mapping", "nucleus-adapter"] and "--channel" not in words
+    allowed = shlex.split(as_command(_image(), judged.model_copy(update={"adapter_channels": ("CD3", 0)})))
+    assert allowed[-4:] == ["--channel", "CD3", "--channel", "0"]
     of_all = shlex.split(as_command(_image(), Recipe(mapping="mean", channels=(0, 1))))
     assert of_all[-6:] == ["--mapping", "mean", "--channel", "0", "--channel", "1"]
+
+
+def test_weights_and_stains_that_a_person_set_are_said():
+    mixed = Recipe(mapping="blend", channels=(0, 1), channel_weights=(1, 0.25))
+    words = shlex.split(as_command(_image(), mixed))
+    assert words[-4:] == ["--channel-weight", "1", "--channel-weight", "0.25"]
+    stains = ((0.65, 0.7, 0.29), (0.07, 0.99, 0.11))
+    words = shlex.split(as_command(_image(), Recipe(mapping="haematoxylin", stains=stains)))
+    assert words[words.index("--stains") + 1 :][:6] == ["0.65", "0.7", "0.29", "0.07", "0.99", "0.11"]
 
 
 def test_how_pixels_become_nuclei_is_said():

@@ -14,6 +14,7 @@ from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR, names
 from napari_nucleus_kd.pipeline import seen
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets._layers import shown_plane
+from napari_nucleus_kd.widgets._mixing import MixPart, StainsPart, note
 from napari_nucleus_kd.widgets._parts import WordsLabel, button, narrow_combo, row
 from napari_nucleus_kd.widgets._show import add_seen
 from napari_nucleus_kd.widgets._worker import one_step
@@ -37,7 +38,7 @@ class MappingPart(QWidget):
         self._session, self._workspace = owner.session, owner.workspace
         self._names: tuple[str, ...] = tuple(BUILT_IN)
         self._gone: list[object] = []  # holds something once Qt has deleted this widget
-        self.destroyed.connect(partial(_note, self._gone))
+        self.destroyed.connect(partial(note, self._gone))
         self.mapping = narrow_combo("How the channels become what the network sees")
         self.words = WordsLabel()
         self.show_it = button(
@@ -47,9 +48,12 @@ class MappingPart(QWidget):
         )
         self.bars = QWidget()
         QFormLayout(self.bars).setContentsMargins(0, 0, 0, 0)
+        self.mix = MixPart(owner)
+        self.stains = StainsPart(owner)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for part in (row(self.mapping, self.show_it, stretch=0), self.words, self.bars):
+        chosen = row(self.mapping, self.show_it, stretch=0)
+        for part in (chosen, self.words, self.mix, self.stains, self.bars):
             layout.addWidget(part)
         self.mapping.activated.connect(self._on_chosen)
         events = self._workspace.events
@@ -141,10 +145,6 @@ class MappingPart(QWidget):
             BUILT_IN.get(chosen, "all channels but ignored ones, mixed by learnt weights") + "."
         )
         self.show_it.setEnabled(image is not None)
-
-
-def _note(gone: list[object], *_: object) -> None:
-    gone.append(True)
 
 
 def _middle(region: Region | None, shape_yx: tuple[int, int]) -> Region:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.config import OF_STAINS, Recipe
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN
 from napari_nucleus_kd.types import Modality
@@ -59,11 +59,16 @@ def as_command(image: Image, recipe: Recipe) -> str:
         words += ["--region", *map(str, (part.y0, part.x0, part.y1, part.x1))]
     if recipe.mapping != Recipe().mapping:
         words += ["--mapping", recipe.mapping]
-    # An adapter judges again: beside the channels that it left out, others would weigh otherwise.
+    # An adapter judges again, also the channels that it left out: without them others would weigh otherwise.
     is_judged = recipe.channel_weights is not None and recipe.mapping not in BUILT_IN
-    if not image.rgb and not is_judged:
-        for channel in recipe.channels or ():
+    if not image.rgb:
+        for channel in (recipe.adapter_channels if is_judged else recipe.channels) or ():
             words += ["--channel", str(channel)]
+    if recipe.mapping == "blend":
+        for weight in recipe.channel_weights or ():
+            words += ["--channel-weight", _number(weight)]
+    if recipe.stains is not None and recipe.mapping in OF_STAINS:
+        words += ["--stains", *(_number(part) for stain in recipe.stains for part in stain)]
     if recipe.percentiles != Recipe().percentiles:
         words += ["--percentiles", *map(_number, recipe.percentiles)]
     if recipe.modality is not None:

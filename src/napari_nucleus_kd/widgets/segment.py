@@ -170,7 +170,7 @@ class SegmentWidget(StepWidget):
         result = self.workspace.result
         if result is not None:
             return result.recipe
-        return self.workspace.recipe.model_copy(update={"region": self.runs.region()})
+        return self.runs.settled_recipe()
 
     def _on_image(self, image: Image | None) -> None:
         self.task.set_available(image is not None)
