@@ -432,6 +432,29 @@ def test_a_part_of_a_multichannel_image_is_seen_as_the_whole_is(viewer, session,
     np.testing.assert_array_equal(shown > 0, alone > 0)
 
 
+def test_all_see_what_the_mapping_makes_of_the_channels(viewer, session, qtbot, settle, nuclei_file):
+    session.open(nuclei_file)
+    settle(session)
+    widget = CompareWidget(viewer)
+    qtbot.addWidget(widget)
+    session.workspace.set_recipe(mapping="nucleus-adapter")
+    for name in widget.ticked():
+        widget.tick(name, name == "Classical (no network)")
+    under = session.source.layers[0]
+    whole = np.ones(session.workspace.image.shape_yx, np.int32)
+    viewer.add_labels(whole, name="truth", scale=under.scale, units=under.units)
+    choose_truth(widget, "Layer: truth")
+    compare(widget, session, settle)
+    from napari_nucleus_kd.pipeline import segment
+
+    recipe = session.runs.settled_recipe().model_copy(update={"segmenter": "classical"})
+    alone = segment(session.workspace.image, recipe)
+    (case,) = widget.found.compared.comparison.cases
+    shown = widget.found.compared.comparison.labels_of("Classical (no network)", case)
+    assert alone.recipe.channel_weights and alone.nuclei.count > 5
+    np.testing.assert_array_equal(shown > 0, alone.nuclei.labels > 0)
+
+
 def test_one_channel_of_a_colour_picture(viewer, session, qtbot, settle, nuclei, truth):
     viewer.add_image(np.stack([nuclei * 0, nuclei, nuclei * 0], -1), name="colour")
     viewer.add_labels(truth, name="truth")

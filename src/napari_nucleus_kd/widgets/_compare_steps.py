@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.compare import Comparison, Standing
     from napari_nucleus_kd.compare.standings import Interval
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.types import Image, LabelArray, Modality, Progress, Region
+    from napari_nucleus_kd.types import Image, LabelArray, Progress, Region
 
 
 _PLOT_INCHES, _PLOT_DPI = (4.2, 3.2), 80  # as wide as a dock
@@ -74,7 +74,7 @@ class Question:
 
     Attributes
     ----------
-    channels, modality : how the image is seen.
+    recipe : how all of them see the image: its modality, mapping and channels.
     recipes : of the segmenters, by name.
     layers : labels that are there, (Y, X) of the region, by name.
     truth : name of the ground truth and its labels, of the region.
@@ -84,8 +84,7 @@ class Question:
 
     image: Image
     region: Region
-    channels: tuple[int | str, ...] | None
-    modality: Modality | None
+    recipe: Recipe
     recipes: Mapping[str, Recipe]
     layers: Mapping[str, LabelArray]
     truth: tuple[str, LabelArray] | None
@@ -110,7 +109,6 @@ def compared_steps(question: Question) -> Generator[Progress, None, Compared]:
 
 def _compared_steps(question: Question, folder: Path) -> Generator[Progress, None, Compared]:
     from napari_nucleus_kd import segmenters
-    from napari_nucleus_kd.channels import fit_input
     from napari_nucleus_kd.compare import (
         Case,
         Contestant,
@@ -124,14 +122,16 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     from napari_nucleus_kd.io import save_labels
     from napari_nucleus_kd.io.atomic import make_folder
     from napari_nucleus_kd.io.images import write_image
+    from napari_nucleus_kd.mappings import fit_mapping
     from napari_nucleus_kd.mistakes import mistakes, picture
     from napari_nucleus_kd.modality import suggest_modality
     from napari_nucleus_kd.types import Progress
 
     yield Progress(0, 0, "taking the part of the image")
     image, region = question.image, question.region
-    modality = question.modality or suggest_modality(image)[0]
-    seen = fit_input(image, question.channels, modality)
+    modality = question.recipe.modality or suggest_modality(image)[0]
+    seen, measured = fit_mapping(image, question.recipe, modality, question.recipe.percentiles)
+    asked = question.recipe.model_copy(update={**measured, "channels": seen.channels})
     rgb = image.rgb and len(seen.channels) == len(image.channels)
     stem = re.sub(r"\W+", "_", image.name)[:40].strip("_") or "image"
     data = folder / "data"
@@ -154,8 +154,11 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
     contestants = []
     for name, recipe in question.recipes.items():
         percentiles = segmenters.load(recipe.segmenter, recipe).percentiles
-        scaled = fit_input(image, question.channels, modality, percentiles)
-        seen_so = {"channels": None, "scaling_low": scaled.low, "scaling_high": scaled.high}
+        if "percentiles" in asked.model_fields_set:
+            percentiles = asked.percentiles
+        scaled, _ = fit_mapping(image, asked, modality, percentiles)
+        seen_so = {**measured, "mapping": asked.mapping, "channels": None}
+        seen_so |= {"scaling_low": scaled.low, "scaling_high": scaled.high}
         if not rgb:  # only these are in the file
             seen_so["channels"] = tuple(range(len(scaled.channels)))
         contestants.append(Contestant(name, recipe.model_copy(update=seen_so)))

@@ -249,8 +249,7 @@ class CompareWidget(StepWidget):
         question = _compare_steps.Question(
             image,
             region,
-            self.workspace.recipe.channels,
-            recipe.modality,
+            recipe,
             {name: choice for name in names if isinstance(choice := choices[name], Recipe)},
             {name: layers[name] for name in names if name in layers},
             None if truth is None else (truth, layers[truth]),
