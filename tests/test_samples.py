@@ -69,6 +69,15 @@ def test_file_says_pixel_size_and_channels():
     assert sample("ihc").pixel_size_um is None
 
 
+def test_the_panel_is_simulated_around_the_drawn_nuclei_and_always_the_same():
+    image, nuclei = sample("panel"), np.asarray(sample("fluorescence").pixels[0], float)
+    alike = [np.corrcoef(nuclei.ravel(), plane.ravel())[0, 1] for plane in np.asarray(image.pixels, float)]
+    assert max(alike) > 0.9 > 0.5 > np.median(alike)
+    assert image.pixel_size_um == pytest.approx(0.325)
+    assert len({channel.name for channel in image.channels}) == 12
+    assert np.array_equal(np.asarray(image.pixels), np.asarray(sample("panel").pixels))
+
+
 def test_ihc_is_the_real_picture():
     from skimage import data
 
@@ -77,7 +86,7 @@ def test_ihc_is_the_real_picture():
 
 @pytest.mark.parametrize("function", [sample, sample_labels])
 def test_unknown_name_lists_the_names(function):
-    with pytest.raises(SettingsError, match=r"'liver'.*fluorescence, he, ihc, multiplex, lamin"):
+    with pytest.raises(SettingsError, match=r"'liver'.*fluorescence, he, ihc, multiplex, panel, lamin"):
         function("liver")
 
 

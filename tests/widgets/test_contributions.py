@@ -68,8 +68,7 @@ def test_every_sample_opens(manifest):
     assert keys == [sample.name for sample in SAMPLES]
     for sample in manifest.contributions.sample_data:
         layers = _called(manifest, sample.command)()
-        expected = 8 if sample.key == "multiplex" else 1
-        assert len(layers) == expected
+        assert len(layers) == {"multiplex": 8, "panel": 12}.get(sample.key, 1)
         for values, keywords, kind in layers:
             first = values[0] if keywords["multiscale"] else values
             assert kind == "image"

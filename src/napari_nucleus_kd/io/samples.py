@@ -1,4 +1,4 @@
-"""Sample images that need no download: drawn ones with exact labels, and scikit-image's IHC."""
+"""Sample images that need no download: drawn and simulated ones with exact labels, and scikit-image's IHC."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ import numpy as np
 
 from napari_nucleus_kd.errors import ReadError, SettingsError
 from napari_nucleus_kd.io.read import read
+from napari_nucleus_kd.simulate import simulate
 from napari_nucleus_kd.types import Channel, Image
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari_nucleus_kd.types import LabelArray
 
+_PANEL_SEED = 6
+_PANEL_KINDS = (  # beside the nuclei
+    *("membrane", "membrane", "membrane", "cytoplasm", "cytoplasm", "some nuclei", "some nuclei"),
+    *("matrix", "autofluorescence", "saturated", "dead"),
+)
 FOLDER = Path(__file__).resolve().parent.parent / "samples"
 
 
@@ -27,7 +35,7 @@ class Sample:
     name : for code and the command line.
     title : for menus.
     description : what it shows, in one sentence.
-    file : its file in FOLDER; None if scikit-image carries the picture.
+    file : its file in FOLDER; None if scikit-image carries the picture, or it is simulated.
     labels_file : its exact labels in FOLDER; None if nobody knows them.
     learnt : whether the shipped model knows such a stain; if not, the sample is there to retrain on.
     """
@@ -70,6 +78,13 @@ SAMPLES: tuple[Sample, ...] = (
         "multiplex_labels.tif",
     ),
     Sample(
+        "panel",
+        "Panel of 12 channels in any order (simulated, with labels)",
+        "The drawn nuclei at 0.325 um/px among simulated markers, as the adapters for multiplex learn them.",
+        None,
+        "fluorescence_labels.tif",
+    ),
+    Sample(
         "lamin",
         "Nuclear envelope, to retrain on (drawn, with labels)",
         "Lamin B1 at 0.325 um/px: rims of nuclei, a stain that the shipped model has not learnt.",
@@ -97,7 +112,7 @@ def sample(name: str) -> Image:
     ReadError if its file is missing or damaged.
     """
     found = _find(name)
-    return _immunohistochemistry() if found.file is None else read(_path(found.file))
+    return _MADE[name]() if found.file is None else read(_path(found.file))
 
 
 def sample_labels(name: str) -> LabelArray | None:
@@ -148,3 +163,22 @@ def _immunohistochemistry() -> Image:
     pixels = np.moveaxis(data.immunohistochemistry(), -1, 0)
     channels = (Channel("red", "#ff0000"), Channel("green", "#00ff00"), Channel("blue", "#0000ff"))
     return Image((pixels,), channels, rgb=True, name="ihc", notes=("from scikit-image",))
+
+
+def _simulated_panel() -> Image:
+    """Return the panel of simulate.simulate around the nuclei of the sample "fluorescence"."""
+    drawn, labels = sample("fluorescence"), sample_labels("fluorescence")
+    assert labels is not None
+    nuclei = np.asarray(drawn.pixels[0], np.float32)
+    rng = np.random.default_rng(_PANEL_SEED)
+    panel = simulate(nuclei / nuclei.max(), labels, rng, 1 + len(_PANEL_KINDS), _PANEL_KINDS)
+    return Image(
+        (panel.pixels,),
+        tuple(Channel(name) for name in panel.names),
+        pixel_size_um=drawn.pixel_size_um,
+        name="panel",
+        notes=(f"simulated, seed {_PANEL_SEED}",),
+    )
+
+
+_MADE: dict[str, Callable[[], Image]] = {"ihc": _immunohistochemistry, "panel": _simulated_panel}

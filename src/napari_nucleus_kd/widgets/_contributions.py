@@ -61,6 +61,11 @@ def multiplex_sample() -> list[LayerData]:
     return sample_layers("multiplex")
 
 
+def panel_sample() -> list[LayerData]:
+    """Open the simulated panel of 12 channels."""
+    return sample_layers("panel")
+
+
 def lamin_sample() -> list[LayerData]:
     """Open the nuclear-envelope sample."""
     return sample_layers("lamin")
