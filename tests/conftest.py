@@ -13,6 +13,14 @@ import pytest
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # they share the cores, also what they start
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+# They take minutes each: begun first, so that no worker is left alone with one at the end.
+LONG = ("test_retrain.py", "test_cli_train.py", "test_finetune_apart.py", "test_finetune.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Run the longest files first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 def draw_nuclei(height, width, seed=0, radius=(6.0, 11.0), spacing=26):
     """Return (Y, X) uint8 pixels and int32 labels: ellipses on a jittered grid, brightest in the middle."""
