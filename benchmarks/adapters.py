@@ -251,12 +251,13 @@ def memory(row: Row, recipe: Recipe, threads: int) -> Finding:
     panel, _ = drawn_panel(row, 0, (_LARGE_CHANNELS, _LARGE_CHANNELS))
     times = [-(-_LARGE_PX // edge) for edge in panel.shape_yx]
     part = np.asarray(panel.pixels)
-    part = part if part.dtype.kind == "u" else (part / part.max() * 65535).astype(np.uint16)
+    part = part if part.dtype.kind == "u" else (part.clip(0) / part.max() * 65535).astype(np.uint16)
     what = f"memory, {_LARGE_CHANNELS} channels of {_LARGE_PX} px"
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / "panel.ome.tif"
         large = np.tile(part, (1, *times))[:, :_LARGE_PX, :_LARGE_PX]
-        write_image(place, large, rgb=False, channels=[c.name for c in panel.channels])
+        names = [channel.name for channel in panel.channels]
+        write_image(place, large, rgb=False, pixel_size_um=None, channels=names)
         worker, labels = Path(__file__).with_name("_segment_file.py"), Path(scratch) / "labels.ome.zarr"
         asked = [str(place), str(labels), recipe.model_dump_json(exclude_unset=True), str(threads)]
         done = subprocess.run([sys.executable, worker, *asked], capture_output=True, text=True, check=False)

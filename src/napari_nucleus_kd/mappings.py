@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from napari_nucleus_kd.channels import (
+    BLOCK_PX,
     NETWORK_CHANNELS,
     InputMap,
     choose_channels,
@@ -52,7 +53,7 @@ BUILT_IN = {
 }
 _LEAST = 0.01  # share of the largest weight below which a channel of a blend is not worth reading
 _JUDGED_GRID = 4  # an adapter judges channels by 4 x 4 blocks of a large image
-_JUDGED_PX, _JUDGED_VALUES = 512, 2**16  # edge of the parts it looks at, and values that it scales them by
+_JUDGED_VALUES = 2**16  # of each channel, which it is scaled by then
 
 
 def names() -> tuple[str, ...]:
@@ -259,6 +260,6 @@ def _weights(
 
 def _parts(block: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
     _, height, width = block.shape
-    for y in range(0, height, _JUDGED_PX):
-        for x in range(0, width, _JUDGED_PX):
-            yield block[:, y : y + _JUDGED_PX, x : x + _JUDGED_PX]
+    for y in range(0, height, BLOCK_PX):
+        for x in range(0, width, BLOCK_PX):
+            yield block[:, y : y + BLOCK_PX, x : x + BLOCK_PX]
