@@ -158,6 +158,34 @@ def test_weights_and_stains_are_those_of_their_mapping(tmp_path: Path, out: Path
     assert refused.exit_code == 2 and "--stains is for --mapping haematoxylin" in refused.output
 
 
+def test_a_recipe_finds_its_channels_by_name_in_another_image(tmp_path: Path, out: Path) -> None:
+    nuclei = tifffile.imread(draw(tmp_path / "drawn.tif"))
+    for name, order in (("first", ["DAPI", "CD3"]), ("second", ["CD3", "DAPI"])):
+        planes = [nuclei if channel == "DAPI" else np.full_like(nuclei, 90) for channel in order]
+        axes = {"axes": "CYX", "Channel": {"Name": order}}
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", np.stack(planes), metadata=axes)
+    assert segment(tmp_path / "first.ome.tif", "-o", out).exit_code == 0
+    recipe = out / "first_recipe.json"
+    assert json.loads(recipe.read_text())["channels"] == ["DAPI"]
+    again = run("segment", tmp_path / "second.ome.tif", "-o", out, "--recipe", recipe, "--refit")
+    assert again.exit_code == 0 and "seen: DAPI" in again.output
+    assert labels_in(out / "second_labels.tif").max() == labels_in(out / "first_labels.tif").max() > 2
+
+
+def test_a_panel_as_recipe_and_a_recipe_as_panel_are_told(image: Path, out: Path, tmp_path: Path) -> None:
+    panel = tmp_path / "panel.json"
+    assert run("panel", draw(tmp_path / "two.tif", channels=2), "--output", panel).exit_code == 0
+    refused = segment(image, "-o", out, "--recipe", panel)
+    assert refused.exit_code == 2 and "is a panel and no recipe; give it with" in " ".join(
+        refused.output.split()
+    )
+    assert segment(image, "-o", out).exit_code == 0
+    refused = segment(image, "-o", out, "--panel", out / "cells_recipe.json")
+    assert refused.exit_code == 2 and "is a recipe and no panel; give it with" in " ".join(
+        refused.output.split()
+    )
+
+
 def test_recipe_of_another_image_uses_its_limits_unless_refit(image: Path, out: Path, tmp_path: Path) -> None:
     dim = tmp_path / "dim.tif"
     tifffile.imwrite(dim, tifffile.imread(image) // 10)

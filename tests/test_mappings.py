@@ -121,6 +121,14 @@ def test_a_recipe_says_what_an_adapter_chose_from_and_measures_only_what_it_chos
     assert build_recipe(again, {"channels": (0,)}).adapter_channels is None
 
 
+def test_who_sees_nuclei_in_no_channel_says_so(panel, tmp_path):
+    unsure = segment(panel, mapping=adapter(tmp_path / "mine"), segmenter="classical")
+    assert any("no channel clearly shows all nuclei" in note for note in unsure.notes)
+    sure = segment(panel, mapping=adapter(tmp_path / "sure", decided=True), segmenter="classical")
+    assert not any("no channel clearly" in note for note in sure.notes)
+    assert "seen: DAPI" in segment(panel, segmenter="classical").notes
+
+
 def test_a_large_image_is_judged_by_blocks_of_it(panel, tmp_path, monkeypatch):
     name = adapter(tmp_path / "mine", decided=True)
     large = np.tile(panel.pixels, (1, 20, 20))[:, :1250, :1270]

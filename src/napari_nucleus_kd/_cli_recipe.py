@@ -40,7 +40,10 @@ def read_recipe(path: Path) -> Recipe:
     SettingsError if it cannot be read or is not a recipe.
     """
     try:
-        return Recipe.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        if b'"role"' in text and b'"model"' not in text:
+            raise SettingsError(f"{path} is a panel and no recipe; give it with --panel")
+        return Recipe.model_validate_json(text)
     except OSError as error:
         raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:

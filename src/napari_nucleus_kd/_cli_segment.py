@@ -30,7 +30,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.io.tables import write_columns
-from napari_nucleus_kd.panel import apply_panel, check_panel
+from napari_nucleus_kd.panel import apply_panel, check_panel, has_own_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -176,8 +176,25 @@ def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def _by_name(recipe: Recipe, image: Image) -> Recipe:
+    """Return the recipe with channels by name, if they have names: in other images they stand otherwise."""
+    names = [channel.name for channel in image.channels]
+    if recipe.channels is None or image.rgb or len(names) == 1 or not has_own_names(names):
+        return recipe
+    if len({name.casefold() for name in names}) < len(names):
+        return recipe
+    channels = tuple(names[channel] if isinstance(channel, int) else channel for channel in recipe.channels)
+    return recipe.model_copy(update={"channels": channels})
+
+
 def _finish(
-    job: Job, order: Order, recipe: Recipe, asked: Question, outcome: Outcome, table: Path
+    job: Job,
+    order: Order,
+    image: Image,
+    recipe: Recipe,
+    asked: Question,
+    outcome: Outcome,
+    table: Path,
 ) -> Outcome:
     """Put the table in place and write recipe and record; labels of another format go, they are replaced."""
     from napari_nucleus_kd import __version__
@@ -195,7 +212,8 @@ def _finish(
         version=__version__,
     )
     table.replace(_table_path(job, order))
-    write_text(order.output / f"{job.name}_recipe.json", recipe.model_dump_json(indent=2) + "\n")
+    named = _by_name(recipe, image)
+    write_text(order.output / f"{job.name}_recipe.json", named.model_dump_json(indent=2) + "\n")
     write_text(_record_path(job, order), record.model_dump_json(indent=2) + "\n")
     return outcome
 
@@ -221,7 +239,7 @@ def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
             overwrite=order.overwrite,
             recipe=recipe.model_dump_json(),
         )
-        return _finish(job, order, recipe, asked, outcome, table)
+        return _finish(job, order, image, recipe, asked, outcome, table)
 
 
 def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Generator[Progress, None, Outcome]:
@@ -239,7 +257,7 @@ def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
         outcome = Outcome(
             job.name, "done", int(stored["nuclei"]), seconds, (*image.notes, *stored.get("notes", ()))
         )
-        return _finish(job, order, recipe, asked, outcome, table)
+        return _finish(job, order, image, recipe, asked, outcome, table)
 
 
 def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outcome]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.mappings import fit_mapping
+from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
 from napari_nucleus_kd.measure import distinct_names
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.tiling import run_tiles
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.tiling import LabelTarget
     from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei, Progress
 
+_CLEAR = 0.4  # weight of a channel that an adapter is sure of, also beside a second stain
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
 
@@ -111,7 +112,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     notes.append(segmenter.description)
     percentiles = recipe.percentiles if _was_set(recipe, "percentiles") else segmenter.percentiles
     input_map, measured = fit_mapping(image, recipe, modality, percentiles)
-    notes += _blend_notes(image, input_map)
+    notes += _seen_notes(image, recipe, input_map)
     pixel_size = recipe.pixel_size_um or image.pixel_size_um
     if pixel_size and image.pixel_size_um and abs(pixel_size / image.pixel_size_um - 1) > _SAME_SIZE:
         notes.append(
@@ -167,12 +168,19 @@ def settle_diameter(job: Job, estimate: float | None) -> Job:
     return job.with_diameter(rounded, f"nuclei are about {rounded:.1f} px across (estimated)")
 
 
-def _blend_notes(image: Image, seen: InputMap) -> list[str]:
-    """Say how much of each channel the network sees."""
+def _seen_notes(image: Image, recipe: Recipe, seen: InputMap) -> list[str]:
+    """Say which channels the network sees, and how much of each."""
     if not seen.weights:
-        return []
+        several = len(image.channels) > 1 and not image.rgb
+        return ["seen: " + ", ".join(image.channels[c].name for c in seen.channels)] if several else []
     shares = sorted(zip(seen.weights, seen.channels, strict=True), reverse=True)
-    return ["seen: " + ", ".join(f"{image.channels[c].name} {share:.0%}" for share, c in shares)]
+    notes = ["seen: " + ", ".join(f"{image.channels[c].name} {share:.0%}" for share, c in shares)]
+    if recipe.mapping not in BUILT_IN and len(image.channels) > 1 and shares[0][0] < _CLEAR:
+        notes.append(
+            f"no channel clearly shows all nuclei to {recipe.mapping}: look at what the network sees, "
+            "or name the nuclear channel"
+        )
+    return notes
 
 
 def richest_patches(

@@ -421,9 +421,11 @@ def bars(widget):
 def test_what_the_network_sees_is_a_layer_and_the_weights_are_bars(widget, viewer, session, settle):
     take_mapping(widget, "mean")
     assert widget.workspace.recipe.mapping == "mean" and "mean of all channels" in widget.seen.words.text()
+    assert "mean takes 4 of them" in widget.summary.text()
     before = set(viewer.layers)
-    widget.seen.show_it.click()
-    settle(session)
+    for _ in range(2):  # the second one takes the place of the first
+        widget.seen.show_it.click()
+        settle(session)
     (layer,) = set(viewer.layers) - before
     assert "as the network sees it" in layer.name and not layer.rgb and layer.data.shape == (182, 208)
     assert bars(widget) == dict.fromkeys(NAMES, 25)
@@ -495,6 +497,11 @@ def test_stains_are_estimated_and_edited(widget, viewer, session, show, settle):
     estimated = widget.workspace.recipe.stains
     assert np.linalg.norm(estimated, axis=1) == pytest.approx(1, abs=0.01)
     assert stains.numbers[0][0].value() == pytest.approx(estimated[0][0], abs=0.001)
+    widget.seen_fold.set_open(True)
+    widget.show()
+    settle(session)
+    shown = stains.numbers[0][0].lineEdit()  # napari's style may leave no room for the number
+    assert shown.width() >= shown.fontMetrics().horizontalAdvance("0.650")
     stains.numbers[1][2].setValue(0.5)
     assert widget.workspace.recipe.stains[1][2] == 0.5
     stains.reset.click()

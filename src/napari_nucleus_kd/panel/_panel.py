@@ -210,7 +210,10 @@ def read_panel(path: Path) -> Panel:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise SettingsError(f"{path} has {size:,} bytes, more than any panel ({_MAX_BYTES:,}); {_REMEDY}")
-        return Panel.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
+        if b'"segmenter"' in text:
+            raise SettingsError(f"{path} is a recipe and no panel; give it with --recipe")
+        return Panel.model_validate_json(text)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}; {_REMEDY}") from error
     except ValidationError as error:

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.panel import channel_color
 from napari_nucleus_kd.widgets import _tool, _words
 from napari_nucleus_kd.widgets._parts import beside, narrow_combo
@@ -89,6 +90,7 @@ class ChannelControl(QStackedWidget):
         self.addWidget(self.word)
         self.addWidget(self.list)
         self.list.itemChanged.connect(self._on_item)
+        self._was_nuclear = True
         owner.follow(self._workspace.events.image, self._on_image)
         owner.follow(self._workspace.events.recipe, self._on_recipe)
         owner.follow(self._workspace.events.panel, self._on_panel)
@@ -101,9 +103,11 @@ class ChannelControl(QStackedWidget):
 
     def _on_image(self, image: Image | None) -> None:
         several = image is not None and not image.rgb and len(image.channels) > 1
-        self.setCurrentWidget(self.list if several else self.word)
-        if image is None or not several:
-            self.word.setText(_one_word(image))
+        mapping = self._workspace.recipe.mapping
+        mapped = several and mapping not in OF_NUCLEAR_CHANNELS
+        self.setCurrentWidget(self.list if several and not mapped else self.word)
+        if image is None or not several or mapped:
+            self.word.setText(f"what {mapping} sees (step Channels)" if mapped else _one_word(image))
             self._fit(self.word.sizeHint().height() + 4)
             return
         if [self.list.item(i).text() for i in range(self.list.count())] != [c.name for c in image.channels]:
@@ -133,6 +137,10 @@ class ChannelControl(QStackedWidget):
 
     def _on_recipe(self, *_: object) -> None:
         image = self._workspace.image
+        is_nuclear = self._workspace.recipe.mapping in OF_NUCLEAR_CHANNELS
+        if image is not None and is_nuclear != self._was_nuclear:
+            self._was_nuclear = is_nuclear
+            self._on_image(image)
         if image is None or self.currentWidget() is not self.list:
             return
         names = [channel.name for channel in image.channels]

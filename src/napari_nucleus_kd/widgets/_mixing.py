@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget
 
 _FULL = 100  # of the sliders, in percent
+_NUMBER_WIDTH = 58
+_NARROW_STYLE = """
+QAbstractSpinBox { padding: 0px 2px; min-width: 44px; }
+QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0px; }
+"""
 _NONE = -0.001  # where a mapping takes its own stains
 _COLOURS, _OF = ("red", "green", "blue"), ("haematoxylin", "other stain")
 
@@ -84,7 +89,9 @@ class StainsPart(QWidget):
         self.numbers = [[_number(stain, colour) for colour in _COLOURS] for stain in _OF]
         self.swatches = [QLabel() for _ in _OF]
         grid = QGridLayout()
-        for line, (name, swatch, numbers) in enumerate(zip(_OF, self.swatches, self.numbers, strict=True)):
+        for place, colour in enumerate(_COLOURS):
+            grid.addWidget(QLabel(colour), 0, 2 + place)
+        for line, (name, swatch, numbers) in enumerate(zip(_OF, self.swatches, self.numbers, strict=True), 1):
             swatch.setFixedWidth(18)
             swatch.setToolTip(f"The colour of {name}")
             grid.addWidget(swatch, line, 0)
@@ -175,8 +182,8 @@ def _number(stain: str, colour: str) -> QDoubleSpinBox:
     made.setRange(_NONE, 1)
     made.setSpecialValueText("–")
     made.setDecimals(3)
-    made.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    made.setFixedWidth(52)
+    made.setStyleSheet(_NARROW_STYLE)  # NoButtons leaves no room for the number in napari's style
+    made.setFixedWidth(_NUMBER_WIDTH)
     made.setSingleStep(0.01)
     made.setKeyboardTracking(False)
     made.setToolTip(f"Optical density of {stain} in {colour}, beside those in the other two colours")

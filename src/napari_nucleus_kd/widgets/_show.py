@@ -289,9 +289,12 @@ def add_seen(viewer: ViewerModel, plane: Plane, picture: FloatArray, recipe: Rec
     is_grey = bool((picture == picture[0]).all())
     shown = picture[0] if is_grey else np.moveaxis(picture, 0, -1)
     look: dict[str, Any] = {"contrast_limits": (0.0, 1.0), "colormap": "gray"} if is_grey else {}
+    name = f"{recipe.mapping}: {plane.source.name} as the network sees it"
+    for layer in [layer for layer in viewer.layers if layer.name == name]:  # what was shown before
+        viewer.layers.remove(layer)
     layer = ImageLayer(
         np.expand_dims(shown, plane.hidden),
-        name=f"{plane.source.name} as the network sees it",
+        name=name,
         rgb=not is_grey,
         metadata=_result_metadata(plane.source, recipe),
         **look,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.channels import nuclear_channels
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.words import count
 from napari_nucleus_kd.workspace import speed_key
 
@@ -213,7 +214,7 @@ def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
         f"{segmenter(recipe)}: "
         + estimate(shape, recipe, workspace.preferences.seconds_per_megapixel, on_disk),
     ]
-    if workspace.guessed:
+    if workspace.guessed and workspace.recipe.mapping in OF_NUCLEAR_CHANNELS:
         said.append("Only the pixels say which channel is nuclear: check it in Channels")
     if on_disk:
         said.append("Too large for memory at once: you will be asked for a file (OME-Zarr)")

@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QColorDialog, QFileDialog, QFrame, QLabel, QVBoxLayout
 
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import NucleusKDError
 from napari_nucleus_kd.panel import Role, check_panel, read_panel, taken_over
 from napari_nucleus_kd.widgets._channel_table import ChannelModel, ChannelView, Column
@@ -83,7 +84,7 @@ class ChannelsWidget(StepWidget):
     def _watch(self) -> None:
         events = self.workspace.events
         self.follow(events.image, self._on_image)
-        for signal in (events.panel, events.suggested, events.guessed):
+        for signal in (events.panel, events.suggested, events.guessed, events.recipe):
             self.follow(signal, self._refresh)
         self.follow(self.panels.changed, self._on_pictures)
         self.table.selectionModel().selectionChanged.connect(self._on_selected)
@@ -155,7 +156,8 @@ class ChannelsWidget(StepWidget):
             part.setVisible(panel is not None)
         self.summary.setText(self._words(image, panel))
         notes = suggested.notes if suggested is not None and panel is not None else ()
-        if suggested is not None and self.workspace.guessed:
+        by_role = self.workspace.recipe.mapping in OF_NUCLEAR_CHANNELS
+        if suggested is not None and self.workspace.guessed and by_role:
             notes = (f"{suggested.question} Choose its role to confirm it.", *notes)
         self.notes.show_words(notes)
         self._on_selected()
@@ -169,6 +171,9 @@ class ChannelsWidget(StepWidget):
             return self.panels.words or "Looking at the channels…"
         nuclear = ", ".join(panel.names[i] for i in panel.nuclear)
         said = f"nuclei are found in {nuclear}" if nuclear else "give one the role nuclear"
+        mapping = self.workspace.recipe.mapping
+        if mapping not in OF_NUCLEAR_CHANNELS:
+            said = f"{mapping} takes {len(panel.used)} of them, all but those to ignore"
         known = (
             "\nRoles as you last chose them for channels of these names."
             if self._is_remembered(panel)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.widgets._parts import Fold
 from napari_nucleus_kd.widgets._retrain_steps import TRAINING
 from napari_nucleus_kd.widgets.channels import ChannelsWidget
@@ -22,8 +23,6 @@ from napari_nucleus_kd.widgets.segment import SegmentWidget
 
 if TYPE_CHECKING:
     from napari import Viewer
-
-    from napari_nucleus_kd.panel import Panel
 
 
 _FRAME_PX = 2  # between what scrolls and its bar
@@ -147,14 +146,18 @@ class WorkbenchDock(_Scrolled):
         super().__init__(inner)
         self.retrain.follow(self.retrain.retraining.changed, self._on_retraining)
         self._on_retraining()
-        self.channels.follow(self.channels.workspace.events.panel, self._on_panel)
-        self._on_panel(self.channels.workspace.panel)
+        for signal in (self.channels.workspace.events.panel, self.channels.workspace.events.recipe):
+            self.channels.follow(signal, self._on_panel)
+        self._on_panel()
 
-    def _on_panel(self, panel: Panel | None) -> None:
-        """Say in its heading which channels are nuclear, for it is mostly closed."""
+    def _on_panel(self, *_: object) -> None:
+        """Say in its heading which channels are used, for it is mostly closed."""
+        panel, mapping = self.channels.workspace.panel, self.channels.workspace.recipe.mapping
         state = ""
         if panel is not None and len(panel.channels) > 1:
-            state = f" – {len(panel.nuclear)} nuclear of {len(panel.channels)}"
+            is_nuclear = mapping in OF_NUCLEAR_CHANNELS
+            used = f"{len(panel.nuclear)} nuclear" if is_nuclear else f"{mapping}, {len(panel.used)}"
+            state = f" – {used} of {len(panel.channels)}"
         self.folds[_CHANNELS].set_title(f"{_CHANNELS + 1}  Channels{state}")
 
     def _on_retraining(self, *_: object) -> None:
