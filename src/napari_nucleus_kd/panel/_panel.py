@@ -212,7 +212,7 @@ def read_panel(path: Path) -> Panel:
             raise SettingsError(f"{path} has {size:,} bytes, more than any panel ({_MAX_BYTES:,}); {_REMEDY}")
         text = path.read_bytes()
         if b'"segmenter"' in text:
-            raise SettingsError(f"{path} is a recipe and no panel; give it with --recipe")
+            raise SettingsError(f"{path} is a recipe and no panel; give it with --recipe; {_REMEDY}")
         return Panel.model_validate_json(text)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror or error}; {_REMEDY}") from error
