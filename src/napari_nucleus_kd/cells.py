@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import fastremap
 import numpy as np
 
+from napari_nucleus_kd.channels import distinct_names
 from napari_nucleus_kd.compartments import CELL, NUCLEUS, RING, Compartments
 from napari_nucleus_kd.errors import LabelsError, SettingsError
-from napari_nucleus_kd.measure import add_moments, add_up, distinct_names, no_moments, shape_columns
+from napari_nucleus_kd.measure import add_moments, add_up, no_moments, shape_columns
 from napari_nucleus_kd.types import Progress, Region, finish
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def measure_cells_steps(
     labels : (Y, X) integers, anything that gives numpy arrays when sliced; 0 is background; labels may have
         gaps. Not changed.
     pixels : (C, Y, X), numpy or lazy; None measures areas and shapes only.
-    channel_names : one per channel; default "channel 1", "channel 2", ...; see measure.distinct_names.
+    channel_names : one per channel; default "channel 1", "channel 2", ...; see channels.distinct_names.
     pixel_size_um : edge of one pixel. With it lengths are in micrometres, without in pixels; the names of
         the columns say which.
     ring_um, ring_px : width of the ring, in micrometres or pixels, at least one pixel; 0 or None: no ring.

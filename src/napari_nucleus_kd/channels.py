@@ -363,6 +363,31 @@ def nuclear_channels(names: Sequence[str]) -> tuple[int, ...]:
     return tuple(first.values())
 
 
+def name_key(name: str) -> str:
+    """Return what names of channels are compared by: capitals and spaces at the ends do not count."""
+    return name.strip().casefold()
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Return a name of its own for each channel of an image: repeated ones are numbered.
+
+    >>> distinct_names(["DAPI", "", "dapi "])
+    ['DAPI', 'channel 2', 'dapi (2)']
+    """
+    given = [name.strip() or f"channel {i}" for i, name in enumerate(names, 1)]
+    known = {name_key(name) for name in given}
+    taken: set[str] = set()
+    found = []
+    for name in given:
+        chosen, number = name, 1
+        while name_key(chosen) in taken or (number > 1 and name_key(chosen) in known):
+            number += 1
+            chosen = f"{name} ({number})"
+        taken.add(name_key(chosen))
+        found.append(chosen)
+    return found
+
+
 def _colour_channels(
     image: Image, channels: Sequence[int | str] | None, modality: Modality
 ) -> tuple[int, ...]:

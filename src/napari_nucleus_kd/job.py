@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import segmenters
+from napari_nucleus_kd.channels import distinct_names
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
-from napari_nucleus_kd.measure import distinct_names
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Modality, Region
@@ -156,7 +156,8 @@ def used_channels(image: Image, recipe: Recipe) -> tuple[Array, list[str]]:
         pixels = pixels[:, *recipe.region.slices]
     if used != list(range(len(image.channels))):  # picking channels copies an array in memory
         pixels = pixels[used]
-    return pixels, distinct_names([image.channels[c].name for c in used], used)
+    names = distinct_names([channel.name for channel in image.channels])
+    return pixels, [names[c] for c in used]
 
 
 def settle_diameter(job: Job, estimate: float | None) -> Job:

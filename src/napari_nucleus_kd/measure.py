@@ -8,6 +8,7 @@ import fastremap
 import numpy as np
 import numpy.typing as npt
 
+from napari_nucleus_kd.channels import distinct_names
 from napari_nucleus_kd.errors import LabelsError, SettingsError
 from napari_nucleus_kd.types import Progress, finish
 
@@ -125,32 +126,6 @@ def features_steps(
         for i, name in enumerate(distinct_names(channel_names or [""] * pixels.shape[0])):
             columns[f"mean {name}"] = ratio(sums[f"c{i}"], sums.get(f"n{i}", sums["n"]))
     return columns if scores is None else columns | {"score": scores}
-
-
-def distinct_names(names: Sequence[str], numbers: Sequence[int] | None = None) -> list[str]:
-    """Return a name of its own for each channel.
-
-    Parameters
-    ----------
-    names : as a file says them. An empty one becomes "channel 1", "channel 2", ...
-    numbers : of the channels in their image, from 0; these are put behind names that several share.
-
-    Raises
-    ------
-    SettingsError if two are the same even so.
-
-    >>> distinct_names(["DAPI", "", "DAPI"])
-    ['DAPI (channel 0)', 'channel 2', 'DAPI (channel 2)']
-    """
-    numbers = range(len(names)) if numbers is None else numbers
-    said = [name.strip() or f"channel {number + 1}" for name, number in zip(names, numbers, strict=True)]
-    found = [
-        name if said.count(name) == 1 else f"{name} (channel {number})"
-        for name, number in zip(said, numbers, strict=True)
-    ]
-    if len(set(found)) < len(found):
-        raise SettingsError(f"channels need names of their own, not {', '.join(found)}")
-    return found
 
 
 def ratio(total: npt.NDArray[Any], count: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

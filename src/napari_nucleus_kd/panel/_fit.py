@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from napari_nucleus_kd.channels import distinct_names, name_key
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.panel._panel import Panel, Role, name_key
+from napari_nucleus_kd.panel._panel import Panel, Role
 from napari_nucleus_kd.panel._pixels import fault, sample_channel
 
 if TYPE_CHECKING:
@@ -64,18 +65,7 @@ def image_names(image: Image) -> tuple[str, ...]:
     >>> image_names(Image((), (Channel("DAPI"), Channel("dapi "), Channel(""))))
     ('DAPI', 'dapi (2)', 'channel 3')
     """
-    given = [channel.name.strip() or f"channel {i}" for i, channel in enumerate(image.channels, 1)]
-    known = {name_key(name) for name in given}
-    taken: set[str] = set()
-    names = []
-    for name in given:
-        chosen, number = name, 1
-        while name_key(chosen) in taken or (number > 1 and name_key(chosen) in known):
-            number += 1
-            chosen = f"{name} ({number})"
-        taken.add(name_key(chosen))
-        names.append(chosen)
-    return tuple(names)
+    return tuple(distinct_names([channel.name for channel in image.channels]))
 
 
 def check_panel(panel: Panel, image: Image) -> Differences:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from napari_nucleus_kd.channels import name_key
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS, Recipe, Settings, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.io.atomic import write_text
@@ -192,11 +193,6 @@ class Panel(Settings):
         WriteError : the disk refuses; what was there stays.
         """
         write_text(path, self.model_dump_json(indent=1) + "\n")
-
-
-def name_key(name: str) -> str:
-    """Return what names of channels are compared by: capitals and spaces at the ends do not count."""
-    return name.strip().casefold()
 
 
 def read_panel(path: Path) -> Panel:

@@ -26,6 +26,7 @@ _NUMBER_WIDTH = 58
 _NARROW_STYLE = """
 QAbstractSpinBox { padding: 0px 2px; min-width: 44px; }
 QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0px; }
+QAbstractSpinBox::up-arrow, QAbstractSpinBox::down-arrow { image: none; width: 0px; }
 """
 _NONE = -0.001  # where a mapping takes its own stains
 _COLOURS, _OF = ("red", "green", "blue"), ("haematoxylin", "other stain")
