@@ -530,3 +530,15 @@ def test_the_weights_of_a_blend_are_not_those_of_the_next_image(
     settle(session)
     recipe = widget.workspace.recipe
     assert recipe.mapping == "blend" and recipe.channel_weights is None and len(widget.seen.mix.sliders) == 3
+
+
+def test_segment_says_which_mapping_sees_the_channels_and_lists_them_again(widget, viewer, qtbot):
+    segment = SegmentWidget(viewer)
+    qtbot.addWidget(segment)
+    listed = segment.channels.height()
+    for mapping in ("mean", "first"):
+        take_mapping(widget, mapping)
+        assert segment.channels.currentWidget().text() == f"what {mapping} sees (step Channels)"
+    take_mapping(widget, "nuclear")
+    assert segment.channels.currentWidget() is segment.channels.list and segment.channels.chosen() == (0,)
+    assert segment.channels.height() == listed

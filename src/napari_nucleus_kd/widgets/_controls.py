@@ -90,29 +90,30 @@ class ChannelControl(QStackedWidget):
         self.addWidget(self.word)
         self.addWidget(self.list)
         self.list.itemChanged.connect(self._on_item)
-        self._was_nuclear = True
-        owner.follow(self._workspace.events.image, self._on_image)
-        owner.follow(self._workspace.events.recipe, self._on_recipe)
+        for signal in (self._workspace.events.image, self._workspace.events.recipe):
+            owner.follow(signal, self._refresh)
         owner.follow(self._workspace.events.panel, self._on_panel)
-        self._on_image(self._workspace.image)
+        self._refresh()
 
     def chosen(self) -> tuple[int, ...]:
         """Return the indices of the ticked channels."""
         checked = Qt.CheckState.Checked
         return tuple(i for i in range(self.list.count()) if self.list.item(i).checkState() == checked)
 
-    def _on_image(self, image: Image | None) -> None:
+    def _refresh(self, *_: object) -> None:
+        image, mapping = self._workspace.image, self._workspace.recipe.mapping
         several = image is not None and not image.rgb and len(image.channels) > 1
-        mapping = self._workspace.recipe.mapping
-        mapped = several and mapping not in OF_NUCLEAR_CHANNELS
-        self.setCurrentWidget(self.list if several and not mapped else self.word)
-        if image is None or not several or mapped:
-            self.word.setText(f"what {mapping} sees (step Channels)" if mapped else _one_word(image))
+        if image is None or not several or mapping not in OF_NUCLEAR_CHANNELS:
+            self.word.setText(f"what {mapping} sees (step Channels)" if several else _one_word(image))
+            self.setCurrentWidget(self.word)
             self._fit(self.word.sizeHint().height() + 4)
             return
+        self.setCurrentWidget(self.list)
         if [self.list.item(i).text() for i in range(self.list.count())] != [c.name for c in image.channels]:
             self._fill(image)
-        self._on_recipe()
+        rows = min(_ROWS_SEEN, len(image.channels))
+        self._fit(rows * self.list.sizeHintForRow(0) + 2 * self.list.frameWidth() + 4)
+        self._tick(image)
 
     def _fill(self, image: Image) -> None:
         with QSignalBlocker(self.list):
@@ -122,8 +123,6 @@ class ChannelControl(QStackedWidget):
                 item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
                 item.setCheckState(Qt.CheckState.Unchecked)
                 self.list.addItem(item)
-        rows = min(_ROWS_SEEN, len(image.channels))
-        self._fit(rows * self.list.sizeHintForRow(0) + 2 * self.list.frameWidth() + 4)
 
     def _on_panel(self, panel: Panel | None) -> None:
         if panel is None or self.list.count() != len(panel.channels):
@@ -135,14 +134,7 @@ class ChannelControl(QStackedWidget):
     def _fit(self, height: int) -> None:
         self.setFixedHeight(height)
 
-    def _on_recipe(self, *_: object) -> None:
-        image = self._workspace.image
-        is_nuclear = self._workspace.recipe.mapping in OF_NUCLEAR_CHANNELS
-        if image is not None and is_nuclear != self._was_nuclear:
-            self._was_nuclear = is_nuclear
-            self._on_image(image)
-        if image is None or self.currentWidget() is not self.list:
-            return
+    def _tick(self, image: Image) -> None:
         names = [channel.name for channel in image.channels]
         wanted = self._workspace.recipe.channels
         chosen = nuclear_channels(names) if wanted is None else wanted

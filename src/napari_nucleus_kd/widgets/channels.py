@@ -84,8 +84,9 @@ class ChannelsWidget(StepWidget):
     def _watch(self) -> None:
         events = self.workspace.events
         self.follow(events.image, self._on_image)
-        for signal in (events.panel, events.suggested, events.guessed, events.recipe):
+        for signal in (events.panel, events.suggested, events.guessed):
             self.follow(signal, self._refresh)
+        self.follow(events.recipe, self._say)  # the table is of the panel alone
         self.follow(self.panels.changed, self._on_pictures)
         self.table.selectionModel().selectionChanged.connect(self._on_selected)
         self.model.modelReset.connect(self._on_selected)
@@ -148,19 +149,23 @@ class ChannelsWidget(StepWidget):
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        image, panel, suggested = self.workspace.image, self.workspace.panel, self.workspace.suggested
+        panel = self.workspace.panel
         if panel is None:
             self.differences.show_words(())  # they were of another image
         self.model.show(panel)
         for part in (self.table, self.reason, self.role_row, self.buttons):
             part.setVisible(panel is not None)
+        self._say()
+        self._on_selected()
+
+    def _say(self, *_: object) -> None:
+        image, panel, suggested = self.workspace.image, self.workspace.panel, self.workspace.suggested
         self.summary.setText(self._words(image, panel))
         notes = suggested.notes if suggested is not None and panel is not None else ()
         by_role = self.workspace.recipe.mapping in OF_NUCLEAR_CHANNELS
         if suggested is not None and self.workspace.guessed and by_role:
             notes = (f"{suggested.question} Choose its role to confirm it.", *notes)
         self.notes.show_words(notes)
-        self._on_selected()
 
     def _words(self, image: Image | None, panel: Panel | None) -> str:
         if image is None:
