@@ -129,6 +129,35 @@ def test_who_sees_nuclei_in_no_channel_says_so(panel, tmp_path):
     assert "seen: DAPI" in segment(panel, segmenter="classical").notes
 
 
+def test_a_stack_read_as_channels_is_asked_about(tmp_path):
+    rng = np.random.default_rng(0)
+    steps = ndimage.gaussian_filter(rng.random((12, 160, 160)), (4, 2, 2))[3:9]
+    stack = Image(((steps * 9000).astype(np.uint16),), tuple(Channel(f"channel {i}") for i in range(1, 7)))
+    mapping = adapter(tmp_path / "mine")
+
+    def asks(image, **settings):
+        notes = segment(image, segmenter="classical", modality=FL, **settings).notes
+        return any("Are these z planes or time points?" in note for note in notes)
+
+    assert asks(stack, mapping=mapping) and asks(stack, mapping="mean")
+    assert not asks(stack, channels=(2,))
+    named = Image(stack.levels, tuple(Channel(f"CD{i}") for i in range(6)))
+    unlike = Image(((rng.random((6, 160, 160)) * 99).astype(np.uint16),), stack.channels)
+    assert not asks(named, mapping="mean") and not asks(unlike, mapping="mean")
+
+
+@pytest.mark.parametrize("value", [7, np.nan])
+@pytest.mark.parametrize(("mapping", "channels"), [("nuclear", None), ("blend", ("DAPI", "CD3"))])
+def test_a_nuclear_channel_that_shows_nothing_is_named(panel, value, mapping, channels):
+    pixels = panel.pixels.astype(np.float32)
+    pixels[0] = value
+    blank = Image((pixels,), panel.channels)
+    notes = segment(blank, segmenter="classical", mapping=mapping, channels=channels).notes
+    assert [note for note in notes if note.startswith("DAPI shows nothing")]
+    fine = segment(panel, segmenter="classical", mapping=mapping, channels=channels)
+    assert not any("shows nothing" in note for note in fine.notes)
+
+
 def test_a_large_image_is_judged_by_blocks_of_it(panel, tmp_path, monkeypatch):
     name = adapter(tmp_path / "mine", decided=True)
     large = np.tile(panel.pixels, (1, 20, 20))[:, :1250, :1270]

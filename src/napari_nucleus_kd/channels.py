@@ -45,6 +45,7 @@ class InputMap:
         three times. False takes the brightest of the scaled channels and gives it to the network three times.
     low, high : intensities that become 0 and 1, one pair for each of `channels`.
     weights : of each channel in a blend that takes the place of the brightest; () for none.
+    blank : those of `channels` of which all that was measured is one value, or no number.
     last : what turns the scaled channels (C, Y, X) into the network's, if it is neither of these.
     """
 
@@ -53,6 +54,7 @@ class InputMap:
     low: tuple[float, ...]
     high: tuple[float, ...]
     weights: tuple[float, ...] = ()
+    blank: tuple[int, ...] = field(default=(), compare=False)
     last: Callable[[FloatArray], FloatArray] | None = field(default=None, compare=False, repr=False)
 
     def select(self, pixels: Array) -> Array:
@@ -438,7 +440,13 @@ def _fit(
         low, high = scale_limits(sample.max(axis=0, keepdims=True), percentiles)
         return InputMap(channels, False, low * count, high * count)
     low, high = scale_limits(sample, percentiles)
-    return InputMap(channels, False, low, high)
+    blank = tuple(c for c, values in zip(channels, sample, strict=True) if _is_blank(values))
+    return InputMap(channels, False, low, high, blank=blank)
+
+
+def _is_blank(values: npt.NDArray[Any]) -> bool:
+    finite = values[np.isfinite(values)]
+    return not finite.size or bool(finite.min() == finite.max())
 
 
 def sample_pixels(pixels: Array, channels: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd.channels import distinct_names
+from napari_nucleus_kd.channels import distinct_names, sample_blocks
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
 from napari_nucleus_kd.modality import suggest_modality
+from napari_nucleus_kd.panel import has_own_names, planes_question
 from napari_nucleus_kd.tiling import run_tiles
 from napari_nucleus_kd.types import Modality, Region
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _CLEAR = 0.4  # weight of a channel that an adapter is sure of, also beside a second stain
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
+_COMPARED_BLOCKS, _COMPARED_STEP = 4, 4  # 4 x 4 blocks of a large image, every fourth pixel of them
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
 
 
@@ -170,18 +173,35 @@ def settle_diameter(job: Job, estimate: float | None) -> Job:
 
 
 def _seen_notes(image: Image, recipe: Recipe, seen: InputMap) -> list[str]:
-    """Say which channels the network sees, and how much of each."""
+    """Say which channels the network sees, how much of each, and what may be wrong with them."""
+    names = distinct_names([channel.name for channel in image.channels])
+    notes = [
+        f"{names[c]} shows nothing: all that was looked at is one value, or no number; choose another channel"
+        for c in seen.blank
+    ]
     if not seen.weights:
-        several = len(image.channels) > 1 and not image.rgb
-        return ["seen: " + ", ".join(image.channels[c].name for c in seen.channels)] if several else []
+        several = len(names) > 1 and not image.rgb
+        return [*(["seen: " + ", ".join(names[c] for c in seen.channels)] if several else []), *notes]
     shares = sorted(zip(seen.weights, seen.channels, strict=True), reverse=True)
-    notes = ["seen: " + ", ".join(f"{image.channels[c].name} {share:.0%}" for share, c in shares)]
+    notes = ["seen: " + ", ".join(f"{names[c]} {share:.0%}" for share, c in shares), *notes]
+    if recipe.mapping not in OF_NUCLEAR_CHANNELS and (question := _planes(image, names)):
+        notes.append(question)
     if recipe.mapping not in BUILT_IN and len(image.channels) > 1 and shares[0][0] < _CLEAR:
         notes.append(
             f"no channel clearly shows all nuclei to {recipe.mapping}: look at what the network sees, "
             "or name the nuclear channel"
         )
     return notes
+
+
+def _planes(image: Image, names: Sequence[str]) -> str:
+    """Ask whether the channels that a mapping mixes are planes of a stack; "" if nothing says so."""
+    if has_own_names(names):
+        return ""
+    every = tuple(range(len(names)))
+    blocks = sample_blocks(image.pixels, every, _COMPARED_BLOCKS)
+    thin = [b[:, ::_COMPARED_STEP, ::_COMPARED_STEP].reshape(len(b), -1) for b in blocks]
+    return planes_question(names, np.nan_to_num(np.concatenate(thin, axis=1).astype(np.float32)))
 
 
 def richest_patches(

@@ -145,7 +145,8 @@ def _weighted(seen: InputMap, weights: Sequence[float]) -> Fitted:
     channels = tuple(seen.channels[i] for i in kept)
     low, high = (tuple(limits[i] for i in kept) for limits in (seen.low, seen.high))
     shares = tuple(round(float(weights[i] / some), 6) for i in kept)
-    return InputMap(channels, False, low, high, shares), {"channel_weights": shares}
+    blend = InputMap(channels, False, low, high, shares, tuple(c for c in seen.blank if c in channels))
+    return blend, {"channel_weights": shares}
 
 
 def _worth_reading(weights: Sequence[float]) -> list[int]:

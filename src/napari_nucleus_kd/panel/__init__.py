@@ -7,6 +7,7 @@ from napari_nucleus_kd.panel._suggest import (
     Suggestion,
     channel_color,
     has_own_names,
+    planes_question,
     suggest_panel,
     suggest_steps,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "contrast",
     "has_own_names",
     "image_names",
+    "planes_question",
     "read_panel",
     "suggest_panel",
     "suggest_steps",

@@ -106,7 +106,8 @@ def suggest_steps(image: Image) -> Generator[Progress, None, Suggestion]:
         yield Progress(index, len(names), f"looking at channel {index + 1} of {len(names)}")
         sample = sample_channel(image, index)
         looks.append(_look(sample, image.pixel_size_um, judge=judged and told[index] is None))
-    planes = _planes_question(names, looks)
+    planes = planes_question(names, [look.thin for look in looks])
+    notes = [*_repeated(image), *_faults(names, looks), *([planes] if planes else [])]
     best = None if planes or not judged else _most_nuclear(looks)
     rows, reasons = [], []
     for index, name in enumerate(names):
@@ -116,7 +117,6 @@ def suggest_steps(image: Image) -> Generator[Progress, None, Suggestion]:
         rows.append(PanelChannel(name=name, role=role, color=_hex_color(image, index)))
         reasons.append(reason)
     panel = Panel(channels=tuple(rows))
-    notes = [*_repeated(image), *_faults(names, looks), *planes]
     if not panel.nuclear:
         notes.append("No channel looks nuclear: give one the role nuclear.")
     question = "" if best is None else _question(names, looks, best)
@@ -195,18 +195,26 @@ def _question(names: Sequence[str], looks: Sequence[_Look], best: int) -> str:
     return f"Is {names[best]} the nuclear channel? Only its pixels say so.{nearly}"
 
 
-def _planes_question(names: Sequence[str], looks: Sequence[_Look]) -> tuple[str, ...]:
-    """Ask whether channels are planes of a stack: many, without names, and neighbours nearly the same."""
+def planes_question(names: Sequence[str], values: Sequence[npt.NDArray[Any]]) -> str:
+    """Ask whether channels are planes of a stack: many, without names, and neighbours nearly the same.
+
+    Parameters
+    ----------
+    values : some of each channel, (N,) each, of the same places.
+
+    Returns
+    -------
+    The question, or "" where there is none to ask.
+    """
     if len(names) < _PLANES or not all(is_default_name(name) for name in names):
-        return ()
-    thin = [look.thin for look in looks]
-    alike = [_correlation(one, other) for one, other in pairwise(thin)]
+        return ""
+    alike = [_correlation(one, other) for one, other in pairwise(values)]
     if np.median(alike) < _ALIKE:
-        return ()
+        return ""
     return (
         f"Are these z planes or time points? The {len(names)} channels have no names, and neighbours are "
         f"nearly the same (correlation {np.median(alike):.2f}). If so, open one plane (--z), or save the "
-        "file with its axes named.",
+        "file with its axes named."
     )
 
 
