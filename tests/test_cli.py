@@ -156,6 +156,8 @@ def test_weights_and_stains_are_those_of_their_mapping(tmp_path: Path, out: Path
     assert refused.exit_code == 2 and "leave --channel, --channel-weight" in " ".join(refused.output.split())
     refused = segment(image, "-o", out, "--mapping", "mean", "--stains", *"0.6 0.7 0.3 0.1 0.9 0.1".split())
     assert refused.exit_code == 2 and "--stains is for --mapping haematoxylin" in refused.output
+    refused = segment(image, "-o", out, "--mapping", "nucleus-adaptr")
+    assert refused.exit_code == 2 and "did you mean nucleus-adapter" in " ".join(refused.output.split())
 
 
 def test_a_recipe_finds_its_channels_by_name_in_another_image(tmp_path: Path, out: Path) -> None:

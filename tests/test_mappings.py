@@ -204,7 +204,7 @@ def test_adapters_are_no_models_and_models_no_mappings(panel, tmp_path, monkeypa
         segment(panel, model=name)
     with pytest.raises(SettingsError, match="is a model and no mapping"):
         seen(panel, mapping="nucleus-student")
-    with pytest.raises(ModelError, match="no model 'nothing'"):
+    with pytest.raises(ModelError, match=r"mapping 'nothing': choose nuclear, .* no model 'nothing'"):
         seen(panel, mapping="nothing")
     assert not any(model.is_adapter for model in list_models())
     assert set(BUILT_IN) < set(names()) | {"x"}

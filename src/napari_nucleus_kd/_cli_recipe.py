@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from napari_nucleus_kd.config import OF_STAINS, DecodeSettings, Recipe, complaint, recipe_from
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR
+from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR, check_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +64,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     Raises
     ------
     SettingsError naming the value that is outside its range, or does not go with the mapping.
+    ModelError if there is no such mapping.
     """
     values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in given.items() if value is not None}
@@ -72,6 +73,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
         values = _unmeasured(values)
     values = {name: value for name, value in values.items() if name not in stale} | given
     recipe = recipe_from(values)
+    check_mapping(recipe.mapping)
     if "channel_weights" in given and recipe.mapping != "blend":
         raise SettingsError(f"--channel-weight is for --mapping blend, not {recipe.mapping}; leave one out")
     if "stains" in given and recipe.mapping not in OF_STAINS:

@@ -30,7 +30,7 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.io.tables import write_columns
-from napari_nucleus_kd.panel import apply_panel, check_panel, has_own_names
+from napari_nucleus_kd.panel import apply_panel, by_name, check_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -176,17 +176,6 @@ def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def _by_name(recipe: Recipe, image: Image) -> Recipe:
-    """Return the recipe with channels by name, if they have names: in other images they stand otherwise."""
-    names = [channel.name for channel in image.channels]
-    if recipe.channels is None or image.rgb or len(names) == 1 or not has_own_names(names):
-        return recipe
-    if len({name.casefold() for name in names}) < len(names):
-        return recipe
-    channels = tuple(names[channel] if isinstance(channel, int) else channel for channel in recipe.channels)
-    return recipe.model_copy(update={"channels": channels})
-
-
 def _finish(
     job: Job,
     order: Order,
@@ -212,8 +201,9 @@ def _finish(
         version=__version__,
     )
     table.replace(_table_path(job, order))
-    named = _by_name(recipe, image)
-    write_text(order.output / f"{job.name}_recipe.json", named.model_dump_json(indent=2) + "\n")
+    if recipe.channels is not None and not image.rgb and len(image.channels) > 1:
+        recipe = recipe.model_copy(update={"channels": by_name(image, recipe.channels)})
+    write_text(order.output / f"{job.name}_recipe.json", recipe.model_dump_json(indent=2) + "\n")
     write_text(_record_path(job, order), record.model_dump_json(indent=2) + "\n")
     return outcome
 

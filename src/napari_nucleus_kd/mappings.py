@@ -24,7 +24,7 @@ from napari_nucleus_kd.channels import (
     unmixing,
 )
 from napari_nucleus_kd.config import OF_STAINS
-from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality
 
@@ -59,6 +59,26 @@ _JUDGED_VALUES = 2**16  # of each channel, which it is scaled by then
 def names() -> tuple[str, ...]:
     """Return the names of all mappings: the built-in ones, and the adapters that are there."""
     return (*BUILT_IN, *(model.spec.name for model in list_models(adapters=True)))
+
+
+def check_mapping(name: str) -> None:
+    """Raise ModelError if there is no mapping of this name, SettingsError if it is a model and no mapping."""
+    if name not in BUILT_IN:
+        _adapter(name)
+
+
+def _adapter(name: str) -> Model:
+    try:
+        model = load_model(name)
+    except ModelError as error:
+        raise ModelError(
+            f"mapping {name!r}: choose {', '.join(names())}, or the folder of an adapter; {error}"
+        ) from error
+    if not model.is_adapter:
+        raise SettingsError(
+            f"{name} is a model and no mapping; choose {', '.join(names())}, or take it as the model"
+        )
+    return model
 
 
 def fit_mapping(image: Image, recipe: Recipe, modality: Modality, percentiles: tuple[float, float]) -> Fitted:
@@ -186,12 +206,7 @@ _OF_CHANNELS: Mapping[str, Callable[[Image, Recipe, tuple[float, float]], Fitted
 
 
 def _adapted(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
-    model = load_model(recipe.mapping)
-    if not model.is_adapter:
-        raise SettingsError(
-            f"{recipe.mapping} is a model and no mapping; choose {', '.join(names())}, or take it as "
-            "the model"
-        )
+    model = _adapter(recipe.mapping)
     if recipe.mapping_hash not in (None, model.hash):
         raise SettingsError(
             f"the recipe was made with other weights of {recipe.mapping}; get those, or remove mapping_hash "

@@ -1,6 +1,13 @@
 """What the channels of an image are for: suggested, kept in a small file, checked against other images."""
 
-from napari_nucleus_kd.panel._fit import Differences, apply_panel, check_panel, image_names, taken_over
+from napari_nucleus_kd.panel._fit import (
+    Differences,
+    apply_panel,
+    by_name,
+    check_panel,
+    image_names,
+    taken_over,
+)
 from napari_nucleus_kd.panel._panel import Panel, PanelChannel, Role, read_panel
 from napari_nucleus_kd.panel._pixels import contrast, thumbnail
 from napari_nucleus_kd.panel._suggest import (
@@ -19,6 +26,7 @@ __all__ = [
     "Role",
     "Suggestion",
     "apply_panel",
+    "by_name",
     "channel_color",
     "check_panel",
     "contrast",

@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING
 from napari_nucleus_kd.channels import distinct_names, name_key
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.panel._markers import is_default_name
 from napari_nucleus_kd.panel._panel import Panel, Role
 from napari_nucleus_kd.panel._pixels import fault, sample_channel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_nucleus_kd.types import Image
 
 _MOST_NAMED = 6
+
+
+def by_name(image: Image, channels: Sequence[int | str]) -> tuple[int | str, ...]:
+    """Return channels by name, where a name is their own and says more than a number, else by number."""
+    names = [channel.name for channel in image.channels]
+    keys = [name_key(name) for name in names]
+
+    def called(channel: int | str) -> int | str:
+        if isinstance(channel, str) or not names[channel].strip() or is_default_name(names[channel]):
+            return channel
+        return names[channel] if keys.count(keys[channel]) == 1 else channel
+
+    return tuple(called(channel) for channel in channels)
 
 
 @dataclass(frozen=True, slots=True)

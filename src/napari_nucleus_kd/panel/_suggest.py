@@ -17,7 +17,7 @@ from napari_nucleus_kd.panel._pixels import block_places, fault, nuclear_cover, 
 from napari_nucleus_kd.types import Progress, Region, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -195,7 +195,7 @@ def _question(names: Sequence[str], looks: Sequence[_Look], best: int) -> str:
     return f"Is {names[best]} the nuclear channel? Only its pixels say so.{nearly}"
 
 
-def planes_question(names: Sequence[str], values: Sequence[npt.NDArray[Any]]) -> str:
+def planes_question(names: Sequence[str], values: Iterable[npt.NDArray[Any]]) -> str:
     """Ask whether channels are planes of a stack: many, without names, and neighbours nearly the same.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS, OF_STAINS, Recipe
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN
+from napari_nucleus_kd.panel import by_name
 from napari_nucleus_kd.types import Modality
 from napari_nucleus_kd.widgets._layers import IMAGE_KEY, full_resolution, is_array
 
@@ -63,10 +64,9 @@ def as_command(image: Image, recipe: Recipe) -> str:
     is_judged = recipe.channel_weights is not None and recipe.mapping not in BUILT_IN
     if not image.rgb:
         taken = (recipe.adapter_channels if is_judged else recipe.channels) or ()
-        names = [channel.name for channel in image.channels]
-        is_all = recipe.mapping not in OF_NUCLEAR_CHANNELS and len(taken) == len(names)
-        for channel in () if is_all else taken:
-            words += ["--channel", _spoken(channel, names)]
+        is_all = recipe.mapping not in OF_NUCLEAR_CHANNELS and len(taken) == len(image.channels)
+        for channel in () if is_all else by_name(image, taken):
+            words += ["--channel", str(channel)]
     if recipe.mapping == "blend":
         for weight in recipe.channel_weights or ():
             words += ["--channel-weight", _number(weight)]
@@ -86,15 +86,6 @@ def as_command(image: Image, recipe: Recipe) -> str:
             words += [option, _number(chosen["decode"][name])]
         words.append("--fill-holes" if recipe.decode.fill_holes else "--keep-holes")
     return shlex.join(words)
-
-
-def _spoken(channel: int | str, names: list[str]) -> str:
-    """Return a channel by name, or by number where no other name is its own."""
-    if isinstance(channel, str):
-        return channel
-    folded = [name.casefold() for name in names]
-    is_own = folded.count(folded[channel]) == 1 and folded[channel] and not folded[channel].isdecimal()
-    return names[channel] if is_own else str(channel)
 
 
 def _is_said(name: str, recipe: Recipe) -> bool:
