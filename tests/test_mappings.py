@@ -250,6 +250,8 @@ def test_a_stain_is_seen_and_its_vectors_are_kept():
     assert np.array_equal(usual[0], usual[1]) and 0 <= usual.min() < usual.max() <= 1
     estimated, _, measured = seen(he, HE, mapping="macenko")
     given, _, _ = seen(he, HE, mapping="macenko", stains=measured["stains"])
+    told = segment(he, segmenter="classical", modality=HE, mapping="macenko").notes
+    assert any(f"stains {measured['stains'][0][0]:.2f} " in note for note in told)
     assert np.array_equal(estimated, given) and not np.array_equal(estimated, usual)
     assert json.loads(Recipe(stains=measured["stains"]).model_dump_json())["stains"][0][0] > 0.3
 

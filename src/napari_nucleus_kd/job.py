@@ -116,6 +116,9 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     percentiles = recipe.percentiles if _was_set(recipe, "percentiles") else segmenter.percentiles
     input_map, measured = fit_mapping(image, recipe, modality, percentiles)
     notes += _seen_notes(image, recipe, input_map)
+    if stains := measured.get("stains"):
+        first, second = (" ".join(f"{part:.2f}" for part in stain) for stain in stains)
+        notes.append(f"haematoxylin taken apart by the stains {first} and {second}")
     pixel_size = recipe.pixel_size_um or image.pixel_size_um
     if pixel_size and image.pixel_size_um and abs(pixel_size / image.pixel_size_um - 1) > _SAME_SIZE:
         notes.append(

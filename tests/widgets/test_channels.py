@@ -425,7 +425,9 @@ def test_what_the_network_sees_is_a_layer_and_the_weights_are_bars(widget, viewe
     before = set(viewer.layers)
     for _ in range(2):  # the second one takes the place of the first
         widget.seen.show_it.click()
+        assert widget.seen.show_it.text() == "Looking…" and not widget.seen.show_it.isEnabled()
         settle(session)
+        assert widget.seen.show_it.text() == "Show" and widget.seen.show_it.isEnabled()
     (layer,) = set(viewer.layers) - before
     assert "as the network sees it" in layer.name and not layer.rgb and layer.data.shape == (182, 208)
     assert bars(widget) == dict.fromkeys(NAMES, 25)

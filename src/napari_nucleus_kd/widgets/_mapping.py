@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._parts import StepWidget
 
 _MOST_PX, _MOST_BARS = 2048, 8
+_SHOW = "Show"
 
 
 class MappingPart(QWidget):
@@ -42,7 +43,7 @@ class MappingPart(QWidget):
         self.mapping = narrow_combo("How the channels become what the network sees")
         self.words = WordsLabel()
         self.show_it = button(
-            "Show",
+            _SHOW,
             f"Add what the network sees of the part in view as a layer, up to {_MOST_PX} px",
             self.show_seen,
         )
@@ -87,6 +88,7 @@ class MappingPart(QWidget):
         recipe = runs.settled_recipe()
         recipe = recipe.model_copy(update={"region": _middle(recipe.region, image.shape_yx)})
         self.show_it.setEnabled(False)
+        self.show_it.setText("Looking…")
         self._session.run_beside(
             one_step(partial(seen, image, recipe)),
             partial(self._add, shown_plane(source, self._session.viewer), image),
@@ -103,6 +105,7 @@ class MappingPart(QWidget):
 
     def _ended(self) -> None:
         if not self._gone:
+            self.show_it.setText(_SHOW)
             self.show_it.setEnabled(True)
 
     def show_weights(self, image: Image, recipe: Recipe | None) -> None:
