@@ -206,7 +206,7 @@ def test_adapters_are_no_models_and_models_no_mappings(panel, tmp_path, monkeypa
         seen(panel, mapping="nucleus-student")
     with pytest.raises(ModelError, match=r"mapping 'nothing': choose nuclear, .* no model 'nothing'"):
         seen(panel, mapping="nothing")
-    assert not any(model.is_adapter for model in list_models())
+    assert not any(model.role != "model" for model in list_models())
     assert set(BUILT_IN) < set(names()) | {"x"}
 
 
@@ -319,7 +319,7 @@ def test_only_the_chosen_planes_are_read(panel, tmp_path):
 
 def test_an_adapter_is_passed_on_as_a_package_only(tmp_path):
     model = load_model(adapter(tmp_path / "mine"))
-    with pytest.raises(SettingsError, match="is an adapter for any number of channels"):
+    with pytest.raises(SettingsError, match="is an adapter and finds no nuclei"):
         finish(export_steps(model, tmp_path / "mine.onnx", "onnx"))
     finish(export_steps(model, tmp_path / "mine.zip", "zip"))
     assert (tmp_path / "mine.zip").stat().st_size > 1000

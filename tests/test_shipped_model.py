@@ -60,7 +60,7 @@ def test_bfloat16_agrees_with_float32_on_the_labels(monkeypatch):
 def test_the_shipped_adapter_is_whole_small_and_described():
     model = load_model(ADAPTER)
     model.verify()
-    assert model.is_adapter and (model.folder / "weights.safetensors").stat().st_size < 5e5
+    assert model.role == "adapter" and (model.folder / "weights.safetensors").stat().st_size < 5e5
     assert len(model.card) > 1000 and model.spec.licence
     assert {"dsb2018-fluorescence"} <= set(model.spec.metrics)
 

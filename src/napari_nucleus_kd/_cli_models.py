@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd._cli_info import Facts
     from napari_nucleus_kd.package import Model
 
+_OPTIONS = {"model": "--model", "adapter": "--mapping", "enhancer": "--enhance"}  # by role
 _METRICS = TypeAdapter(dict[str, dict[str, list[float]]])
 
 
@@ -60,7 +61,7 @@ def show_models(console: Console, *, check: bool = False) -> bool:
     models, damaged = survey_models()
     table = Table("model", "version", "parameters", "SHA-256", "give it as")
     for model in models:
-        given = "--mapping" if model.is_adapter else "--model"
+        given = _OPTIONS[model.role]
         table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12], given)
     console.print(table)
     for model in models:

@@ -35,6 +35,14 @@ class ModelFormat(StrEnum):
     BIOIMAGEIO = "bioimageio"
 
 
+class Trained(StrEnum):
+    """What `train` trains."""
+
+    student = "student"
+    enhancer = "enhancer"
+    three_classes = "three-classes"
+
+
 class ModalityName(StrEnum):
     """Modalities as one types them: a shell would take the & of H&E for its own."""
 
@@ -389,6 +397,9 @@ Pretrained = Annotated[
     typer.Option(
         "--pretrained/--no-pretrained", help="Start the encoder of --student from its ImageNet weights."
     ),
+]
+TrainKind = Annotated[
+    Trained | None, typer.Option("--kind", help="What is trained; default: what the recipe says, or student.")
 ]
 LearningRate = Annotated[float | None, typer.Option(help="At its highest.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Crops a step.")]

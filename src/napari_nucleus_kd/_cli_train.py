@@ -9,20 +9,35 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pydantic import ValidationError
 from rich.console import Console
 
+from napari_nucleus_kd._cli_options import Trained
 from napari_nucleus_kd._cli_show import metrics_table, show
 from napari_nucleus_kd.config import Recipe, complaint
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
+from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import TrainSettings, taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
+    from napari_nucleus_kd.types import Progress
+
+
+_NO_DATA = "no data: give --data FOLDER or CSV, or 'dataset' in the recipe"
+
+
+def kind_of(recipe: Path | None) -> Trained:
+    """Return what a recipe trains; a student where it does not say, or cannot be read."""
+    try:
+        return Trained(json.loads(recipe.read_bytes())["kind"]) if recipe else Trained.student
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Trained.student
 
 
 def read_settings(
@@ -76,13 +91,26 @@ def train_model(settings: TrainSettings, output: Path) -> None:
     KeyboardInterrupt : after Ctrl-C, when what was reached is kept.
     """
     if settings.dataset is None:
-        raise SettingsError("no data: give --data FOLDER or CSV, or 'dataset' in the recipe")
+        raise SettingsError(_NO_DATA)
     console = Console(quiet=settings.devices > 1 and rank_zero_only.rank > 0)
+    _run(run_steps(settings, settings.dataset, output), origin(settings), output, console)
+
+
+def train_enhancing(settings: EnhancingSettings, output: Path) -> None:
+    """Train an enhancer, or the network behind it; see train_model."""
+    if settings.dataset is None:
+        raise SettingsError(_NO_DATA)
+    _run(enhancing_steps(settings, settings.dataset, output), "random weights", output, Console())
+
+
+def _run(
+    steps: Generator[Progress, None, Model | None], begun_from: str, output: Path, console: Console
+) -> None:
     kept = output / CHECKPOINT
-    begins = f"To go on with: the run in {output}" if kept.exists() else f"To start from: {origin(settings)}"
+    begins = f"To go on with: the run in {output}" if kept.exists() else f"To start from: {begun_from}"
     console.print(f"{begins}.", soft_wrap=True)
     try:
-        model = show(run_steps(settings, settings.dataset, output), console)
+        model = show(steps, console)
     except KeyboardInterrupt:
         if kept.exists():
             console.print(

@@ -196,6 +196,25 @@ def given_input(
     return InputMap(chosen, keeps_color, low, high, weights)
 
 
+def grey_nuclei(picture: FloatArray, *, dark: bool) -> FloatArray:
+    """Return a grey picture in which nuclei are bright.
+
+    Parameters
+    ----------
+    picture : (3, Y, X) float32 in [0, 1]. Not changed.
+    dark : whether nuclei are dark in it, as where they absorb light; then it is turned around.
+
+    Returns
+    -------
+    (Y, X) float32 in [0, 1]: its luminance (ITU-R BT.709).
+
+    Source: GeNSeg-Net, section 3.4.
+    """
+    red, green, blue = picture
+    grey: FloatArray = (0.2125 * red + 0.7154 * green + 0.0721 * blue).astype(np.float32)
+    return 1 - grey if dark else grey
+
+
 def haematoxylin(picture: FloatArray, stains: Sequence[Sequence[float]] | None = None) -> FloatArray:
     """Return how much haematoxylin lies in each pixel of a colour picture: nuclei are bright, all else dark.
 

@@ -395,32 +395,39 @@ def train(
     seed: options.Seed = None,
     workers: options.Workers = None,
     device: options.TrainDevice = None,
+    kind: options.TrainKind = None,
 ) -> None:
     """Train a student on annotated images; the result is a model package in OUTPUT.
+
+    --kind enhancer trains a network that draws nuclei as they would be seen best, and three-classes the one
+    that segments such pictures. An adapter is trained by a student's recipe that says so.
 
     Without a recipe it goes on from the shipped model, for 2,000 steps; with --student it begins anew.
     A run that was stopped goes on from where it was when the same command is given again; with --steps at
     most those done, it ends there with the best model so far.
     """
     from napari_nucleus_kd._cli_recipe import channel_keys
-    from napari_nucleus_kd._cli_train import read_settings, train_model
+    from napari_nucleus_kd._cli_train import kind_of, read_settings, train_enhancing, train_model
+    from napari_nucleus_kd.train.enhancing_settings import read_enhancing
 
-    settings = read_settings(
-        recipe,
-        dataset=data and data.resolve(),
-        start=start,
-        student=student,
-        pretrained=pretrained,
-        channels=channel_keys(channel),
-        name=name,
-        steps=steps,
-        learning_rate=learning_rate,
-        batch=batch,
-        seed=seed,
-        workers=workers,
-        device=device,
-    )
-    train_model(settings, output)
+    given: dict[str, Any] = {
+        "dataset": data and data.resolve(),
+        "channels": channel_keys(channel),
+        "name": name,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "workers": workers,
+        "device": device,
+    }
+    of_students: dict[str, Any] = {"start": start, "student": student, "pretrained": pretrained}
+    kind = kind or kind_of(recipe)
+    if kind is options.Trained.student:
+        train_model(read_settings(recipe, batch=batch, **given, **of_students), output)
+        return
+    if unfit := [f"--{name}" for name, value in of_students.items() if value is not None]:
+        raise SettingsError(f"--kind {kind}: {', '.join(unfit)} is for students; leave it out")
+    train_enhancing(read_enhancing(recipe, given | {"kind": str(kind)}, batch), output)
 
 
 @app.command()

@@ -65,6 +65,11 @@ class Recipe(Settings):
     stains: tuple[tuple[float, float, float], tuple[float, float, float]] | None = Field(
         None, description="Optical densities of haematoxylin and the other stain; None: usual or estimated"
     )
+    enhance: str | None = Field(None, description="Enhancer that draws the nuclei first; None: none")
+    enhance_hash: str | None = Field(None, description="SHA-256 of its weights; None takes it as it is")
+    polarity: Literal["auto", "bright", "dark"] = Field(
+        "auto", description="How nuclei look to the enhancer; auto: dark in H&E and IHC, else bright"
+    )
     percentiles: tuple[float, float] = Field((1.0, 99.8), description="Intensities scaled to 0 and 1")
     scaling_low: tuple[float, ...] | None = Field(None, description="Intensity shown as 0, a channel")
     scaling_high: tuple[float, ...] | None = Field(None, description="Intensity shown as 1, a channel")
@@ -78,8 +83,8 @@ class Recipe(Settings):
 
     @property
     def looks(self) -> Modality:
-        """As what kind of image the segmenter's input looks: of a stain taken apart, nuclei are bright."""
-        if self.modality is None or self.mapping in OF_STAINS:
+        """As what kind of image the segmenter's input looks: bright nuclei if enhanced or stains apart."""
+        if self.modality is None or self.mapping in OF_STAINS or self.enhance is not None:
             return Modality.FLUORESCENCE
         return self.modality
 

@@ -69,10 +69,10 @@ def export_steps(
     """
     output = Path(output).expanduser().absolute()  # bioimageio.spec takes relative ones from elsewhere
     _check_request(output, file_format, overwrite=overwrite)
-    if model.is_adapter and file_format != "zip":
+    if model.role != "model" and file_format != "zip":
         raise SettingsError(
-            f"{model.spec.name} is an adapter for any number of channels, and other programs would get it "
-            "for three; export it as zip"
+            f"{model.spec.name} is an {model.role} and finds no nuclei: other programs have no place for it; "
+            "export it as zip"
         )
     kinds = ("torchscript", "onnx") if file_format == "bioimageio" else (file_format,)
     total = len(kinds) + 2

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd.channels import distinct_names, sample_blocks
+from napari_nucleus_kd.channels import InputMap, distinct_names, sample_blocks
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
+from napari_nucleus_kd.enhance import open_enhancer
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
 from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.panel import has_own_names, planes_question
 from napari_nucleus_kd.tiling import run_tiles
-from napari_nucleus_kd.types import Modality, Region
+from napari_nucleus_kd.types import Modality, Progress, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     import numpy.typing as npt
 
-    from napari_nucleus_kd.channels import InputMap
     from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.enhance import Enhancer
     from napari_nucleus_kd.segmenters import Segmenter
     from napari_nucleus_kd.tiling import LabelTarget
-    from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei, Progress
+    from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei
 
 _CLEAR = 0.4  # weight of a channel that an adapter is sure of, also beside a second stain
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _COMPARED_BLOCKS, _COMPARED_STEP = 4, 4  # 4 x 4 blocks of a large image, every fourth pixel of them
 _PATCH_PX, _PATCHES, _CANDIDATES = 512, 4, 4  # the best 4 of up to 4 x 4 patches tell the diameter
+
+
+class RowTarget(Protocol):
+    """Where an enhanced picture goes: a numpy or zarr array."""
+
+    def __setitem__(self, index: Any, value: Any, /) -> None:
+        """Write a rectangle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +53,7 @@ class Job:
     pixels : (K, Y, X) used channels of the region, numpy or lazy.
     recipe : resolved, but for the diameter while that is None.
     notes : what was chosen for the person, in words.
+    enhancer : draws the nuclei anew before the segmenter sees them; None: nothing does, or it is done.
     """
 
     pixels: Array
@@ -52,10 +62,45 @@ class Job:
     input: InputMap
     recipe: Recipe
     notes: tuple[str, ...]
+    enhancer: Enhancer | None = None
 
     def tile(self, pixels: npt.NDArray[Any]) -> FloatArray:
-        """Return the network's input for pixels of the used channels."""
-        return self.input.scale(pixels)
+        """Return the network's input for pixels of the used channels, enhanced if that is asked for."""
+        picture = self.input.scale(pixels)
+        return picture if self.enhancer is None else self.enhancer(picture)
+
+    def enhanced_steps(self, out: RowTarget) -> Generator[Progress, None, Job]:
+        """Enhance the whole region once, for a run in tiles.
+
+        Parameters
+        ----------
+        out : (1, Y, X) uint8 of the region; receives the picture, 255 for 1.
+
+        Yields
+        ------
+        Progress after each window.
+
+        Returns
+        -------
+        The job as it goes on with that picture.
+        """
+        if self.enhancer is None:
+            return self
+        shape, y = self.region.shape_yx, 0
+        total = self.enhancer.windows(shape)
+        read = partial(_scaled_rows, self)
+        for done, rows in self.enhancer.bands(read, shape):
+            if len(rows):
+                out[0, y : y + len(rows)] = np.round(255 * rows).astype(np.uint8)
+                y += len(rows)
+            yield Progress(done, total, f"enhancing: part {done} of {total}")
+        return self.seeing(out)
+
+    def seeing(self, enhanced: RowTarget) -> Job:
+        """Return the job as it goes on with what enhanced_steps wrote."""
+        notes = self.notes if self.enhancer is None else (*self.notes, *self.enhancer.engine.notes)
+        seen = InputMap((0,), rgb=False, low=(0.0,), high=(255.0,))
+        return replace(self, pixels=cast("Array", enhanced), input=seen, notes=notes, enhancer=None)
 
     def maps(self, pixels: npt.NDArray[Any], inside: Region) -> Maps:
         """Return the maps of a part of one tile of the used channels."""
@@ -87,7 +132,8 @@ class Job:
 
     def all_notes(self) -> tuple[str, ...]:
         """Return the notes, with what the segmenter had to change while it ran."""
-        return (*self.notes, *self.segmenter.notes)
+        of_enhancer = () if self.enhancer is None else tuple(self.enhancer.engine.notes)
+        return (*self.notes, *of_enhancer, *self.segmenter.notes)
 
 
 def prepare(image: Image, recipe: Recipe) -> Job:
@@ -125,6 +171,11 @@ def prepare(image: Image, recipe: Recipe) -> Job:
             f"pixels are taken as {pixel_size:g} um as the settings say, the file says "
             f"{image.pixel_size_um:g} um; leave the pixel size out of the settings to take the file's"
         )
+    enhancer = open_enhancer(recipe, modality)
+    if enhancer is not None:
+        notes.append(enhancer.description)
+        polarity = "dark" if enhancer.dark else "bright"
+        measured |= {"enhance_hash": enhancer.model.hash, "polarity": polarity}
     resolved = recipe.model_copy(
         update={
             "modality": modality,
@@ -143,7 +194,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     pixels = input_map.select(image.pixels)
     if region.shape_yx != image.shape_yx:
         pixels = pixels[:, *region.slices]
-    return Job(pixels, region, segmenter, input_map, resolved, tuple(notes))
+    return Job(pixels, region, segmenter, input_map, resolved, tuple(notes), enhancer)
 
 
 def measure_diameter(job: Job) -> Job:
@@ -266,6 +317,10 @@ def _diameter(recipe: Recipe, pixel_size_um: float | None) -> float | None:
             "too small to find; check the pixel size"
         )
     return diameter
+
+
+def _scaled_rows(job: Job, y0: int, y1: int) -> FloatArray:
+    return job.input.scale(np.asarray(job.pixels[:, y0:y1]))
 
 
 def _cropped(maps: Maps, inside: Region) -> Maps:

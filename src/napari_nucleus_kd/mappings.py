@@ -58,7 +58,7 @@ _JUDGED_VALUES = 2**16  # of each channel, which it is scaled by then
 
 def names() -> tuple[str, ...]:
     """Return the names of all mappings: the built-in ones, and the adapters that are there."""
-    return (*BUILT_IN, *(model.spec.name for model in list_models(adapters=True)))
+    return (*BUILT_IN, *(model.spec.name for model in list_models("adapter")))
 
 
 def check_mapping(name: str) -> None:
@@ -74,7 +74,7 @@ def _adapter(name: str) -> Model:
         raise ModelError(
             f"mapping {name!r}: choose {', '.join(names())}, or the folder of an adapter; {error}"
         ) from error
-    if not model.is_adapter:
+    if model.role != "adapter":
         raise SettingsError(
             f"{name} is a model and no mapping; choose {', '.join(names())}, or take it as the model"
         )

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _CHUNK_PX = 1024
 _COARSEST_PX = 512  # no further pyramid level once both edges are within this
 _JOURNAL, _SCORES = "journal.json", "scores.float32"
+_ENHANCED = "enhanced.zarr"  # the picture that the segmenter sees, while the run lasts
 _TABLE, _ROWS = "nuclei", 1 << 16  # array of one row a nucleus, and rows of its chunks
 _FORMAT = 2  # of the journal and of what is unfinished; runs of another one start anew
 _ATTRIBUTE = "napari-nucleus-kd"  # of the Zarr group: what the run says of itself
@@ -134,6 +135,7 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
         resolved = Recipe.model_validate_json(journal["recipe"])
         job = prepare(image, resolved.model_copy(update={"device": recipe.device}))
         yield Progress(0, 0, f"going on after tile {journal['tiles']}")
+    job = yield from _enhanced(partial, job)
     labels = zarr.open_array(str(partial / "0"), mode="r+")
 
     def record(done: TileDone) -> None:
@@ -146,6 +148,22 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
     )
     columns = yield from _measure(partial, image, job, labels, count)
     yield from _finish(partial, path, job, columns, _notes(journal, job))
+
+
+def _enhanced(partial: Path, job: Job) -> Generator[Progress, None, Job]:
+    """Return the job with its picture enhanced, once for all sittings of a run, if that is asked for."""
+    import zarr
+
+    if job.enhancer is None:
+        return job
+    place, shape = partial / _ENHANCED, (1, *job.region.shape_yx)
+    if place.exists() and zarr.open_array(str(place), mode="r").attrs.get("complete"):
+        return job.seeing(zarr.open_array(str(place), mode="r"))
+    chunks = (1, *(min(_CHUNK_PX, n) for n in shape[1:]))
+    drawn = zarr.create_array(str(place), shape=shape, dtype="uint8", chunks=chunks, overwrite=True)
+    job = yield from job.enhanced_steps(drawn)
+    drawn.attrs["complete"] = True
+    return job
 
 
 def _notes(journal: dict[str, Any], job: Job) -> list[str]:
@@ -223,6 +241,7 @@ def _finish(
     }
     for stray in partial.rglob("*.partial"):  # chunks that a killed run was writing
         stray.unlink()
+    shutil.rmtree(partial / _ENHANCED, ignore_errors=True)
     put_in_place(partial, path)
     # Only now: without it the next run would not go on, but start from nothing.
     with suppress(OSError):

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from math import inf, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -50,6 +50,7 @@ FILES = {  # of a package, and how many bytes each may have
 _MAX_TEST_PIXELS = 2048 * 2048
 TOLERANCE = 2e-3  # float32 on another processor rounds differently
 
+THREE_CLASSES = "three-classes"
 # architecture -> (settings class, function that builds the network from them)
 _ARCHITECTURES = {
     "student": (
@@ -68,9 +69,22 @@ _ARCHITECTURES = {
         "napari_nucleus_kd.networks.adapter:InvariantConfig",
         "napari_nucleus_kd.networks.adapter:InvariantAdapter",
     ),
+    "enhancer": (
+        "napari_nucleus_kd.networks.enhancer:GeneratorConfig",
+        "napari_nucleus_kd.networks.enhancer:Generator",
+    ),
+    THREE_CLASSES: (
+        "napari_nucleus_kd.networks.enhancer:ThreeClassConfig",
+        "napari_nucleus_kd.networks.enhancer:ThreeClassNet",
+    ),
 }
 
-ADAPTERS = ("fixed-adapter", "invariant-adapter")  # these make what a network sees, and find no nuclei
+Role = Literal["model", "adapter", "enhancer"]
+_ROLES: dict[str, Role] = {  # of the architectures that find no nuclei, but make what is seen of an image
+    "fixed-adapter": "adapter",
+    "invariant-adapter": "adapter",
+    "enhancer": "enhancer",
+}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # of a model
 
 
@@ -98,6 +112,11 @@ class ModelSpec(Settings):
     metrics: dict[str, Any] = Field({}, description="How good it was on images it had not seen")
     parent: str | None = Field(None, description="The model it was trained from")
 
+    @property
+    def role(self) -> Role:
+        """What it is for: "model" finds nuclei, "adapter" mixes channels, "enhancer" draws nuclei anew."""
+        return _ROLES.get(self.architecture, "model")
+
     @model_validator(mode="after")
     def _sizes_in_order(self) -> ModelSpec:
         low, high = self.size_range
@@ -124,9 +143,9 @@ class Model:
     card: str
 
     @property
-    def is_adapter(self) -> bool:
-        """Whether it makes what a network sees, and finds no nuclei."""
-        return self.spec.architecture in ADAPTERS
+    def role(self) -> Role:
+        """What it is for."""
+        return self.spec.role
 
     @property
     def parameters(self) -> int | None:
@@ -326,14 +345,14 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {spelt[near[0]]}?" if near else ""
 
 
-def list_models(*, adapters: bool = False) -> tuple[Model, ...]:
+def list_models(role: Role = "model") -> tuple[Model, ...]:
     """Return the models that are shipped or installed; damaged ones are left out, see `survey_models`.
 
     Parameters
     ----------
-    adapters : the adapters instead of the models that find nuclei.
+    role : "model" for those that find nuclei, else "adapter" or "enhancer".
     """
-    return tuple(model for model in survey_models()[0] if model.is_adapter == adapters)
+    return tuple(model for model in survey_models()[0] if model.role == role)
 
 
 def survey_models() -> tuple[tuple[Model, ...], dict[Path, str]]:

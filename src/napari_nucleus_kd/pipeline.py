@@ -277,6 +277,8 @@ def _in_one_go(job: Job) -> Generator[Progress, None, tuple[Job, Maps, Nuclei]]:
 
 
 def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
+    if job.enhancer is not None:
+        job = yield from job.enhanced_steps(np.empty((1, *job.region.shape_yx), np.uint8))
     yield Progress(0, 0, "estimating the diameter of the nuclei")
     job = measure_diameter(job)
     labels = np.zeros(job.region.shape_yx, np.int32)

@@ -65,7 +65,7 @@ def test_only_grey_fluorescence_has_panels_drawn_around_it(index):
 def test_an_adapter_becomes_a_package_that_segments(kind, settings, index, tmp_path):
     adapter = AdapterSettings(kind=kind, panel=(2, 4), channels=8)
     model = finish(run_steps(settings.model_copy(update={"adapter": adapter}), index, tmp_path / "run"))
-    assert model.is_adapter and model.spec.architecture == f"{kind}-adapter"
+    assert model.role == "adapter" and model.spec.architecture == f"{kind}-adapter"
     assert model.spec.parent == "mine" and model.verify() < 2e-3
     assert set(model.spec.metrics) == {"s0"}
     assert "drawn around the nuclei of the validation images" in model.card

@@ -13,8 +13,9 @@ from napari_nucleus_kd import instances
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import CONTEXT_PX
-from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.package import THREE_CLASSES, load_model
 from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, refuse_weights, same_scale
+from napari_nucleus_kd.segmenters.three_classes import ThreeClassSegmenter
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -33,15 +34,17 @@ _ENOUGH = 0.002  # share of such pixels below which the diameter is unknown
 _FIRST_LOOKS = (1.0, 0.5, 2.0, 0.25)  # magnifications, until nuclei are seen
 
 
-def load(recipe: Recipe) -> StudentSegmenter:
+def load(recipe: Recipe) -> StudentSegmenter | ThreeClassSegmenter:
     """Open the recipe's model on the recipe's device."""
     refuse_weights(recipe)
     model = load_model(recipe.model)
-    if model.is_adapter:
-        raise ModelError(
-            f"{recipe.model} is an adapter and finds no nuclei; choose it as the mapping instead"
-        )
-    return StudentSegmenter(model, open_engine(model, recipe.device), recipe.modality)
+    if model.role != "model":
+        place = {"adapter": "as the mapping", "enhancer": "to enhance with"}[model.role]
+        raise ModelError(f"{recipe.model} is an {model.role} and finds no nuclei; choose it {place} instead")
+    engine = open_engine(model, recipe.device)
+    if model.spec.architecture == THREE_CLASSES:
+        return ThreeClassSegmenter(model, engine)
+    return StudentSegmenter(model, engine, recipe.modality)
 
 
 class StudentSegmenter:

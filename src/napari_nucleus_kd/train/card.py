@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, SHOWN, tellable
-from napari_nucleus_kd.package import ADAPTERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari_nucleus_kd.package import ModelSpec
+    from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
     from napari_nucleus_kd.train.learner import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
 
@@ -43,12 +43,39 @@ def write_card(
     notes : what is to be known of the data, in sentences; see index.check_rows_steps.
     how : how it was judged, in sentences.
     """
+    origin_told = f"AdamW at {settings.learning_rate:g}, {settings.schedule}; {_network(settings)}"
+    lines = [
+        f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
+        f"{trained.best_step}, the best on the images that it was tuned by.",
+        f"{origin_told}; seed {settings.seed}; on {trained.processor}.",
+        *([] if settings.blend == 1 else [_BLENDED.format(settings.blend, 1 - settings.blend)]),
+        *_teachers(settings),
+    ]
     recipe = settings.model_copy(update={"steps": max(settings.steps, trained.steps)})
+    return card(spec, recipe, lines, _command(settings), notes, how)
+
+
+def card(
+    spec: ModelSpec,
+    recipe: TrainSettings | EnhancingSettings,
+    lines: Sequence[str],
+    command: str,
+    notes: Sequence[str],
+    how: str,
+) -> str:
+    """Return a card; see write_card.
+
+    Parameters
+    ----------
+    recipe : settings that make the same model again.
+    lines : what was done, in sentences.
+    command : that repeats it, with recipe.json.
+    """
     return "\n".join(
         [
             f"# {spec.name} {spec.version}",
             "",
-            settings.purpose,
+            recipe.purpose,
             "",
             "## Data and licence",
             "",
@@ -62,21 +89,16 @@ def write_card(
             "",
             "## Limits",
             "",
-            *(f"- {line}" for line in settings.limits),
-            *([] if spec.architecture in ADAPTERS else _sizes(spec)),
+            *(f"- {line}" for line in recipe.limits),
+            *(_sizes(spec) if spec.role == "model" else []),
             "",
             "## Recipe",
             "",
-            f"{trained.steps} steps of {_batch(settings)}; the weights are those of step "
-            f"{trained.best_step}, the best on the images that it was tuned by.",
-            f"AdamW at {settings.learning_rate:g}, {settings.schedule}; {_network(settings)}; "
-            f"seed {settings.seed}; on {trained.processor}.",
-            *([] if settings.blend == 1 else [_BLENDED.format(settings.blend, 1 - settings.blend)]),
-            *_teachers(settings),
+            *lines,
             "",
             "## Reproduce",
             "",
-            f"    {_command(settings)}",
+            f"    {command}",
             "",
             "with recipe.json:",
             "",

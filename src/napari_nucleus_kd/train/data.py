@@ -196,6 +196,8 @@ class Batches(Dataset[Batch]):
     enlarge_to_px : diameter to which the model enlarges smaller nuclei, where it segments.
     panel : fewest and most channels of the panels that are drawn around the nuclei of grey pictures; None:
         the pictures themselves.
+    seen : what is made of a picture (3, Y, X) of a kind before a network sees it; None: nothing.
+    targets : makes the maps (M, Y, X) of labels.
     """
 
     def __init__(
@@ -205,7 +207,10 @@ class Batches(Dataset[Batch]):
         seed: int,
         enlarge_to_px: float | None = None,
         panel: tuple[int, int] | None = None,
+        seen: Callable[[FloatArray, Modality], FloatArray] | None = None,
+        targets: Callable[[LabelArray], FloatArray] = encode,
     ):
+        self.seen, self.targets = seen, targets
         self.settings, self.seed, self.enlarge_to_px, self.panel = settings, seed, enlarge_to_px, panel
         self.by_source: dict[str, list[Sample]] = {}
         for sample in samples:
@@ -250,10 +255,11 @@ class Batches(Dataset[Batch]):
         else:
             image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
             image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
+            image = image if self.seen is None else self.seen(image, sample.modality)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return (
             image[:, inner, inner],
-            encode(labels)[:, inner, inner],
+            self.targets(labels)[:, inner, inner],
             valid[None, inner, inner].astype(np.float32),
             np.full((1, crops.crop_px, crops.crop_px), sample.taught, np.float32),
             nuclear,

@@ -57,10 +57,10 @@ CHECKPOINT = "checkpoint.pt"
 _KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step", "best", "records", "sums")
 
 
-def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return what of a run differs, see TrainSettings.learned_from: names of settings, with both values.
 
-    >>> _differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
+    >>> differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
     ['crops.batch (2, not 3)']
     """
     told = []
@@ -342,7 +342,7 @@ class Learner:
             raise SettingsError(
                 f"{self.checkpoint} is damaged; discard this run, or choose another output folder"
             ) from error
-        if differing := _differences(before, self.made_from):
+        if differing := differences(before, self.made_from):
             raise SettingsError(
                 f"{self.output} holds a run with other {', '.join(differing)}; discard it, choose another "
                 "output folder, or give it the settings of its recipe.json"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+    from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
     from napari_nucleus_kd.train.learner import NetworkWatch, Trained
     from napari_nucleus_kd.train.settings import TrainSettings
 
@@ -71,13 +72,13 @@ def train_steps(
     made_from = settings.learned_from(index)
     tune, train = yield from _batches_steps(settings, index)
     make_folder(output)
-    fabric = _fabric(settings)
+    fabric = open_fabric(settings, settings.devices)
     made_from["precision"] = json.dumps(precision_of(fabric))  # what "auto" came to
     run = Learner(fabric, settings, made_from, output)
     done = settings.model_copy(update={"steps": max(settings.steps, run.step)})
     write_text(output / "recipe.json", done.model_dump_json(indent=2))
     checks = [tune[i] for i in range(settings.check_batches)]
-    batches = _stream(train, run.step, fabric, settings)
+    batches = stream(train, run.step, settings, fabric, settings.accumulate)
     try:
         while run.step < settings.steps and not run.levelled_off:
             values = run.learn([next(batches) for _ in range(settings.accumulate)])
@@ -112,17 +113,23 @@ def _batches_steps(
     return Batches(tune, crops, seed + 1, enlarge, panel), Batches(train, crops, seed, enlarge, panel)
 
 
-def _fabric(settings: TrainSettings) -> Fabric:
+def open_fabric(settings: TrainSettings | EnhancingSettings, devices: int = 1) -> Fabric:
+    """Return what runs on the processors that settings name, seeded.
+
+    Raises
+    ------
+    SettingsError : they are not there, or have no such precision.
+    """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it says is in recipe.json
     precision = settings.precision
     try:
         if precision == "auto":  # on other processors bfloat16 is ten times slower than float32
             kind, _ = number_type(Fabric(accelerator=settings.device, devices=1).device)
             precision = "bf16-mixed" if kind is torch.bfloat16 else "32-true"
-        fabric = Fabric(accelerator=settings.device, devices=settings.devices, precision=precision)
+        fabric = Fabric(accelerator=settings.device, devices=devices, precision=precision)
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise SettingsError(
-            f"{settings.devices} x {settings.device} with {precision} is not to be had: {error}; "
+            f"{devices} x {settings.device} with {precision} is not to be had: {error}; "
             "nucleus-kd info says what this computer has"
         ) from error
     fabric.launch()
@@ -130,9 +137,11 @@ def _fabric(settings: TrainSettings) -> Fabric:
     return fabric
 
 
-def _stream(data: Batches, step: int, fabric: Fabric, settings: TrainSettings) -> Iterator[Any]:
+def stream(
+    data: Batches, step: int, settings: TrainSettings | EnhancingSettings, fabric: Fabric, accumulate: int = 1
+) -> Iterator[Any]:
     """Yield the batches of this process, as many a step as it accumulates, from a step on."""
-    width = settings.accumulate * fabric.world_size
+    width = accumulate * fabric.world_size
     first, last = step * width + fabric.global_rank, settings.steps * width
     loader = DataLoader(
         data,

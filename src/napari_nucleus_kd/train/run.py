@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.index import Row
     from napari_nucleus_kd.networks.student import Student
     from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
     from napari_nucleus_kd.train.learner import Trained
     from napari_nucleus_kd.train.settings import TrainSettings
     from napari_nucleus_kd.types import FloatArray, Progress
@@ -118,26 +119,19 @@ def run_steps(
     SettingsError : see train_steps; also a folder of labels that nothing is to be learnt from.
     ModelError, WriteError
     """
-    place = output / settings.name
+    place = place_of(output, settings.name)
     parent = None if settings.start is None else load_model(settings.start).spec
-    if place.exists() and not is_package(place):
-        raise WriteError(f"{place} is there and no model; choose another name or output folder")
-    if place.exists() and not _begun(output, settings.name):
-        raise WriteError(
-            f"{place} is a model, and {output} holds no run of that name to go on with; choose another name "
-            "or output folder"
-        )
     for teacher in () if settings.distill is None else settings.distill.models:
         load_model(teacher)  # a wrong name shows now, not after the data were read
     for teacher in () if settings.distill is None else settings.distill.segmenters:
         open_segmenter(teacher, settings.device)
-    index, notes = yield from _data_steps(settings, index, output)
+    index, notes = yield from data_steps(settings, index, output)
     spec = _spec(settings, parent, index)
     make_folder(output)
 
     def shown(network: Student) -> Generator[Progress, None, Mapping[str, float]]:
         assert watch is not None
-        with _for_now(spec, blended(network, settings), output) as model:
+        with for_now(spec, blended(network, settings), output) as model:
             return (yield from watch(model))
 
     def scored(model: Model) -> Generator[Progress, None, list[Score]]:
@@ -154,7 +148,7 @@ def run_steps(
     if "val" in read_splits(index):
         metrics = yield from _judge(spec, network, output, judge)
         spec = spec.model_copy(update={"metrics": metrics})
-    _save(place, network, spec, write_card(spec, settings, trained, notes, judge.how))
+    save_package(place, network, spec, write_card(spec, settings, trained, notes, judge.how))
     return load_model(str(place))
 
 
@@ -173,20 +167,20 @@ def _adapter_steps(
     if not network.frozen:
         behind = spec.model_copy(update={"name": f"{settings.name}-student"})
         student = str(output / behind.name)
-        _save(Path(student), network.student, behind, write_card(behind, settings, trained, notes))
+        save_package(Path(student), network.student, behind, write_card(behind, settings, trained, notes))
     spec = adapter_spec(spec, settings.adapter)
     rows = panel_rows(read_splits(index).get("val", []))
     if rows:
-        with _for_now(spec, network.adapter, output, test_panel()) as model:
+        with for_now(spec, network.adapter, output, test_panel()) as model:
             scores = yield from judge_steps(model, student, rows, settings.channels)
-        spec = spec.model_copy(update={"metrics": _told(scores)})
+        spec = spec.model_copy(update={"metrics": told_metrics(scores)})
     how = HOW.format(*judged_channels(spec))
-    _save(place, network.adapter, spec, write_card(spec, settings, trained, notes, how), test_panel())
+    save_package(place, network.adapter, spec, write_card(spec, settings, trained, notes, how), test_panel())
     return load_model(str(place))
 
 
-def _data_steps(
-    settings: TrainSettings, data: Path, output: Path
+def data_steps(
+    settings: TrainSettings | EnhancingSettings, data: Path, output: Path
 ) -> Generator[Progress, None, tuple[Path, list[str]]]:
     """Index what is learnt from, and look at it; an index gets its name only if nothing is wrong.
 
@@ -229,6 +223,24 @@ def _data_steps(
                 output.rmdir()
 
 
+def place_of(output: Path, name: str) -> Path:
+    """Return where the package of a run goes.
+
+    Raises
+    ------
+    WriteError : there is something else.
+    """
+    place = output / name
+    if place.exists() and not is_package(place):
+        raise WriteError(f"{place} is there and no model; choose another name or output folder")
+    if place.exists() and not _begun(output, name):
+        raise WriteError(
+            f"{place} is a model, and {output} holds no run of that name to go on with; choose another name "
+            "or output folder"
+        )
+    return place
+
+
 def _begun(output: Path, name: str) -> bool:
     """Tell whether a folder holds a run that makes a model of this name."""
     try:
@@ -238,7 +250,9 @@ def _begun(output: Path, name: str) -> bool:
     return (output / CHECKPOINT).exists() and isinstance(recipe, dict) and recipe.get("name") == name
 
 
-def _split_notes(splits: Mapping[str, Sequence[Row]], settings: TrainSettings) -> list[str]:
+def _split_notes(
+    splits: Mapping[str, Sequence[Row]], settings: TrainSettings | EnhancingSettings
+) -> list[str]:
     """Return what a person should know of the splits that are not judged by, in sentences."""
     notes = [
         f"Not used: {count(len(rows), 'image')} of the split {name!r}; the splits are train, tune and val."
@@ -282,26 +296,27 @@ def _judge(
     spec: ModelSpec, network: Student, output: Path, judge: Judge
 ) -> Generator[Progress, None, dict[str, dict[str, list[float]]]]:
     """Return the metrics of the network on images that it never saw."""
-    with _for_now(spec, network, output) as model:
-        return _told((yield from judge.steps(model)))
+    with for_now(spec, network, output) as model:
+        return told_metrics((yield from judge.steps(model)))
 
 
-def _told(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
+def told_metrics(scores: Sequence[Score]) -> dict[str, dict[str, list[float]]]:
+    """Return what a package says of scores: means with intervals by source, where enough images tell."""
     return {source: only_tellable(values) for source, values in summary(scores).items()}
 
 
 @contextmanager
-def _for_now(
+def for_now(
     spec: ModelSpec, network: nn.Module, output: Path, picture: FloatArray | None = None
 ) -> Iterator[Model]:
-    """Make a model of a network, to be used while the block lasts."""
+    """Make a model of a network, to be used while the block lasts; see save_package."""
     with tempfile.TemporaryDirectory(prefix=".judged-", dir=output) as scratch:
         folder = Path(scratch) / spec.name
-        _save(folder, network, spec, "", picture)
+        save_package(folder, network, spec, "", picture)
         yield load_model(str(folder))
 
 
-def _save(
+def save_package(
     folder: Path, network: nn.Module, spec: ModelSpec, card: str, picture: FloatArray | None = None
 ) -> None:
     """Write a package; it is tested with a picture, or with a part of a sample."""
@@ -310,7 +325,7 @@ def _save(
 
 
 def _spec(settings: TrainSettings, parent: ModelSpec | None, index: Path) -> ModelSpec:
-    data = settings.data or _data_of(index)
+    data = settings.data or data_of(index)
     if parent is not None:
         before = f"{_BEFORE}as {parent.name}: "
         earlier = (line if line.startswith(_BEFORE) else before + line for line in parent.data)
@@ -333,7 +348,7 @@ def _spec(settings: TrainSettings, parent: ModelSpec | None, index: Path) -> Mod
     )
 
 
-def _data_of(index: Path) -> tuple[str, ...]:
+def data_of(index: Path) -> tuple[str, ...]:
     """Return what an index holds of each source, in sentences for the card."""
     numbers: dict[str, Counter[str]] = {}
     for split, rows in read_splits(index).items():

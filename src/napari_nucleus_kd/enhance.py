@@ -1,0 +1,164 @@
+"""Enhancement: a network draws every nucleus as it would be seen best, before anything is segmented.
+
+Source: GeNSeg-Net.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
+from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.types import Modality
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.engine import Engine
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import FloatArray
+
+WINDOW_PX, _OVERLAP_PX = 512, 128  # of the pictures that the network sees; it judges each as a whole
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the enhancers that are shipped or installed."""
+    return tuple(model.spec.name for model in list_models("enhancer"))
+
+
+def polarity_of(recipe: Recipe, modality: Modality) -> Literal["bright", "dark"]:
+    """Return how nuclei look in what a mapping makes of an image: as the recipe says, else as is usual.
+
+    In H&E and IHC they are dark, unless the mapping takes the stains apart; in fluorescence bright.
+    """
+    if recipe.polarity != "auto":
+        return recipe.polarity
+    looks = recipe.model_copy(update={"modality": modality, "enhance": None}).looks
+    return "bright" if looks is Modality.FLUORESCENCE else "dark"
+
+
+@dataclass(frozen=True, slots=True)
+class Enhancer:
+    """A network that draws nuclei anew, on a device.
+
+    Attributes
+    ----------
+    dark : whether nuclei are dark in the pictures that it is given.
+    """
+
+    model: Model
+    engine: Engine
+    dark: bool
+
+    @property
+    def description(self) -> str:
+        """Model, polarity and device, for people."""
+        spec, looks = self.model.spec, "dark" if self.dark else "bright"
+        return (
+            f"enhanced by {spec.name} {spec.version} on {self.engine.description}; nuclei are {looks} before"
+        )
+
+    def __call__(self, picture: FloatArray) -> FloatArray:
+        """Return a picture with every nucleus enhanced.
+
+        Parameters
+        ----------
+        picture : (3, Y, X) float32 in [0, 1]. Not changed.
+
+        Returns
+        -------
+        (3, Y, X) float32 in [0, 1]: grey, nuclei bright on black.
+        """
+        _, height, width = picture.shape
+        if not height or not width:
+            return picture
+        bands = [rows for _, rows in self.bands(lambda y0, y1: picture[:, y0:y1], (height, width))]
+        return np.repeat(np.concatenate(bands)[None], NETWORK_CHANNELS, axis=0)
+
+    def windows(self, shape_yx: tuple[int, int]) -> int:
+        """Return how many windows the network sees of a picture."""
+        height, width = shape_yx
+        return len(_starts(height)) * len(_starts(width))
+
+    def bands(
+        self, read: Callable[[int, int], FloatArray], shape_yx: tuple[int, int]
+    ) -> Generator[tuple[int, FloatArray], None, None]:
+        """Enhance a picture of any height from the top to the bottom.
+
+        Windows overlap by a quarter, over which one fades into the next, so that there are no seams.
+
+        Parameters
+        ----------
+        read : returns rows y0 to y1 of the picture, (3, y1 - y0, X) float32 in [0, 1].
+
+        Yields
+        ------
+        After each window how many were done, and rows (n, X) float32 that are finished: n is 0 but after the
+        last window of a row of windows.
+        """
+        height, width = shape_yx
+        starts, columns, edge = _starts(height), _starts(width), min(height, WINDOW_PX)
+        pending = np.zeros((2, edge, width), np.float32)  # what was drawn, weighted, and the weights
+        done = 0
+        for y, after in zip(starts, (*starts[1:], height), strict=True):
+            grey = grey_nuclei(read(y, y + edge), dark=self.dark)
+            for x in columns:
+                part = grey[:, x : x + WINDOW_PX]
+                weight = np.minimum.outer(*(_ramp(n) for n in part.shape))
+                here = pending[:, :, x : x + WINDOW_PX]
+                here += np.stack([self._drawn(part) * weight, weight])
+                done += 1
+                if x != columns[-1]:
+                    yield done, np.zeros((0, width), np.float32)
+            ready = after - y
+            yield done, pending[0, :ready] / pending[1, :ready]
+            rest = pending[:, ready:]
+            pending = np.concatenate([rest, np.zeros((2, ready, width), np.float32)], axis=1)
+
+    def _drawn(self, grey: FloatArray) -> FloatArray:
+        """Return what the network makes of one window, (Y, X)."""
+        height, width = grey.shape
+        step = self.model.spec.multiple_px
+        padded = np.pad(grey, [(0, -height % step), (0, -width % step)], mode="symmetric")
+        return self.engine.run(np.repeat(padded[None], NETWORK_CHANNELS, axis=0))[0, :height, :width]
+
+
+def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
+    """Return the enhancer that a recipe asks for, on its device; None if it asks for none.
+
+    Raises
+    ------
+    ModelError : there is no such enhancer, or it is not the one that the recipe was made with.
+    """
+    if recipe.enhance is None:
+        return None
+    model = load_model(recipe.enhance)
+    if model.role != "enhancer":
+        raise ModelError(
+            f"{recipe.enhance} is no enhancer but {'an adapter' if model.role == 'adapter' else 'a model'}; "
+            f"choose from {', '.join(names())}, or the folder of one"
+        )
+    if recipe.enhance_hash not in (None, model.hash):
+        raise ModelError(
+            f"the recipe was made with other weights of {recipe.enhance}; get those, or remove enhance_hash "
+            "from the recipe to accept a new result"
+        )
+    return Enhancer(model, open_engine(model, recipe.device), polarity_of(recipe, modality) == "dark")
+
+
+def _starts(length: int) -> list[int]:
+    """Return where windows begin along an axis; the last one ends where the picture does."""
+    last = max(0, length - WINDOW_PX)
+    return [*range(0, last, WINDOW_PX - _OVERLAP_PX), last]
+
+
+def _ramp(length: int) -> FloatArray:
+    """Return how much each pixel of a window counts along an axis: less towards both ends."""
+    place = np.arange(length, dtype=np.float32)
+    return np.minimum(1, (np.minimum(place, place[::-1]) + 1) / _OVERLAP_PX)

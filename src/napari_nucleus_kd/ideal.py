@@ -1,0 +1,111 @@
+"""Ideal nuclei: what an enhancer makes of a picture, and the three classes that are found in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import edt
+import numpy as np
+from scipy import ndimage
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from napari_nucleus_kd.types import FloatArray, LabelArray
+
+BACKGROUND, BODY, EDGE = range(3)
+PENDING = 0.25  # intensity where two nuclei share a boundary
+_RIM = 0.5  # intensity at the boundary of a nucleus; 1 is that of its middle
+_HALF_EDGE_PX = 2  # of the edge class, inside a nucleus and outside of it
+
+
+def ideal_nuclei(labels: LabelArray) -> FloatArray:
+    """Draw nuclei as they would be seen best: solid, brightest in the middle, fading towards their edge.
+
+    Pixels of nuclei that touch another one get one intensity, PENDING, on both sides of the boundary.
+
+    Parameters
+    ----------
+    labels : (Y, X), 0 is background. Not changed.
+
+    Returns
+    -------
+    (Y, X) float32 in [0, 1]; background is 0.
+
+    Source: GeNSeg-Net, section 3.1.
+
+    >>> drawn = ideal_nuclei(np.pad(np.full((5, 5), 1, np.int32), 2))
+    >>> float(drawn[4, 4]), float(drawn[0, 0]), bool(drawn[2, 2] < drawn[3, 3] < 1)
+    (1.0, 0.0, True)
+    """
+    depth = _depth(labels)
+    deepest = np.asarray(ndimage.maximum(depth, labels, np.arange(int(labels.max(initial=0)) + 1)))
+    share = depth / np.maximum(deepest, 1e-6)[labels]
+    drawn = np.where(labels > 0, _RIM + (1 - _RIM) * share, 0)
+    drawn[shared_boundary(labels)] = PENDING
+    return drawn.astype(np.float32)
+
+
+def three_classes(labels: LabelArray) -> npt.NDArray[np.uint8]:
+    """Return BACKGROUND, BODY or EDGE of each pixel; an edge has two pixels inside and two outside.
+
+    A nucleus without any deeper pixel keeps its deepest ones as a body, so that none is lost.
+
+    Parameters
+    ----------
+    labels : (Y, X), 0 is background. Not changed.
+
+    Source: GeNSeg-Net, sections 3.3 and 4.1.
+    """
+    depth = _depth(labels)
+    outside = edt.edt(labels == 0) if labels.any() else np.full(labels.shape, np.inf)
+    classes = np.where(labels > 0, BODY, BACKGROUND).astype(np.uint8)
+    classes[(labels == 0) & (outside <= _HALF_EDGE_PX)] = EDGE
+    deepest = np.asarray(ndimage.maximum(depth, labels, np.arange(int(labels.max(initial=0)) + 1)))
+    classes[(labels > 0) & (depth <= np.minimum(_HALF_EDGE_PX, deepest[labels] - 0.5))] = EDGE
+    return classes
+
+
+def shared_boundary(labels: LabelArray) -> npt.NDArray[np.bool_]:
+    """Return the pixels of nuclei that have a pixel of another nucleus beside them, also diagonally."""
+    highest = ndimage.maximum_filter(labels, 3)
+    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), 3)
+    found: npt.NDArray[np.bool_] = (labels > 0) & (highest != lowest)
+    return found
+
+
+def _depth(labels: LabelArray) -> FloatArray:
+    """Return how far each pixel of a nucleus is from the nearest one that is not of it; 1 at its edge."""
+    found: FloatArray = edt.edt(np.ascontiguousarray(labels), black_border=False)
+    return found
+
+
+def nuclei_in(classes: FloatArray, min_area_px: int = 20, *, fill_holes: bool = True) -> LabelArray:
+    """Return the nuclei that three classes show: each body grows by watershed inside the edges around it.
+
+    Parameters
+    ----------
+    classes : (3, Y, X) probabilities of BACKGROUND, BODY and EDGE.
+    min_area_px : smaller nuclei are left out.
+    fill_holes : whether holes in bodies belong to them.
+
+    Returns
+    -------
+    (Y, X) int32, 1..n
+
+    Source: GeNSeg-Net, section 3.3.
+    """
+    from skimage.segmentation import watershed
+
+    chosen = classes.argmax(axis=0)
+    body = ndimage.binary_fill_holes(chosen == BODY) if fill_holes else chosen == BODY
+    bodies, _ = ndimage.label(body)
+    # An edge reaches two pixels outside of the nucleus, so it grows over the inner half only.
+    reach = body | ((chosen == EDGE) & (edt.edt(~body) <= _HALF_EDGE_PX))
+    grown = watershed(-classes[BODY], bodies, mask=reach)
+    area = np.bincount(grown.ravel())
+    kept = area >= min_area_px
+    kept[0] = False
+    numbers = np.where(kept, np.cumsum(kept), 0)
+    found: LabelArray = numbers[grown].astype(np.int32)
+    return found

@@ -1,0 +1,103 @@
+"""GeNSeg-Net's segmentation as a segmenter: a U-Net of three classes, and watershed inside the edges."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from napari_nucleus_kd.ideal import nuclei_in
+from napari_nucleus_kd.metrics import median_diameter
+from napari_nucleus_kd.segmenters.base import kept_nuclei
+from napari_nucleus_kd.types import Maps, Nuclei
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_nucleus_kd.config import DecodeSettings
+    from napari_nucleus_kd.engine import Engine
+    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.types import FloatArray
+
+_CONTEXT_PX = 128  # how far around a pixel the U-Net looks
+
+
+class ThreeClassSegmenter:
+    """A package of three classes on an engine; see segmenters.base.Segmenter for the methods.
+
+    It takes pictures as they are, without rescaling, best those that an enhancer drew. Of the decode
+    settings it takes `min_score`, `min_area_px` and `fill_holes`.
+
+    Source: GeNSeg-Net, section 3.3.
+    """
+
+    name = "student"
+
+    def __init__(self, model: Model, engine: Engine):
+        self._engine = engine
+        self._spec = model.spec
+        self.model_hash: str | None = model.hash
+        self.parameters: int | None = model.parameters
+        self.decode_defaults = model.spec.decode
+        self.percentiles = model.spec.percentiles
+        self.default_diameter_px = model.spec.diameter_px
+
+    @property
+    def description(self) -> str:
+        """Model and device, for people."""
+        return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
+
+    @property
+    def running(self) -> object:
+        """The engine."""
+        return self._engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What did not go as chosen, for people."""
+        return tuple(self._engine.notes)
+
+    def scale(self, diameter_px: float | None) -> float:
+        """Return 1: nothing is rescaled."""
+        return 1.0
+
+    def align_px(self, diameter_px: float | None) -> int:
+        """Return the step of the network's blocks."""
+        return self._spec.multiple_px
+
+    def halo_px(self, diameter_px: float | None) -> int:
+        """Return room for two nuclei, in whole blocks."""
+        step = self._spec.multiple_px
+        return math.ceil(2 * (diameter_px or self.default_diameter_px) / step) * step
+
+    def context_px(self, diameter_px: float | None) -> int:
+        """Return how far the network sees around a pixel."""
+        return _CONTEXT_PX
+
+    def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
+        """Return the probabilities of the three classes of a (3, Y, X) tile."""
+        _, height, width = tile.shape
+        step = self._spec.multiple_px
+        padded = np.pad(tile, [(0, 0), (0, -height % step), (0, -width % step)], mode="symmetric")
+        values = self._engine.run(padded)[:, :height, :width]
+        return Maps(np.ascontiguousarray(values), self._spec.maps, (height, width), 1.0, diameter_px)
+
+    def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
+        """Let each nucleus body grow into the edges around it; a nucleus scores as its body does."""
+        labels = nuclei_in(maps.values, max(1, settings.min_area_px), fill_holes=settings.fill_holes)
+        body = maps.values[1:].sum(axis=0)
+        numbers = np.arange(1, int(labels.max(initial=0)) + 1)
+        scores = np.asarray(ndimage.mean(body, labels, numbers), np.float32).reshape(-1)
+        return Nuclei(*kept_nuclei(labels, scores, scores >= settings.min_score))
+
+    def diameter_in(self, maps: Maps) -> float | None:
+        """Return the median diameter of the nuclei that are found."""
+        return median_diameter(self.decode(maps, self.decode_defaults).labels)
+
+    def estimate_diameter(self, patches: Sequence[FloatArray]) -> float | None:
+        """Return the median of the patches' diameters."""
+        found = [self.diameter_in(self.maps(patch, None)) for patch in patches]
+        known = [diameter for diameter in found if diameter is not None]
+        return float(np.median(known)) if known else None

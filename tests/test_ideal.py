@@ -1,0 +1,72 @@
+"""Ideal nuclei and the three classes, on drawn cases."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from napari_nucleus_kd.ideal import BACKGROUND, BODY, EDGE, PENDING, ideal_nuclei, nuclei_in, three_classes
+from napari_nucleus_kd.metrics import scores
+
+
+def disc(shape, centre, radius):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+
+
+@pytest.fixture
+def touching():
+    labels = np.zeros((40, 60), np.int32)
+    labels[disc(labels.shape, (20, 20), 10)] = 1
+    labels[disc(labels.shape, (20, 39), 10) & (labels == 0)] = 2
+    return labels
+
+
+def test_a_nucleus_fades_from_its_middle_to_its_edge(touching):
+    drawn = ideal_nuclei(touching)
+    assert drawn.dtype == np.float32 and drawn[20, 20] == 1 and not drawn[touching == 0].any()
+    row = drawn[20, 10:21]
+    assert (np.diff(row) > 0).all() and row[0] >= 0.5
+
+
+def test_where_nuclei_touch_there_is_one_intensity_on_both_sides(touching):
+    drawn = ideal_nuclei(touching)
+    a, b = ndimage.binary_dilation(touching == 1), ndimage.binary_dilation(touching == 2)
+    assert set(drawn[a & (touching == 2)]) == set(drawn[b & (touching == 1)]) == {np.float32(PENDING)}
+
+
+def test_an_edge_is_two_pixels_inside_and_two_outside():
+    labels = np.zeros((40, 40), np.int32)
+    labels[10:30, 10:30] = 7
+    row = three_classes(labels)[20]
+    assert row.tolist() == [BACKGROUND] * 8 + [EDGE] * 4 + [BODY] * 16 + [EDGE] * 4 + [BACKGROUND] * 8
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_no_nucleus_is_without_a_body(size):
+    labels = np.zeros((20, 20), np.int32)
+    labels[5 : 5 + size, 5 : 5 + size] = 3
+    assert (three_classes(labels)[labels > 0] == BODY).any()
+    assert ideal_nuclei(labels).max() == 1
+
+
+def test_a_nucleus_in_another_one_and_one_at_the_border_are_told_apart():
+    labels = np.zeros((40, 40), np.int32)
+    labels[disc(labels.shape, (20, 20), 15)] = 1
+    labels[disc(labels.shape, (20, 20), 5)] = 2
+    labels[:4, :4] = 3
+    classes = three_classes(labels)
+    assert ndimage.label(classes == BODY)[1] == 3
+    assert classes[0, 0] == BODY  # the picture's border is none of the nucleus
+    assert ideal_nuclei(labels)[20, 20] == 1
+
+
+def test_an_empty_picture_stays_empty():
+    labels = np.zeros((9, 9), np.int32)
+    assert not ideal_nuclei(labels).any() and not three_classes(labels).any()
+    assert not nuclei_in(np.stack([np.ones((9, 9)), np.zeros((9, 9)), np.zeros((9, 9))])).any()
+
+
+def test_from_the_classes_of_labels_come_the_labels(draw):
+    labels = draw(200, 220)[1]
+    classes = np.eye(3, dtype=np.float32)[three_classes(labels)].transpose(2, 0, 1)
+    assert scores(labels, nuclei_in(classes))["pq"] > 0.95
