@@ -41,7 +41,7 @@ GROUPS = {
     3: {"segmenters"},
     4: {
         "mappings",
-        "enhance",
+        "enhancer",
         "job",
         "ondisk",
         "pipeline",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.io import read, save_labels
-    from napari_nucleus_kd.pipeline import Result, save, segment
+    from napari_nucleus_kd.pipeline import Result, enhance, save, segment
 
     __version__: str
 
@@ -21,13 +21,24 @@ _HOMES = {
     "DecodeSettings": "config",
     "Recipe": "config",
     "Result": "pipeline",
+    "enhance": "pipeline",
     "read": "io",
     "save": "pipeline",
     "save_labels": "io",
     "segment": "pipeline",
 }
 
-__all__ = ["DecodeSettings", "Recipe", "Result", "__version__", "read", "save", "save_labels", "segment"]
+__all__ = [
+    "DecodeSettings",
+    "Recipe",
+    "Result",
+    "__version__",
+    "enhance",
+    "read",
+    "save",
+    "save_labels",
+    "segment",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,14 @@ class ModelFormat(StrEnum):
     BIOIMAGEIO = "bioimageio"
 
 
+class Polarity(StrEnum):
+    """How nuclei look to an enhancer."""
+
+    auto = "auto"
+    bright = "bright"
+    dark = "dark"
+
+
 class Trained(StrEnum):
     """What `train` trains."""
 
@@ -169,6 +177,19 @@ PanelFile = Annotated[
         "are for. Images that do not fit it are refused.",
         dir_okay=False,
         rich_help_panel=_IMAGE,
+    ),
+]
+_ENHANCER = "Enhancer that draws the nuclei first: nucleus-enhancer, or the folder of one."
+EnhancerName = Annotated[
+    str | None, typer.Option("--enhance", help=f"{_ENHANCER} Default: none.", rich_help_panel=_NUCLEI)
+]
+Enhancer = Annotated[str, typer.Option("--enhancer", help=_ENHANCER)]
+PolarityOption = Annotated[
+    Polarity | None,
+    typer.Option(
+        "--polarity",
+        help="How nuclei look to the enhancer: bright, dark, or auto (dark in H&E and IHC, else bright).",
+        rich_help_panel=_NUCLEI,
     ),
 ]
 Percentiles = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from napari_nucleus_kd.config import OF_STAINS, DecodeSettings, Recipe, complaint, recipe_from
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR, check_mapping
 
@@ -24,6 +25,7 @@ _STALE = {
         *("mapping_hash", "channels", "adapter_channels", "channel_weights", "stains"),
         *("scaling_low", "scaling_high"),
     ),
+    "enhance": ("enhance_hash", "polarity"),
     "percentiles": ("scaling_low", "scaling_high"),
     "modality": ("scaling_low", "scaling_high"),
     "diameter_um": ("diameter_px",),
@@ -64,7 +66,7 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     Raises
     ------
     SettingsError naming the value that is outside its range, or does not go with the mapping.
-    ModelError if there is no such mapping.
+    ModelError if there is no such mapping or enhancer.
     """
     values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in given.items() if value is not None}
@@ -74,6 +76,10 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     values = {name: value for name, value in values.items() if name not in stale} | given
     recipe = recipe_from(values)
     check_mapping(recipe.mapping)
+    if recipe.enhance is not None:
+        load_enhancer(recipe.enhance)
+    elif "polarity" in given:
+        raise SettingsError("--polarity is for --enhance; name an enhancer, or leave it out")
     if "channel_weights" in given and recipe.mapping != "blend":
         raise SettingsError(f"--channel-weight is for --mapping blend, not {recipe.mapping}; leave one out")
     if "stains" in given and recipe.mapping not in OF_STAINS:

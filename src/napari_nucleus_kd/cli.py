@@ -88,6 +88,8 @@ def segment(
     weights: options.Weights = None,
     model: options.Model = None,
     device: options.Device = None,
+    enhance: options.EnhancerName = None,
+    polarity: options.PolarityOption = None,
     diameter: options.Diameter = None,
     diameter_um: options.DiameterUm = None,
     decode_by: options.DecodeBy = None,
@@ -134,6 +136,8 @@ def segment(
         "diameter_px": diameter,
         "diameter_um": diameter_um,
         "percentiles": percentiles,
+        "enhance": enhance,
+        "polarity": None if polarity is None else polarity.value,
     }
     base = None if recipe is None else read_recipe(recipe)
     chosen = None if panel is None else read_panel(panel)
@@ -160,6 +164,49 @@ def segment(
     outcomes = segment_all(jobs, order, console)
     show_summary(outcomes, console)
     if any(outcome.status == "failed" for outcome in outcomes):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def enhance(
+    inputs: options.Inputs,
+    output: options.Output,
+    enhancer: options.Enhancer = "nucleus-enhancer",
+    polarity: options.PolarityOption = None,
+    channel: options.ChannelNames = None,
+    mapping: options.MappingName = None,
+    percentiles: options.Percentiles = None,
+    modality: options.ModalityOption = None,
+    series: options.Series = 0,
+    z: options.Plane = None,
+    t: options.Time = 0,
+    region: options.RegionOption = None,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Draw every nucleus of images as it would be seen best; writes NAME_enhanced.ome.tif and its recipe.
+
+    segment --enhance does the same before it segments. Results that are there and of the same settings are
+    kept.
+    """
+    from napari_nucleus_kd._cli_enhance import enhance_all
+    from napari_nucleus_kd._cli_inputs import find_jobs
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys
+    from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd.types import Region
+
+    given = {
+        "enhance": enhancer,
+        "polarity": None if polarity is None else polarity.value,
+        "channels": channel_keys(channel),
+        "mapping": mapping,
+        "percentiles": percentiles,
+        "modality": None if modality is None else options.MODALITIES[modality],
+        "region": None if region is None else Region(*region),
+        "device": device,
+    }
+    recipe, plane = build_recipe(None, given), Plane(series=series, z=z, t=t)
+    if not enhance_all(find_jobs(inputs), recipe, plane, output, Console(), overwrite=overwrite):
         raise typer.Exit(FAILED)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.channels import InputMap, distinct_names, sample_blocks
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
-from napari_nucleus_kd.enhance import open_enhancer
+from napari_nucleus_kd.enhancer import open_enhancer
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
 from napari_nucleus_kd.modality import suggest_modality
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.enhance import Enhancer
+    from napari_nucleus_kd.enhancer import Enhancer
     from napari_nucleus_kd.segmenters import Segmenter
     from napari_nucleus_kd.tiling import LabelTarget
     from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei

@@ -110,7 +110,7 @@ class Enhancer:
             grey = grey_nuclei(read(y, y + edge), dark=self.dark)
             for x in columns:
                 part = grey[:, x : x + WINDOW_PX]
-                weight = np.minimum.outer(*(_ramp(n) for n in part.shape))
+                weight = np.multiply.outer(*(_ramp(n) for n in part.shape))
                 here = pending[:, :, x : x + WINDOW_PX]
                 here += np.stack([self._drawn(part) * weight, weight])
                 done += 1
@@ -129,6 +129,22 @@ class Enhancer:
         return self.engine.run(np.repeat(padded[None], NETWORK_CHANNELS, axis=0))[0, :height, :width]
 
 
+def load_enhancer(name: str) -> Model:
+    """Return an enhancer by name or folder.
+
+    Raises
+    ------
+    ModelError : there is none.
+    """
+    model = load_model(name)
+    if model.role != "enhancer":
+        raise ModelError(
+            f"{name} is no enhancer but {'an adapter' if model.role == 'adapter' else 'a model'}; "
+            f"choose from {', '.join(names())}, or the folder of one"
+        )
+    return model
+
+
 def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
     """Return the enhancer that a recipe asks for, on its device; None if it asks for none.
 
@@ -138,12 +154,7 @@ def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
     """
     if recipe.enhance is None:
         return None
-    model = load_model(recipe.enhance)
-    if model.role != "enhancer":
-        raise ModelError(
-            f"{recipe.enhance} is no enhancer but {'an adapter' if model.role == 'adapter' else 'a model'}; "
-            f"choose from {', '.join(names())}, or the folder of one"
-        )
+    model = load_enhancer(recipe.enhance)
     if recipe.enhance_hash not in (None, model.hash):
         raise ModelError(
             f"the recipe was made with other weights of {recipe.enhance}; get those, or remove enhance_hash "
@@ -153,9 +164,10 @@ def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
 
 
 def _starts(length: int) -> list[int]:
-    """Return where windows begin along an axis; the last one ends where the picture does."""
-    last = max(0, length - WINDOW_PX)
-    return [*range(0, last, WINDOW_PX - _OVERLAP_PX), last]
+    """Return where windows begin along an axis, evenly spread, so that they overlap by enough."""
+    spare = max(0, length - WINDOW_PX)
+    more = -(-spare // (WINDOW_PX - _OVERLAP_PX))
+    return [spare * i // max(1, more) for i in range(more + 1)]
 
 
 def _ramp(length: int) -> FloatArray:

@@ -1,0 +1,221 @@
+"""Enhancement of images of any size: polarity, windows without seams, runs in memory and on disk."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from scipy import ndimage
+from typer.testing import CliRunner
+
+import napari_nucleus_kd as nk
+from napari_nucleus_kd import enhancer as enhancer_module
+from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of
+from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.networks.enhancer import MULTIPLE_PX, Generator, GeneratorConfig
+from napari_nucleus_kd.ondisk import partial_path
+from napari_nucleus_kd.package import ModelSpec, list_models, load_model, save_model
+from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
+from napari_nucleus_kd.types import Channel, Image, Modality, finish
+
+FL, HE = Modality.FLUORESCENCE, Modality.HE
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An enhancer with random weights, of which something is seen."""
+    torch.manual_seed(2)
+    config = GeneratorConfig(width=4, depth=2, levels=2)
+    network = Generator(config)
+    with torch.no_grad():
+        network.train()(
+            torch.from_numpy(np.stack([np.repeat(spots(64, 64, i)[None], 3, 0) for i in range(8)]))
+        )
+        network.eval().body[-1].weight *= 2 / network.logits(torch.rand(4, 3, 64, 64)).std()
+    spec = ModelSpec(
+        name="drawer",
+        version="1",
+        architecture="enhancer",
+        options=config.model_dump(),
+        maps=("enhanced",),
+        multiple_px=MULTIPLE_PX,
+        diameter_px=24,
+        size_range=(16, 40),
+    )
+    picture = np.random.default_rng(0).random((3, 64, 64), np.float32)
+    return str(save_model(tmp_path_factory.mktemp("models") / "drawer", network.eval(), spec, "", picture))
+
+
+def spots(height, width, seed=0):
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).random((height, width), np.float32), 3)
+    return (smooth - smooth.min()) / max(np.ptp(smooth), 1e-6)
+
+
+def opened(folder, *, dark=False):
+    recipe = nk.Recipe(enhance=folder, device="cpu", polarity="dark" if dark else "bright")
+    return open_enhancer(recipe, FL)
+
+
+@pytest.mark.parametrize(
+    ("modality", "mapping", "expected"),
+    [
+        (FL, "nuclear", "bright"),
+        (HE, "nuclear", "dark"),
+        (Modality.IHC, "nuclear", "dark"),
+        (HE, "haematoxylin", "bright"),
+    ],
+)
+def test_the_polarity_follows_the_kind_of_image_unless_it_is_said(modality, mapping, expected):
+    recipe = nk.Recipe(mapping=mapping, enhance="any")
+    assert polarity_of(recipe, modality) == expected
+    assert polarity_of(recipe.model_copy(update={"polarity": "dark"}), modality) == "dark"
+
+
+def test_dark_and_bright_nuclei_look_alike_to_the_network(folder):
+    picture = np.repeat(spots(80, 90)[None], 3, 0)
+    assert np.allclose(opened(folder)(picture), opened(folder, dark=True)(1 - picture), atol=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 700), (33, 47), (512, 512), (513, 900), (1300, 640)])
+def test_pictures_of_any_size_are_enhanced_whole(folder, shape):
+    picture = np.repeat(spots(*shape)[None], 3, 0)
+    found = opened(folder)(picture)
+    assert found.shape == (3, *shape) and found.dtype == np.float32 and np.isfinite(found).all()
+    assert 0 <= found.min() and found.max() <= 1 and np.array_equal(found[0], found[2])
+
+
+def test_what_is_read_in_bands_is_what_is_read_at_once(folder):
+    picture, enhance = np.repeat(spots(1100, 600)[None], 3, 0), opened(folder)
+    rows, asked, last = [], [], 0
+    for done, band in enhance.bands(lambda a, b: asked.append((a, b)) or picture[:, a:b], (1100, 600)):
+        assert done == last + 1
+        last = done
+        rows.append(band)
+    assert last == enhance.windows((1100, 600)) == 3 * 2
+    assert np.array_equal(np.concatenate(rows), enhance(picture)[0])
+    assert max(b - a for a, b in asked) == enhancer_module.WINDOW_PX
+
+
+def test_there_are_no_seams_where_windows_meet(folder, monkeypatch):
+    """Windows are judged as wholes; here each is drawn as the mean of all it sees."""
+    monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: np.full_like(grey, grey.mean()))
+    picture = np.linspace(0, 1, 1500, dtype=np.float32) * np.ones((3, 700, 1), np.float32)
+    drawn, enhance = [], opened(folder)
+    for overlap in (enhancer_module._OVERLAP_PX, 1):
+        monkeypatch.setattr(enhancer_module, "_OVERLAP_PX", overlap)
+        drawn.append(np.abs(np.diff(enhance(picture)[0], axis=1)).max())
+    assert 0 < drawn[0] < 0.02 < drawn[1]  # one fades into the next, or there is a step
+
+
+def test_a_run_sees_the_enhanced_image_and_can_be_repeated(folder, draw):
+    pixels = draw(150, 170)[0]
+    picture = nk.enhance(pixels, enhance=folder)
+    assert picture.pixels.shape == (1, 150, 170) and picture.pixels.dtype == np.uint8
+    found = segment(pixels, enhance=folder, segmenter="classical")
+    assert found.recipe.polarity == "bright" and found.recipe.enhance_hash == load_model(folder).hash
+    assert any(note.startswith("enhanced by drawer 1 on ") for note in found.notes)
+    again = segment(pixels, nk.Recipe.model_validate_json(found.recipe.model_dump_json()))
+    assert np.array_equal(again.nuclei.labels, found.nuclei.labels)
+    with pytest.raises(ModelError, match="made with other weights of"):
+        segment(pixels, found.recipe.model_copy(update={"enhance_hash": "0" * 64}))
+    for wrong, words in (("nucleus-student", "is no enhancer but a model"), ("drawr", "no model 'drawr'")):
+        with pytest.raises(ModelError, match=words):
+            segment(pixels, enhance=wrong)
+
+
+def test_an_image_in_colour_is_enhanced_as_grey_with_dark_nuclei(folder):
+    found = segment(sample("he"), enhance=folder, segmenter="classical")
+    assert found.recipe.polarity == "dark" and found.recipe.modality is HE
+
+
+@pytest.mark.parametrize("tall", [True, False])
+def test_large_images_are_enhanced_once_in_memory_and_on_disk(folder, tmp_path, monkeypatch, tall):
+    pixels = (spots(*((2300, 300) if tall else (300, 2300))) * 60000).astype(np.uint16)
+    image = Image((pixels[None],), (Channel("DAPI"),))
+    recipe = nk.Recipe(enhance=folder, segmenter="classical", diameter_px=20, tile_px=1024)
+    calls = []
+    drawn = Enhancer._drawn
+    monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: calls.append(1) or drawn(self, grey))
+    whole = segment(image, recipe)
+    assert len(calls) == 6
+    place = finish(segment_to_zarr_steps(image, tmp_path / "labels.ome.zarr", recipe))
+    import zarr
+
+    assert np.array_equal(zarr.open_array(str(place / "0"))[:], whole.nuclei.labels)
+    assert not (place / "enhanced.zarr").exists() and len(calls) == 12
+
+
+def test_a_broken_run_on_disk_enhances_once(folder, tmp_path, monkeypatch):
+    image = Image(((spots(900, 700) * 60000).astype(np.uint16)[None],), (Channel("DAPI"),))
+    recipe = nk.Recipe(enhance=folder, segmenter="classical", diameter_px=20, tile_px=256)
+    path, calls = tmp_path / "labels.ome.zarr", []
+    drawn = Enhancer._drawn
+    monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: calls.append(1) or drawn(self, grey))
+    steps = segment_to_zarr_steps(image, path, recipe)
+    while not next(steps).message.startswith("tile 2"):
+        pass
+    steps.close()
+    assert (partial_path(path) / "enhanced.zarr").exists()
+    before = len(calls)
+    finish(segment_to_zarr_steps(image, path, recipe))
+    assert len(calls) == before == 3 * 2
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw):
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(images / f"{name}.tif", draw(90, 100)[0])
+    (images / "broken.tif").write_bytes(b"none")
+    done = command("enhance", images, "-o", out, "--enhancer", folder)
+    assert done.exit_code == 1 and "broken" in done.output and "2 of 3 enhanced" in done.output
+    written = nk.read(out / "a_enhanced.ome.tif")
+    assert [c.name for c in written.channels] == ["enhanced"]
+    assert np.array_equal(
+        np.asarray(written.pixels), nk.enhance(nk.read(images / "a.tif"), enhance=folder).pixels
+    )
+    recipe = json.loads((out / "a_enhanced_recipe.json").read_text())
+    assert recipe["polarity"] == "bright" and recipe["enhance_hash"] == load_model(folder).hash
+    (images / "broken.tif").unlink()
+    again = command("enhance", images, "-o", out, "--enhancer", folder)
+    assert again.exit_code == 0 and again.output.count("done before") == 2
+    other = command("enhance", images, "-o", out, "--enhancer", folder, "--polarity", "dark")
+    assert other.exit_code == 1 and "--overwrite" in other.output
+    assert (
+        command(
+            "enhance", images, "-o", out, "--enhancer", folder, "--polarity", "dark", "--overwrite"
+        ).exit_code
+        == 0
+    )
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        f"{name}_enhanced{end}" for name in "ab" for end in (".ome.tif", "_recipe.json")
+    )
+
+
+def test_segment_takes_an_enhancer_and_says_what_is_wrong(folder, tmp_path, draw):
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, draw(90, 100)[0])
+    given = ["segment", image, "--segmenter", "classical", "-o"]
+    assert command(*given, tmp_path / "out", "--enhance", folder, "--polarity", "dark").exit_code == 0
+    recipe = json.loads((tmp_path / "out" / "a_recipe.json").read_text())
+    assert recipe["polarity"] == "dark"
+    wrong = command(*given, tmp_path / "x", "--polarity", "dark")
+    assert wrong.exit_code == 2 and "--polarity is for --enhance" in " ".join(wrong.output.split())
+    missing = command(*given, tmp_path / "x", "--enhance", "drawr")
+    assert missing.exit_code == 2 and "no model 'drawr'" in missing.output
+
+
+def test_enhancers_are_listed_apart(folder):
+    assert load_model(folder).role == "enhancer"
+    assert all(model.role == "model" for model in list_models())
+    with pytest.raises(SettingsError, match="is an enhancer and finds no nuclei"):
+        from napari_nucleus_kd.export import export_steps
+
+        finish(export_steps(load_model(folder), "x.onnx", "onnx"))
