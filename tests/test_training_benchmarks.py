@@ -101,6 +101,21 @@ def test_the_objective_is_taken_apart_and_a_stopped_run_goes_on(index, tmp_path,
     assert "results of other data, teacher, steps" in refusal
 
 
+def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
+    options = ["--output", tmp_path / "runs", "--steps", 2, "--width", 4, "--report", tmp_path / "report.md"]
+    options += ["--variants", "U-Net / basic"]
+    first, found = run("enhancement", index, *options, "--parts", "ablation")
+    assert [list(each) for each in found["pq"].values()] == [["drawn"]] * 2
+    assert first.err.count("training ") == 3
+    assert ",val" not in (tmp_path / "runs" / "learnt.csv").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "| U-Net / basic | " in report and "AJI+" in report and "PQ, drawn" in report
+    enhancer = tmp_path / "runs" / "enhancer-u-net-basic-2-4"
+    options += ["--rounds", 1, "--enhancer", enhancer / enhancer.name]
+    again, _ = run("enhancement", index, *options, "--parts", "ablation", "cost")
+    assert "training" not in again.err and "time to the student alone" in (tmp_path / "report.md").read_text()
+
+
 def test_a_simulated_person_corrects_and_retrains(tmp_path, draw, run):
     rows = []
     for i in range(6):
