@@ -212,6 +212,17 @@ def test_segment_takes_an_enhancer_and_says_what_is_wrong(folder, tmp_path, draw
     assert missing.exit_code == 2 and "no model 'drawr'" in missing.output
 
 
+def test_evaluate_judges_with_an_enhancer(folder, tmp_path, draw):
+    pixels, labels = draw(90, 100)
+    for name, array in (("images/a.tif", pixels), ("labels/a.tif", labels.astype(np.uint16))):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / name, array)
+    given = ["evaluate", "--data", tmp_path, "--segmenter", "classical"]
+    judged = [command(*given, *more) for more in ((), ("--enhance", folder))]
+    assert all(each.exit_code == 0 and "PQ" in each.output for each in judged)
+    assert judged[0].output != judged[1].output  # random weights enhance nothing
+
+
 def test_enhancers_are_listed_apart(folder):
     assert load_model(folder).role == "enhancer"
     assert all(model.role == "model" for model in list_models())

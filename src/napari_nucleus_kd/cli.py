@@ -579,6 +579,8 @@ def evaluate(
     model: options.Model = None,
     device: options.Device = None,
     channel: options.DataChannels = None,
+    enhance: options.EnhancerName = None,
+    polarity: options.PolarityOption = None,
     true_diameter: Annotated[
         bool, typer.Option("--true-diameter", help="Tell the segmenter the true nucleus size.")
     ] = False,
@@ -597,6 +599,8 @@ def evaluate(
         "model": model,
         "device": device,
         "channels": channel_keys(channel),
+        "enhance": enhance,
+        "polarity": None if polarity is None else polarity.value,
     }
     recipe = build_recipe(None, given)
     evaluate_model(data, split, recipe, output, true_diameter=true_diameter, overwrite=overwrite)
