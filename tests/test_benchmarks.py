@@ -213,3 +213,14 @@ def test_startup_refuses_a_heavy_import(modules, monkeypatch):
     monkeypatch.setattr(modules.startup, "_IMPORT", "import dask")
     with pytest.raises(modules.common.BenchmarkError, match="loads dask"):
         modules.startup.check_imports()
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("nucleus-*.json")), ids=lambda path: path.stem)
+def test_recipes_of_models_can_be_read(path):
+    from napari_nucleus_kd._cli_options import Trained
+    from napari_nucleus_kd._cli_train import kind_of, read_settings
+    from napari_nucleus_kd.train.enhancing_settings import read_enhancing
+
+    is_student = kind_of(path) is Trained.student
+    settings = read_settings(path) if is_student else read_enhancing(path, {})
+    assert settings.name == path.stem and settings.licence and settings.data

@@ -120,9 +120,9 @@ def test_three_classes_learn_behind_an_enhancer_and_segment(index, tmp_path, dra
     found = segment(
         draw(90, 100)[0], model=str(model.folder), enhance=str(enhancer.folder), modality="fluorescence"
     )
-    assert found.maps.names == ("background", "body", "edge") and np.allclose(
-        found.maps.values.sum(0), 1, atol=0.02
-    )
+    assert found.maps.names == ("foreground", "background", "body", "edge")
+    assert np.allclose(found.maps.values[1:].sum(0), 1, atol=0.02)
+    assert np.allclose(found.maps["foreground"], found.maps.values[2:].sum(0), atol=0.02)
     assert found.nuclei.scores is not None and len(found.nuclei.scores) == found.nuclei.count
     with pytest.raises(ModelError, match="no model 'nothing'"):
         next(enhancing_steps(settings(kind="three-classes", learns_from="nothing"), index, tmp_path / "x"))

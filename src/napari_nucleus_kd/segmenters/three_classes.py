@@ -77,19 +77,19 @@ class ThreeClassSegmenter:
         return _CONTEXT_PX
 
     def maps(self, tile: FloatArray, diameter_px: float | None) -> Maps:
-        """Return the probabilities of the three classes of a (3, Y, X) tile."""
+        """Return the foreground (what is no background) and the three classes of a (3, Y, X) tile."""
         _, height, width = tile.shape
         step = self._spec.multiple_px
         padded = np.pad(tile, [(0, 0), (0, -height % step), (0, -width % step)], mode="symmetric")
-        values = self._engine.run(padded)[:, :height, :width]
-        return Maps(np.ascontiguousarray(values), self._spec.maps, (height, width), 1.0, diameter_px)
+        classes = self._engine.run(padded)[:, :height, :width]
+        values = np.concatenate([1 - classes[:1], classes])
+        return Maps(values, ("foreground", *self._spec.maps), (height, width), 1.0, diameter_px)
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
-        """Let each nucleus body grow into the edges around it; a nucleus scores as its body does."""
-        labels = nuclei_in(maps.values, max(1, settings.min_area_px), fill_holes=settings.fill_holes)
-        body = maps.values[1:].sum(axis=0)
+        """Let each nucleus body grow into the edges around it; a nucleus scores as its foreground does."""
+        labels = nuclei_in(maps.values[1:], max(1, settings.min_area_px), fill_holes=settings.fill_holes)
         numbers = np.arange(1, int(labels.max(initial=0)) + 1)
-        scores = np.asarray(ndimage.mean(body, labels, numbers), np.float32).reshape(-1)
+        scores = np.asarray(ndimage.mean(maps["foreground"], labels, numbers), np.float32).reshape(-1)
         return Nuclei(*kept_nuclei(labels, scores, scores >= settings.min_score))
 
     def diameter_in(self, maps: Maps) -> float | None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "kind channels generator discriminator adversarial three_classes learns_from crops learning_rate "
-    "average seed check_every check_batches precision"
+    "kind channels generator discriminator adversarial three_classes learns_from cross_entropy "
+    "dice crops learning_rate average seed check_every check_batches precision"
 ).split()
 
 
