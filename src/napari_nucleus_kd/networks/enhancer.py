@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from napari_nucleus_kd.config import Settings
-from napari_nucleus_kd.networks.blocks import ConvBN
 
 MULTIPLE_PX = 16  # height and width of the input of generators and U-Nets must be multiples of this
 CLASSES = ("background", "body", "edge")  # of the segmentation, in the order of ideal.three_classes
+_GROUPS = 4  # of channels that are normed together
 _REDUCTION = 8  # of the channels, inside channel attention
 _FULL_TOKENS = 16  # edge of a map of tokens, up to which all attend to all
 
@@ -23,7 +23,7 @@ class GeneratorConfig(Settings):
     """Shape of a generator."""
 
     blocks: Literal["res-cbam", "resnet", "unet"] = Field("res-cbam", description="What it is made of")
-    width: int = Field(16, ge=4, le=128, description="Channels at full resolution")
+    width: int = Field(16, ge=4, le=128, multiple_of=4, description="Channels at full resolution")
     levels: int = Field(3, ge=0, le=4, description="How often the resolution is halved before the blocks")
     depth: int = Field(9, ge=1, le=30, description="Blocks, but for unet")
 
@@ -57,6 +57,18 @@ class SpatialAttention(nn.Module):
         return x * torch.sigmoid(self.around(seen))
 
 
+class ConvGN(nn.Sequential):
+    """Convolution, group norm, and ReLU unless act is False.
+
+    Group norm sees one picture at a time, so that a batch of 2 is enough, and pictures are drawn as they were
+    in training; the bias lets what is nearly empty stay so.
+    """
+
+    def __init__(self, c_in: int, c_out: int, k: int = 3, stride: int = 1, act: bool = True):
+        layers = [nn.Conv2d(c_in, c_out, k, stride, k // 2), nn.GroupNorm(_GROUPS, c_out)]
+        super().__init__(*layers, *([nn.ReLU(inplace=True)] if act else []))
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut; with attention it is the Res-CBAM block.
 
@@ -66,7 +78,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, *, attention: bool) -> None:
         super().__init__()
         last: list[nn.Module] = [ChannelAttention(channels), SpatialAttention()] if attention else []
-        self.body = nn.Sequential(ConvBN(channels, channels), ConvBN(channels, channels, act=False), *last)
+        self.body = nn.Sequential(ConvGN(channels, channels), ConvGN(channels, channels, act=False), *last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W), unchanged in shape
         """Return body(x) + x."""
@@ -84,8 +96,8 @@ class Generator(nn.Module):
         super().__init__()
         self.body = unet(config.width, 1) if config.blocks == "unet" else _blocks(config)
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the pictures before the sigmoid; see forward."""
+    def draw(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the pictures before they are cut to [0, 1]: a squashed end would learn slowly by L1."""
         out: torch.Tensor = self.body(x.mean(1, keepdim=True))
         return out
 
@@ -94,24 +106,26 @@ class Generator(nn.Module):
 
         H and W are multiples of `MULTIPLE_PX`.
         """
-        return torch.sigmoid(self.logits(x).float())
+        return self.draw(x).float().clamp(0, 1)
 
 
 def _blocks(config: GeneratorConfig) -> nn.Sequential:
     """Return a convolution, halvings of the resolution, blocks, doublings, and one channel at the end."""
     widths = [min(2**level, 8) * config.width for level in range(config.levels + 1)]
-    down = [ConvBN(a, b, stride=2) for a, b in pairwise(widths)]
+    down = [ConvGN(a, b, stride=2) for a, b in pairwise(widths)]
     blocks = [Block(widths[-1], attention=config.blocks == "res-cbam") for _ in range(config.depth)]
     up: list[nn.Module] = []
     for a, b in pairwise(reversed(widths)):
-        up += [nn.Upsample(scale_factor=2.0, mode="bilinear"), ConvBN(a, b)]
-    return nn.Sequential(ConvBN(1, widths[0], 7), *down, *blocks, *up, nn.Conv2d(widths[0], 1, 7, padding=3))
+        up += [nn.Upsample(scale_factor=2.0, mode="bilinear"), ConvGN(a, b)]
+    return nn.Sequential(ConvGN(1, widths[0], 7), *down, *blocks, *up, nn.Conv2d(widths[0], 1, 7, padding=3))
 
 
 class ThreeClassConfig(Settings):
     """Shape of the network that segments enhanced pictures."""
 
-    width: int = Field(16, ge=4, le=128, description="Channels at full resolution; twice as many a level")
+    width: int = Field(
+        16, ge=4, le=128, multiple_of=4, description="Channels at full resolution; twice as many a level"
+    )
 
 
 class ThreeClassNet(nn.Module):
@@ -139,9 +153,8 @@ def unet(width: int, c_out: int) -> nn.Module:
     from monai.networks.nets import BasicUNet
 
     widths = tuple(width * 2**level for level in range(5))
-    made: nn.Module = BasicUNet(
-        2, 1, c_out, (*widths, width), act=("relu", {"inplace": True}), norm="batch", bias=False
-    )
+    norm = ("group", {"num_groups": _GROUPS})
+    made: nn.Module = BasicUNet(2, 1, c_out, (*widths, width), act=("relu", {"inplace": True}), norm=norm)
     return made
 
 

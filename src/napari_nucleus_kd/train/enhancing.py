@@ -74,6 +74,7 @@ class Course(ABC):
     """
 
     shown: ClassVar[tuple[str, ...]]
+    learns_by: ClassVar[str]
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Course(ABC):
             optimizer = torch.optim.Adam(part.parameters(), settings.learning_rate, betas=(0.5, 0.999))
             self.networks[name], self.optimizers[name] = fabric.setup(part, optimizer)
             if part is network:
-                self.networks[name].mark_forward_method("logits")
+                self.networks[name].mark_forward_method(self.learns_by)
         average = get_ema_multi_avg_fn(settings.average)  # type: ignore[no-untyped-call]
         self.average = AveragedModel(self.networks["network"].module, multi_avg_fn=average, use_buffers=True)
         self.step, self.best_step, self.best_objective = 0, 0, float("inf")
@@ -230,6 +231,7 @@ class EnhancerCourse(Course):
     """A generator against a discriminator: L1, and 0.01 of the adversarial loss (section 3.4)."""
 
     shown = ("picture", "drawn", "ideal")
+    learns_by = "draw"
 
     def __init__(self, fabric: Fabric, settings: EnhancingSettings, made_from: dict[str, str], output: Path):
         generator, rival = Generator(settings.generator), build_discriminator(settings.discriminator)
@@ -240,7 +242,7 @@ class EnhancerCourse(Course):
         """Learn from one batch; see Course."""
         ideal, judge = batch.maps[:, :1], self.networks.get("discriminator")
         with self.fabric.autocast():
-            drawn = torch.sigmoid(self.networks["network"].logits(batch.x).float())
+            drawn = self.networks["network"].draw(batch.x).float()
         known = drawn * batch.valid + ideal * (1 - batch.valid)  # where nothing is said, nothing is judged
         terms = {"L1": _error(drawn, batch)}
         loss = terms["L1"]
@@ -274,6 +276,7 @@ class ThreeClassCourse(Course):
     """A U-Net of three classes: cross-entropy, and 3 times Dice (sections 3.3 and 4.3)."""
 
     shown = ("seen", "body", "body of the labels")
+    learns_by = "logits"
 
     def __init__(self, fabric: Fabric, settings: EnhancingSettings, made_from: dict[str, str], output: Path):
         self.dice = DiceLoss(softmax=True, to_onehot_y=True, batch=True)
