@@ -1,6 +1,8 @@
 """Enhancement of images of any size: polarity, windows without seams, runs in memory and on disk."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from typer.testing import CliRunner
 
 import napari_nucleus_kd as nk
 from napari_nucleus_kd import enhancer as enhancer_module
+from napari_nucleus_kd import package
+from napari_nucleus_kd._cli_recipe import build_recipe
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of
 from napari_nucleus_kd.errors import ModelError, SettingsError
-from napari_nucleus_kd.io.samples import sample
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.networks.enhancer import MULTIPLE_PX, Generator, GeneratorConfig
 from napari_nucleus_kd.ondisk import partial_path
 from napari_nucleus_kd.package import ModelSpec, list_models, load_model, save_model
@@ -88,13 +92,13 @@ def test_pictures_of_any_size_are_enhanced_whole(folder, shape):
 def test_what_is_read_in_bands_is_what_is_read_at_once(folder):
     picture, enhance = np.repeat(spots(1100, 600)[None], 3, 0), opened(folder)
     rows, asked, last = [], [], 0
-    for done, band in enhance.bands(lambda a, b: asked.append((a, b)) or picture[:, a:b], (1100, 600)):
+    for done, band in enhance.bands(lambda p: asked.append(p) or picture[:, *p.slices], (1100, 600)):
         assert done == last + 1
         last = done
         rows.append(band)
     assert last == enhance.windows((1100, 600)) == 3 * 2
     assert np.array_equal(np.concatenate(rows), enhance(picture)[0])
-    assert max(b - a for a, b in asked) == enhancer_module.WINDOW_PX
+    assert {part.shape_yx for part in asked} == {(512, 512)}  # never a whole row of a wide image
 
 
 def test_there_are_no_seams_where_windows_meet(folder, monkeypatch):
@@ -124,21 +128,25 @@ def test_a_run_sees_the_enhanced_image_and_can_be_repeated(folder, draw):
             segment(pixels, enhance=wrong)
 
 
-def test_an_image_in_colour_is_enhanced_as_grey_with_dark_nuclei(folder):
-    found = segment(sample("he"), enhance=folder, segmenter="classical")
+def test_an_image_in_colour_is_enhanced_as_grey_with_dark_nuclei(folder, monkeypatch):
+    image, seen = sample("he"), []
+    monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: seen.append(grey) or grey)
+    found = segment(image, enhance=folder, segmenter="classical")
     assert found.recipe.polarity == "dark" and found.recipe.modality is HE
+    nuclei = sample_labels("he")[:512, :512] > 0
+    assert seen[0].shape == nuclei.shape and seen[0][nuclei].mean() > seen[0][~nuclei].mean() + 0.1
 
 
 @pytest.mark.parametrize("tall", [True, False])
 def test_large_images_are_enhanced_once_in_memory_and_on_disk(folder, tmp_path, monkeypatch, tall):
     pixels = (spots(*((2300, 300) if tall else (300, 2300))) * 60000).astype(np.uint16)
     image = Image((pixels[None],), (Channel("DAPI"),))
-    recipe = nk.Recipe(enhance=folder, segmenter="classical", diameter_px=20, tile_px=1024)
+    recipe = nk.Recipe(enhance=folder, segmenter="classical", tile_px=1024)
     calls = []
     drawn = Enhancer._drawn
     monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: calls.append(1) or drawn(self, grey))
     whole = segment(image, recipe)
-    assert len(calls) == 6
+    assert len(calls) == 6  # not again to measure the nuclei
     place = finish(segment_to_zarr_steps(image, tmp_path / "labels.ome.zarr", recipe))
     import zarr
 
@@ -156,7 +164,7 @@ def test_a_broken_run_on_disk_enhances_once(folder, tmp_path, monkeypatch):
     while not next(steps).message.startswith("tile 2"):
         pass
     steps.close()
-    assert (partial_path(path) / "enhanced.zarr").exists()
+    assert (partial_path(path) / "enhanced.zarr").exists()  # kept for the next sitting
     before = len(calls)
     finish(segment_to_zarr_steps(image, path, recipe))
     assert len(calls) == before == 3 * 2
@@ -192,9 +200,48 @@ def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw
         ).exit_code
         == 0
     )
-    assert sorted(path.name for path in out.iterdir()) == sorted(
-        f"{name}_enhanced{end}" for name in "ab" for end in (".ome.tif", "_recipe.json")
+    ends = (".ome.tif", "_recipe.json", "_run.json")
+    written = sorted(f"{name}_enhanced{end}" for name in "ab" for end in ends)
+    assert sorted(path.name for path in out.iterdir()) == written
+    repeated = command(
+        "enhance", images / "a.tif", "-o", tmp_path / "x", "--recipe", out / "a_enhanced_recipe.json"
     )
+    assert repeated.exit_code == 0 and '"dark"' in (tmp_path / "x" / "a_enhanced_recipe.json").read_text()
+
+
+def test_another_plane_is_not_done_before(folder, tmp_path):
+    stack = np.stack([(spots(64, 70, seed) * 255).astype(np.uint8) for seed in (0, 1)])
+    tifffile.imwrite(tmp_path / "s.ome.tif", stack, metadata={"axes": "ZYX"})
+    given = ["enhance", tmp_path / "s.ome.tif", "-o", tmp_path / "out", "--enhancer", folder, "--z"]
+    assert command(*given, 0).exit_code == 0
+    other = command(*given, 1)
+    assert other.exit_code == 1 and "another plane" in " ".join(other.output.split())
+    in_place = ["enhance", tmp_path, "-o", tmp_path, "--enhancer", folder, "--z", 0]
+    assert command(*in_place).exit_code == 0
+    again = command(*in_place)
+    assert again.exit_code == 0 and "1 of 1 enhanced" in again.output and "done before" in again.output
+
+
+def test_a_retrained_enhancer_is_not_done_before(folder, tmp_path, draw):
+    image, mine = tmp_path / "a.tif", tmp_path / "mine"
+    tifffile.imwrite(image, draw(90, 100)[0])
+    shutil.copytree(folder, mine)
+    given = ["segment", image, "--segmenter", "classical", "-o", tmp_path / "out", "--enhance", mine]
+    assert command(*given).exit_code == 0
+    model = load_model(str(mine))
+    network = model.network()
+    with torch.no_grad():
+        network.body[-1].bias += 0.1
+    save_model(mine, network, model.spec, "", np.zeros((3, 64, 64), np.float32), overwrite=True)
+    changed = command(*given)
+    assert changed.exit_code == 1 and "enhance_hash was" in " ".join(changed.output.split())
+
+
+@pytest.mark.parametrize("option", [("--mapping", "haematoxylin"), ("--modality", "fluorescence")])
+def test_a_polarity_that_was_told_by_another_kind_is_forgotten(folder, option):
+    resolved = nk.Recipe(enhance=folder, polarity="dark", modality=HE)
+    name, value = option[0].removeprefix("--"), option[1]
+    assert build_recipe(resolved, {name: FL if name == "modality" else value}).polarity == "auto"
 
 
 def test_segment_takes_an_enhancer_and_says_what_is_wrong(folder, tmp_path, draw):
@@ -221,9 +268,11 @@ def test_evaluate_judges_with_an_enhancer(folder, tmp_path, draw):
     assert judged[0].output != judged[1].output  # random weights enhance nothing
 
 
-def test_enhancers_are_listed_apart(folder):
-    assert load_model(folder).role == "enhancer"
-    assert all(model.role == "model" for model in list_models())
+def test_enhancers_are_listed_apart(folder, monkeypatch):
+    assert enhancer_module.names() == tuple(m.spec.name for m in list_models("enhancer"))
+    shipped, _ = package.model_roots()
+    monkeypatch.setattr(package, "model_roots", lambda: (shipped, Path(folder).parent))
+    assert "drawer" in enhancer_module.names() and "drawer" not in {m.spec.name for m in list_models()}
     with pytest.raises(SettingsError, match="is an enhancer and finds no nuclei"):
         from napari_nucleus_kd.export import export_steps
 

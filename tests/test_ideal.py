@@ -60,6 +60,25 @@ def test_a_nucleus_in_another_one_and_one_at_the_border_are_told_apart():
     assert ideal_nuclei(labels)[20, 20] == 1
 
 
+def test_a_nucleus_that_fills_the_picture_is_deepest_everywhere():
+    labels = np.full((8, 9), 3, np.int32)
+    assert (ideal_nuclei(labels) == 1).all() and (three_classes(labels) == BODY).all()
+
+
+def test_numbers_may_have_gaps(touching):
+    assert np.array_equal(ideal_nuclei(touching), ideal_nuclei(touching * 20_000_000))
+
+
+def test_holes_are_closed_but_no_other_nucleus():
+    labels = np.zeros((120, 120), np.int32)
+    labels[disc(labels.shape, (60, 60), 50) & ~disc(labels.shape, (60, 60), 35)] = 1
+    labels[disc(labels.shape, (60, 60), 12)] = 2
+    labels[8:14, 60] = 0
+    classes = np.eye(3, dtype=np.float32)[three_classes(labels)].transpose(2, 0, 1)
+    found = nuclei_in(classes)
+    assert len(np.unique(found)) == 3 and found[60, 60] != found[60, 20]
+
+
 def test_an_empty_picture_stays_empty():
     labels = np.zeros((9, 9), np.int32)
     assert not ideal_nuclei(labels).any() and not three_classes(labels).any()

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import ValidationError
 from rich.markup import escape
 
 from napari_nucleus_kd import io
-from napari_nucleus_kd._cli_recipe import read_recipe
+from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
-from napari_nucleus_kd.io.atomic import make_folder, scratch_beside, write_text
+from napari_nucleus_kd.io.atomic import beside, make_folder, write_text
 from napari_nucleus_kd.io.images import write_image
-from napari_nucleus_kd.job import prepare
+from napari_nucleus_kd.pipeline import enhance_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -34,24 +36,34 @@ def enhance_all(
 ) -> bool:
     """Enhance images one after the other; one that fails does not stop the others.
 
+    Pictures that are there and answer the same question are kept.
+
     Returns
     -------
     Whether none failed.
     """
     make_folder(output)
-    mine = [job for job in jobs if not job.name.endswith(_STEM)]  # results of an earlier run
+    assert recipe.enhance is not None
+    pinned = recipe.enhance_hash or load_enhancer(recipe.enhance).hash
+    recipe = recipe.model_copy(update={"enhance_hash": pinned})
+    mine = [job for job in jobs if not _is_result(job, output)]
     failed = 0
     for job in mine:
-        name = escape(job.name)
         try:
             notes = show(_steps(job, recipe, plane, output, overwrite=overwrite), console)
-        except (NucleusKDError, OSError) as error:
+        except (NucleusKDError, OSError, MemoryError) as error:
             failed += 1
-            console.print(f"[bold red]{name}: {escape(told(error))}[/]", soft_wrap=True)
+            console.print(f"[bold red]{escape(job.name)}: {escape(told(error))}[/]", soft_wrap=True)
         else:
-            console.print(f"{name}: {escape('; '.join(notes))}", soft_wrap=True, highlight=False)
+            said = f"{job.name}: {'; '.join(notes)}"
+            console.print(escape(said), soft_wrap=True, highlight=False)
     console.print(f"{len(mine) - failed} of {len(mine)} enhanced in {escape(str(output))}", soft_wrap=True)
     return not failed
+
+
+def _is_result(job: Job, output: Path) -> bool:
+    """Tell whether an image is a picture that this command wrote into the folder of the images."""
+    return job.name.endswith(_STEM) and job.source.resolve().parent == output.resolve()
 
 
 def _steps(
@@ -59,23 +71,29 @@ def _steps(
 ) -> Generator[Progress, None, tuple[str, ...]]:
     if job.problem:
         raise WriteError(job.problem)
-    target = output / f"{job.name}{_STEM}.ome.tif"
-    beside = output / f"{job.name}{_STEM}_recipe.json"
     image = io.read(job.source, series=plane.series, z=plane.z, t=plane.t)
-    prepared = prepare(image, recipe)
-    resolved = prepared.recipe.model_copy(update={"device": "auto"})
+    target, record = output / f"{job.name}{_STEM}.ome.tif", output / f"{job.name}{_STEM}_run.json"
+    asked = question(job.source, plane, recipe)
     if target.exists() and not overwrite:
-        if beside.exists() and read_recipe(beside) == resolved:
+        before = _read(record)
+        reasons = ["nothing beside it says how it was made"] if before is None else before.differences(asked)
+        if not reasons:
             return ("done before",)
         raise WriteError(
-            f"{target} exists and is not of these settings; add --overwrite or choose another --output"
+            f"{target} exists and {', '.join(reasons)}; add --overwrite or choose another --output"
         )
-    with scratch_beside(target) as scratch:
-        pixels = np.memmap(scratch / "pixels", np.uint8, "w+", shape=(1, *prepared.region.shape_yx))
-        done = yield from prepared.enhanced_steps(pixels)
+    picture, resolved, notes = yield from enhance_steps(image, recipe)
+    with beside(target) as partial:
         size = resolved.pixel_size_um
-        write_image(scratch / target.name, pixels, rgb=False, pixel_size_um=size, channels=("enhanced",))
-        (scratch / target.name).replace(target)
-        del pixels
-    write_text(beside, resolved.model_dump_json(indent=2) + "\n")
-    return done.notes
+        pixels = np.asarray(picture.pixels)
+        write_image(partial, pixels, rgb=False, pixel_size_um=size, channels=("enhanced",))
+    write_text(output / f"{job.name}{_STEM}_recipe.json", resolved.model_dump_json(indent=2) + "\n")
+    write_text(record, asked.model_dump_json(indent=2) + "\n")
+    return notes
+
+
+def _read(record: Path) -> Question | None:
+    try:
+        return Question.model_validate_json(record.read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -183,7 +183,9 @@ _ENHANCER = "Enhancer that draws the nuclei first: nucleus-enhancer, or the fold
 EnhancerName = Annotated[
     str | None, typer.Option("--enhance", help=f"{_ENHANCER} Default: none.", rich_help_panel=_NUCLEI)
 ]
-Enhancer = Annotated[str, typer.Option("--enhancer", help=_ENHANCER)]
+Enhancer = Annotated[
+    str | None, typer.Option("--enhancer", help=f"{_ENHANCER} Default: the recipe's, or nucleus-enhancer.")
+]
 PolarityOption = Annotated[
     Polarity | None,
     typer.Option(

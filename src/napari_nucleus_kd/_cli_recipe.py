@@ -23,11 +23,11 @@ _STALE = {
     "channels": ("adapter_channels", "channel_weights", "scaling_low", "scaling_high"),
     "mapping": (
         *("mapping_hash", "channels", "adapter_channels", "channel_weights", "stains"),
-        *("scaling_low", "scaling_high"),
+        *("scaling_low", "scaling_high", "polarity"),
     ),
     "enhance": ("enhance_hash", "polarity"),
     "percentiles": ("scaling_low", "scaling_high"),
-    "modality": ("scaling_low", "scaling_high"),
+    "modality": ("scaling_low", "scaling_high", "polarity"),
     "diameter_um": ("diameter_px",),
     "diameter_px": ("diameter_um",),
 }

@@ -27,6 +27,7 @@ from napari_nucleus_kd._cli_record import (
     read_record,
 )
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.io.tables import write_columns
@@ -90,6 +91,9 @@ def settle_request(request: Recipe, decode: Mapping[str, Any]) -> Recipe:
             f"--{'weights' if request.weights else 'model'} to use another"
         )
     settled = request.model_copy(update={"model_hash": segmenter.model_hash})
+    if request.enhance is not None:
+        pinned = request.enhance_hash or load_enhancer(request.enhance).hash
+        settled = settled.model_copy(update={"enhance_hash": pinned})
     given = {name: value for name, value in decode.items() if value is not None}
     if not given:
         return settled

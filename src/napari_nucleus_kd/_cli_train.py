@@ -16,6 +16,7 @@ from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
+from napari_nucleus_kd.train.enhancing_settings import with_batch
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import TrainSettings, taken_over
@@ -33,11 +34,19 @@ _NO_DATA = "no data: give --data FOLDER or CSV, or 'dataset' in the recipe"
 
 
 def kind_of(recipe: Path | None) -> Trained:
-    """Return what a recipe trains; a student where it does not say, or cannot be read."""
+    """Return what a recipe trains; a student where it does not say, or cannot be read.
+
+    Raises
+    ------
+    SettingsError : it says something else.
+    """
     try:
-        return Trained(json.loads(recipe.read_bytes())["kind"]) if recipe else Trained.student
+        kind = json.loads(recipe.read_bytes())["kind"] if recipe else Trained.student
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return Trained.student
+    if kind not in list(Trained):
+        raise SettingsError(f"{recipe}: kind = {kind!r}: choose from {', '.join(Trained)}")
+    return Trained(kind)
 
 
 def read_settings(
@@ -72,7 +81,7 @@ def read_settings(
         if teachers:
             values["distill"] = (values.get("distill") or {}) | {"teachers": list(teachers)}
         if batch is not None:
-            values["crops"] = values.get("crops", {}) | {"batch": batch}
+            values["crops"] = with_batch(values.get("crops"), batch)
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{recipe} is not JSON: {error}") from error

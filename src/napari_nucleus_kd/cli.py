@@ -171,7 +171,9 @@ def segment(
 def enhance(
     inputs: options.Inputs,
     output: options.Output,
-    enhancer: options.Enhancer = "nucleus-enhancer",
+    enhancer: options.Enhancer = None,
+    recipe: options.RecipeFile = None,
+    refit: options.Refit = False,
     polarity: options.PolarityOption = None,
     channel: options.ChannelNames = None,
     mapping: options.MappingName = None,
@@ -191,12 +193,15 @@ def enhance(
     """
     from napari_nucleus_kd._cli_enhance import enhance_all
     from napari_nucleus_kd._cli_inputs import find_jobs
-    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd.pipeline import ENHANCER
     from napari_nucleus_kd.types import Region
 
+    base = None if recipe is None else read_recipe(recipe)
+    named = None if base is None else base.enhance
     given = {
-        "enhance": enhancer,
+        "enhance": enhancer or (None if named else ENHANCER),
         "polarity": None if polarity is None else polarity.value,
         "channels": channel_keys(channel),
         "mapping": mapping,
@@ -205,8 +210,8 @@ def enhance(
         "region": None if region is None else Region(*region),
         "device": device,
     }
-    recipe, plane = build_recipe(None, given), Plane(series=series, z=z, t=t)
-    if not enhance_all(find_jobs(inputs), recipe, plane, output, Console(), overwrite=overwrite):
+    asked, plane = build_recipe(base, given, refit=refit), Plane(series=series, z=z, t=t)
+    if not enhance_all(find_jobs(inputs), asked, plane, output, Console(), overwrite=overwrite):
         raise typer.Exit(FAILED)
 
 

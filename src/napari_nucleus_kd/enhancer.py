@@ -14,7 +14,7 @@ from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.package import list_models, load_model
-from napari_nucleus_kd.types import Modality
+from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -78,7 +78,7 @@ class Enhancer:
         _, height, width = picture.shape
         if not height or not width:
             return picture
-        bands = [rows for _, rows in self.bands(lambda y0, y1: picture[:, y0:y1], (height, width))]
+        bands = [rows for _, rows in self.bands(lambda part: picture[:, *part.slices], (height, width))]
         return np.repeat(np.concatenate(bands)[None], NETWORK_CHANNELS, axis=0)
 
     def windows(self, shape_yx: tuple[int, int]) -> int:
@@ -87,7 +87,7 @@ class Enhancer:
         return len(_starts(height)) * len(_starts(width))
 
     def bands(
-        self, read: Callable[[int, int], FloatArray], shape_yx: tuple[int, int]
+        self, read: Callable[[Region], FloatArray], shape_yx: tuple[int, int]
     ) -> Generator[tuple[int, FloatArray], None, None]:
         """Enhance a picture of any height from the top to the bottom.
 
@@ -95,7 +95,7 @@ class Enhancer:
 
         Parameters
         ----------
-        read : returns rows y0 to y1 of the picture, (3, y1 - y0, X) float32 in [0, 1].
+        read : returns a part of the picture, (3, h, w) float32 in [0, 1].
 
         Yields
         ------
@@ -107,9 +107,9 @@ class Enhancer:
         pending = np.zeros((2, edge, width), np.float32)  # what was drawn, weighted, and the weights
         done = 0
         for y, after in zip(starts, (*starts[1:], height), strict=True):
-            grey = grey_nuclei(read(y, y + edge), dark=self.dark)
             for x in columns:
-                part = grey[:, x : x + WINDOW_PX]
+                window = Region(y, x, y + edge, min(x + WINDOW_PX, width))
+                part = grey_nuclei(read(window), dark=self.dark)
                 weight = np.multiply.outer(*(_ramp(n) for n in part.shape))
                 here = pending[:, :, x : x + WINDOW_PX]
                 here += np.stack([self._drawn(part) * weight, weight])
@@ -138,9 +138,10 @@ def load_enhancer(name: str) -> Model:
     """
     model = load_model(name)
     if model.role != "enhancer":
+        there = ", ".join(names()) or "none; nucleus-kd train --kind enhancer makes one"
+        what = "an adapter" if model.role == "adapter" else "a model"
         raise ModelError(
-            f"{name} is no enhancer but {'an adapter' if model.role == 'adapter' else 'a model'}; "
-            f"choose from {', '.join(names())}, or the folder of one"
+            f"{name} is no enhancer but {what}; choose from those there are ({there}), or the folder of one"
         )
     return model
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import edt
+import fastremap
 import numpy as np
 from scipy import ndimage
+
+from napari_nucleus_kd.instances import close_holes
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,7 +25,8 @@ _HALF_EDGE_PX = 2  # of the edge class, inside a nucleus and outside of it
 def ideal_nuclei(labels: LabelArray) -> FloatArray:
     """Draw nuclei as they would be seen best: solid, brightest in the middle, fading towards their edge.
 
-    Pixels of nuclei that touch another one get one intensity, PENDING, on both sides of the boundary.
+    How bright a pixel is goes with its distance to the boundary. Pixels of nuclei that touch another one get
+    one intensity, PENDING, on both sides of the boundary.
 
     Parameters
     ----------
@@ -38,9 +42,7 @@ def ideal_nuclei(labels: LabelArray) -> FloatArray:
     >>> float(drawn[4, 4]), float(drawn[0, 0]), bool(drawn[2, 2] < drawn[3, 3] < 1)
     (1.0, 0.0, True)
     """
-    depth = _depth(labels)
-    deepest = np.asarray(ndimage.maximum(depth, labels, np.arange(int(labels.max(initial=0)) + 1)))
-    share = depth / np.maximum(deepest, 1e-6)[labels]
+    share, _ = _depth(labels)
     drawn = np.where(labels > 0, _RIM + (1 - _RIM) * share, 0)
     drawn[shared_boundary(labels)] = PENDING
     return drawn.astype(np.float32)
@@ -57,12 +59,11 @@ def three_classes(labels: LabelArray) -> npt.NDArray[np.uint8]:
 
     Source: GeNSeg-Net, sections 3.3 and 4.1.
     """
-    depth = _depth(labels)
+    share, depth = _depth(labels)
     outside = edt.edt(labels == 0) if labels.any() else np.full(labels.shape, np.inf)
     classes = np.where(labels > 0, BODY, BACKGROUND).astype(np.uint8)
     classes[(labels == 0) & (outside <= _HALF_EDGE_PX)] = EDGE
-    deepest = np.asarray(ndimage.maximum(depth, labels, np.arange(int(labels.max(initial=0)) + 1)))
-    classes[(labels > 0) & (depth <= np.minimum(_HALF_EDGE_PX, deepest[labels] - 0.5))] = EDGE
+    classes[(labels > 0) & (depth <= _HALF_EDGE_PX) & (share < 1)] = EDGE
     return classes
 
 
@@ -74,10 +75,19 @@ def shared_boundary(labels: LabelArray) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _depth(labels: LabelArray) -> FloatArray:
-    """Return how far each pixel of a nucleus is from the nearest one that is not of it; 1 at its edge."""
-    found: FloatArray = edt.edt(np.ascontiguousarray(labels), black_border=False)
-    return found
+def _depth(labels: LabelArray) -> tuple[FloatArray, FloatArray]:
+    """Return how deep each pixel lies in its nucleus: as a share of the deepest one, and in pixels.
+
+    The pixels at the edge are 1 deep; the border of the picture is no edge, so a nucleus that fills it is
+    deepest everywhere.
+    """
+    numbered, _ = fastremap.renumber(np.ascontiguousarray(labels), in_place=False)
+    depth: FloatArray = edt.edt(numbered, black_border=False)
+    deepest = np.zeros(int(numbered.max(initial=0)) + 1, np.float32)
+    np.maximum.at(deepest, numbered.ravel(), depth.ravel())
+    most = deepest[numbered]
+    share = np.divide(depth, most, out=np.ones_like(depth), where=np.isfinite(most) & (most > 0))
+    return share, depth
 
 
 def nuclei_in(classes: FloatArray, min_area_px: int = 20, *, fill_holes: bool = True) -> LabelArray:
@@ -87,7 +97,7 @@ def nuclei_in(classes: FloatArray, min_area_px: int = 20, *, fill_holes: bool = 
     ----------
     classes : (3, Y, X) probabilities of BACKGROUND, BODY and EDGE.
     min_area_px : smaller nuclei are left out.
-    fill_holes : whether holes in bodies belong to them.
+    fill_holes : whether background inside a single nucleus belongs to it.
 
     Returns
     -------
@@ -98,14 +108,15 @@ def nuclei_in(classes: FloatArray, min_area_px: int = 20, *, fill_holes: bool = 
     from skimage.segmentation import watershed
 
     chosen = classes.argmax(axis=0)
-    body = ndimage.binary_fill_holes(chosen == BODY) if fill_holes else chosen == BODY
-    bodies, _ = ndimage.label(body)
+    bodies, _ = ndimage.label(chosen == BODY)
     # An edge reaches two pixels outside of the nucleus, so it grows over the inner half only.
-    reach = body | ((chosen == EDGE) & (edt.edt(~body) <= _HALF_EDGE_PX))
+    reach = (chosen == BODY) | ((chosen == EDGE) & (edt.edt(chosen != BODY) <= _HALF_EDGE_PX))
     grown = watershed(-classes[BODY], bodies, mask=reach)
     area = np.bincount(grown.ravel())
     kept = area >= min_area_px
     kept[0] = False
     numbers = np.where(kept, np.cumsum(kept), 0)
     found: LabelArray = numbers[grown].astype(np.int32)
+    if fill_holes:
+        close_holes(found)
     return found

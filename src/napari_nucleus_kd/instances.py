@@ -192,11 +192,11 @@ def _tidy(labels: LabelArray, min_area: int, *, fill: bool) -> LabelArray:
     kept = np.zeros(labels.shape, np.int32)
     kept.flat[inside] = number[piece]
     if fill:
-        _fill_holes(kept)
+        close_holes(kept)
     return kept
 
 
-def _fill_holes(labels: LabelArray) -> None:
+def close_holes(labels: LabelArray) -> None:
     """Give background enclosed by a single nucleus to it, in place."""
     gaps = cc3d.connected_components(labels == 0, connectivity=4)
     enclosed = np.ones(int(gaps.max()) + 1, bool)

@@ -88,7 +88,7 @@ class Job:
             return self
         shape, y = self.region.shape_yx, 0
         total = self.enhancer.windows(shape)
-        read = partial(_scaled_rows, self)
+        read = partial(_scaled, self)
         for done, rows in self.enhancer.bands(read, shape):
             if len(rows):
                 out[0, y : y + len(rows)] = np.round(255 * rows).astype(np.uint8)
@@ -139,7 +139,8 @@ class Job:
 def prepare(image: Image, recipe: Recipe) -> Job:
     """Choose channels, scaling and model for an image.
 
-    Scaling is measured on the whole image, so a region gives the nuclei that the whole gives there.
+    Scaling is measured on the whole image, so a region gives the nuclei that the whole gives there; but for
+    an enhancer, which sees windows of the region.
 
     Raises
     ------
@@ -230,7 +231,8 @@ def _seen_notes(image: Image, recipe: Recipe, seen: InputMap) -> list[str]:
     """Say which channels the network sees, how much of each, and what may be wrong with them."""
     names = distinct_names([channel.name for channel in image.channels])
     notes = [
-        f"{names[c]} shows nothing: all that was looked at is one value, or no number; choose another channel"
+        f"{names[c]} shows nothing: all that was looked at is one value, or no number"
+        + ("; choose another channel" if len(names) > 1 else "")
         for c in seen.blank
     ]
     if not seen.weights:
@@ -319,8 +321,8 @@ def _diameter(recipe: Recipe, pixel_size_um: float | None) -> float | None:
     return diameter
 
 
-def _scaled_rows(job: Job, y0: int, y1: int) -> FloatArray:
-    return job.input.scale(np.asarray(job.pixels[:, y0:y1]))
+def _scaled(job: Job, part: Region) -> FloatArray:
+    return job.input.scale(np.asarray(job.pixels[:, *part.slices]))
 
 
 def _cropped(maps: Maps, inside: Region) -> Maps:

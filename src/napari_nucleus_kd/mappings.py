@@ -75,8 +75,10 @@ def _adapter(name: str) -> Model:
             f"mapping {name!r}: choose {', '.join(names())}, or the folder of an adapter; {error}"
         ) from error
     if model.role != "adapter":
+        place = "to enhance with" if model.role == "enhancer" else "as the model"
         raise SettingsError(
-            f"{name} is a model and no mapping; choose {', '.join(names())}, or take it as the model"
+            f"{name} is {'an enhancer' if model.role == 'enhancer' else 'a model'} and no mapping; choose "
+            f"{', '.join(names())}, or take it {place}"
         )
     return model
 
@@ -190,7 +192,7 @@ def _mean(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fit
 
 def _first(image: Image, recipe: Recipe, percentiles: tuple[float, float]) -> Fitted:
     seen = _channels(image, recipe, _all_of(image, recipe)[:NETWORK_CHANNELS], percentiles)
-    first = InputMap(seen.channels, False, seen.low, seen.high, last=_as_colours)
+    first = InputMap(seen.channels, False, seen.low, seen.high, blank=seen.blank, last=_as_colours)
     return first, {"channel_weights": None}
 
 
@@ -240,7 +242,7 @@ def _through(model: Model, image: Image, seen: InputMap) -> InputMap:
             f"{len(seen.channels)}; name those it may use (channels), or choose another mapping"
         )
     last = partial(_run, network)
-    return InputMap(seen.channels, False, seen.low, seen.high, last=last)
+    return InputMap(seen.channels, False, seen.low, seen.high, blank=seen.blank, last=last)
 
 
 def _run(network: torch.nn.Module, scaled: FloatArray) -> FloatArray:

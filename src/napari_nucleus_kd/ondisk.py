@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
 from napari_nucleus_kd.io.labels import check_target, zarr_words
@@ -128,14 +129,16 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
     request = _request(image, recipe)
     journal = _read_journal(partial, request)
     if journal is None:
-        job = measure_diameter(prepare(image, recipe))
+        job = prepare(image, recipe)
         shutil.rmtree(partial, ignore_errors=True)
+        job = measure_diameter((yield from _enhanced(partial, job)))
         journal = _begin(partial, request, job)
     else:
         resolved = Recipe.model_validate_json(journal["recipe"])
         job = prepare(image, resolved.model_copy(update={"device": recipe.device}))
+        if job.enhancer is not None:  # once there is a journal, the picture is whole
+            job = job.seeing(zarr.open_array(str(partial / _ENHANCED), mode="r"))
         yield Progress(0, 0, f"going on after tile {journal['tiles']}")
-    job = yield from _enhanced(partial, job)
     labels = zarr.open_array(str(partial / "0"), mode="r+")
 
     def record(done: TileDone) -> None:
@@ -151,19 +154,15 @@ def _write(image: Image, path: Path, recipe: Recipe) -> Generator[Progress, None
 
 
 def _enhanced(partial: Path, job: Job) -> Generator[Progress, None, Job]:
-    """Return the job with its picture enhanced, once for all sittings of a run, if that is asked for."""
+    """Return the job with its picture enhanced on disk, if that is asked for."""
     import zarr
 
     if job.enhancer is None:
         return job
-    place, shape = partial / _ENHANCED, (1, *job.region.shape_yx)
-    if place.exists() and zarr.open_array(str(place), mode="r").attrs.get("complete"):
-        return job.seeing(zarr.open_array(str(place), mode="r"))
+    shape = (1, *job.region.shape_yx)
     chunks = (1, *(min(_CHUNK_PX, n) for n in shape[1:]))
-    drawn = zarr.create_array(str(place), shape=shape, dtype="uint8", chunks=chunks, overwrite=True)
-    job = yield from job.enhanced_steps(drawn)
-    drawn.attrs["complete"] = True
-    return job
+    drawn = zarr.create_array(str(partial / _ENHANCED), shape=shape, dtype="uint8", chunks=chunks)
+    return (yield from job.enhanced_steps(drawn))
 
 
 def _notes(journal: dict[str, Any], job: Job) -> list[str]:
@@ -175,7 +174,7 @@ def _begin(partial: Path, request: str, job: Job) -> dict[str, Any]:
     """Make the empty full-resolution level and the journal."""
     import zarr
 
-    group = zarr.open_group(str(partial), mode="w-", zarr_format=3)
+    group = zarr.open_group(str(partial), mode="a", zarr_format=3)
     _make_level(group, 0, job.region.shape_yx)
     journal = {
         "request": request,
@@ -288,6 +287,7 @@ def _request(image: Image, recipe: Recipe) -> str:
     asked = {
         "recipe": recipe.model_dump(mode="json", include=recipe.model_fields_set - {"device"}),
         "model": segmenter.model_hash,
+        "enhancer": None if recipe.enhance is None else load_enhancer(recipe.enhance).hash,
         "image": source,
         "version": __version__,
         "format": _FORMAT,

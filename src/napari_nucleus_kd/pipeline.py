@@ -128,6 +128,8 @@ def segment_steps(image: Image, recipe: Recipe | None = None) -> Generator[Progr
     began = time.perf_counter()
     yield Progress(0, 0, "opening the model")
     job = prepare(image, recipe or Recipe())
+    if job.enhancer is not None:
+        job = yield from job.enhanced_steps(np.empty((1, *job.region.shape_yx), np.uint8))
     if max(job.region.shape_yx) <= ONE_TILE_PX:
         job, maps, nuclei = yield from _in_one_go(job)
     else:
@@ -172,16 +174,26 @@ def enhance(image: Image | npt.NDArray[Any], recipe: Recipe | None = None, **set
     return finish(enhance_steps(to_image(image), recipe))[0]
 
 
-def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tuple[Image, Recipe]]:
-    """Enhance an image step by step; returns it, and the recipe with what was measured. See `enhance`."""
+def enhance_steps(
+    image: Image, recipe: Recipe
+) -> Generator[Progress, None, tuple[Image, Recipe, tuple[str, ...]]]:
+    """Enhance an image step by step; see `enhance`.
+
+    Returns
+    -------
+    The enhanced image, the recipe with what was measured, and what was chosen, in words.
+    """
     yield Progress(0, 0, "opening the enhancer")
     if recipe.enhance is None:
         recipe = recipe.model_copy(update={"enhance": ENHANCER})
-    job = prepare(image, recipe)
+    # Nothing is segmented, so no model is opened.
+    job = prepare(image, recipe.model_copy(update={"segmenter": "classical", "weights": None}))
     pixels = np.empty((1, *job.region.shape_yx), np.uint8)
-    yield from job.enhanced_steps(pixels)
-    channels = (Channel("enhanced"),)
-    return Image((pixels,), channels, pixel_size_um=job.recipe.pixel_size_um, name=image.name), job.recipe
+    done = yield from job.enhanced_steps(pixels)
+    kept = {"segmenter": recipe.segmenter, "weights": recipe.weights, "decode": recipe.decode}
+    resolved = job.recipe.model_copy(update=kept)
+    picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=resolved.pixel_size_um, name=image.name)
+    return picture, resolved, tuple(note for note in done.notes if note != job.segmenter.description)
 
 
 def redecode(result: Result, settings: DecodeSettings) -> Result:
@@ -317,8 +329,6 @@ def _in_one_go(job: Job) -> Generator[Progress, None, tuple[Job, Maps, Nuclei]]:
 
 
 def _in_tiles(job: Job) -> Generator[Progress, None, tuple[Job, Nuclei]]:
-    if job.enhancer is not None:
-        job = yield from job.enhanced_steps(np.empty((1, *job.region.shape_yx), np.uint8))
     yield Progress(0, 0, "estimating the diameter of the nuclei")
     job = measure_diameter(job)
     labels = np.zeros(job.region.shape_yx, np.int32)

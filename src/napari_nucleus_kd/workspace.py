@@ -353,4 +353,5 @@ def speed_key(recipe: Recipe) -> str:
     """Return the name under which the speed of such runs is remembered."""
     if recipe.segmenter == "classical":
         return recipe.segmenter  # it has no model and one device
-    return "/".join((recipe.segmenter, recipe.weights or recipe.model, recipe.device))
+    model = recipe.weights or recipe.model
+    return "/".join((recipe.segmenter, model, recipe.device, *filter(None, [recipe.enhance])))

@@ -8,9 +8,14 @@ import torch
 from PIL import Image as pil
 from typer.testing import CliRunner
 
+from napari_nucleus_kd import segmenters
+from napari_nucleus_kd._cli_train import kind_of
 from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.cli import app
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.engine import Engine
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.train.data import load_steps
@@ -124,13 +129,39 @@ def test_three_classes_learn_behind_an_enhancer_and_segment(index, tmp_path, dra
     assert np.allclose(found.maps.values[1:].sum(0), 1, atol=0.02)
     assert np.allclose(found.maps["foreground"], found.maps.values[2:].sum(0), atol=0.02)
     assert found.nuclei.scores is not None and len(found.nuclei.scores) == found.nuclei.count
+    with pytest.raises(ModelError, match="is no enhancer"):
+        wrong = settings(kind="three-classes", learns_from="nucleus-student")
+        next(enhancing_steps(wrong, index, tmp_path / "x"))
     with pytest.raises(ModelError, match="no model 'nothing'"):
         next(enhancing_steps(settings(kind="three-classes", learns_from="nothing"), index, tmp_path / "x"))
 
 
 def test_what_learns_from_ideal_nuclei_alone_is_not_judged_alone(index, tmp_path):
     model = finish(enhancing_steps(settings(kind="three-classes"), index, tmp_path / "run"))
-    assert not model.spec.metrics and "Not judged" in model.card
+    assert model.spec.name == "my-classes" and "body or edge" in model.card
+    assert not model.spec.metrics and "no enhancer was named" in model.card and "enlarged" not in model.card
+
+
+def test_without_an_enhancer_pictures_are_grey_as_in_training(index, tmp_path, monkeypatch):
+    run = settings(kind="three-classes", learns_from="pictures", steps=1)
+    model, seen = finish(enhancing_steps(run, index, tmp_path / "run")), []
+    running = Engine.run
+    monkeypatch.setattr(Engine, "run", lambda self, picture: seen.append(picture) or running(self, picture))
+    image, nuclei = sample("he"), sample_labels("he") > 0
+    segment(image, model=str(model.folder))
+    grey = seen[0][:, : nuclei.shape[0], : nuclei.shape[1]]
+    assert np.array_equal(grey[0], grey[2]) and grey[0][nuclei].mean() > grey[0][~nuclei].mean() + 0.1
+
+
+def test_what_is_found_does_not_depend_on_the_tile(index, tmp_path, draw):
+    run = settings(kind="three-classes", learns_from="pictures", steps=1)
+    model = finish(enhancing_steps(run, index, tmp_path / "run"))
+    tile = np.repeat(draw(320, 320)[0][None] / 255, 3, 0).astype(np.float32)
+    other = tile.copy()
+    other[:, 240:] = 0
+    segmenter = segmenters.load("student", Recipe(model=str(model.folder)))
+    one, two = (segmenter.maps(each, None).values[:, :96] for each in (tile, other))
+    assert np.abs(one - two).max() < 1e-3  # what is further away than its context
 
 
 def test_recipes_are_read_and_faults_are_named(tmp_path):
@@ -138,6 +169,16 @@ def test_recipes_are_read_and_faults_are_named(tmp_path):
     place.write_text(json.dumps({"kind": "enhancer", "dataset": "data", "steps": 7}))
     read = read_enhancing(place, {"seed": 3, "name": None}, batch=5)
     assert (read.steps, read.seed, read.crops.batch) == (7, 3, 5) and read.dataset == tmp_path / "data"
+    place.write_text('{"crops": {"crop_px": 96}}')
+    crops = read_enhancing(place, {}, batch=5).crops
+    assert (crops.batch, crops.crop_px, crops.wide_share, crops.scale_jitter) == (5, 96, 0.3, 0.3)
+    for text in ('{"crops": null}', '{"crops": 5}'):
+        place.write_text(text)
+        with pytest.raises(SettingsError, match="crops"):
+            read_enhancing(place, {})
+    place.write_text('{"kind": "enhancr"}')
+    with pytest.raises(SettingsError, match="choose from student, enhancer, three-classes"):
+        kind_of(place)
     for text, words in (
         ("{", "is not JSON"),
         ("[]", "one JSON object"),

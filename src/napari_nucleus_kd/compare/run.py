@@ -219,6 +219,8 @@ def _request(entry: _Entry, case: Case, stamps: Sequence[tuple[str, int, int]]) 
     parts = [stamps, asked, *what, __version__, _RULES]
     if recipe is not None and recipe.mapping not in BUILT_IN:
         parts.append(load_model(recipe.mapping).hash)
+    if recipe is not None and recipe.enhance is not None:
+        parts.append(load_model(recipe.enhance).hash)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

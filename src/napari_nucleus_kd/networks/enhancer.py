@@ -94,7 +94,9 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.body = unet(config.width, 1) if config.blocks == "unet" else _blocks(config)
+        # Of one picture at a time, as all norms of generators: see ConvGN.
+        norm = ("group", {"num_groups": _GROUPS})
+        self.body = unet(config.width, 1, norm) if config.blocks == "unet" else _blocks(config)
 
     def draw(self, x: torch.Tensor) -> torch.Tensor:
         """Return the pictures before they are cut to [0, 1]: a squashed end would learn slowly by L1."""
@@ -136,7 +138,8 @@ class ThreeClassNet(nn.Module):
 
     def __init__(self, config: ThreeClassConfig) -> None:
         super().__init__()
-        self.body = unet(config.width, len(CLASSES))
+        # Batch norm: what it says of a pixel depends on its surroundings only, in tiles of any size.
+        self.body = unet(config.width, len(CLASSES), "batch")
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) before the softmax; see forward."""
@@ -148,12 +151,11 @@ class ThreeClassNet(nn.Module):
         return torch.softmax(self.logits(x).float(), 1)
 
 
-def unet(width: int, c_out: int) -> nn.Module:
-    """Return a U-Net of five levels for one channel."""
+def unet(width: int, c_out: int, norm: str | tuple[str, dict[str, int]]) -> nn.Module:
+    """Return a U-Net of five levels for one channel, with a norm of MONAI."""
     from monai.networks.nets import BasicUNet
 
     widths = tuple(width * 2**level for level in range(5))
-    norm = ("group", {"num_groups": _GROUPS})
     made: nn.Module = BasicUNet(2, 1, c_out, (*widths, width), act=("relu", {"inplace": True}), norm=norm)
     return made
 

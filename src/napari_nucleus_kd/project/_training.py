@@ -196,6 +196,11 @@ def _input(image: Image, record: ImageRecord) -> InputMap:
     ProjectError : it was seen in a way that cannot be learnt from.
     """
     recipe = record.recipe or Recipe()
+    if recipe.enhance is not None:
+        raise ProjectError(
+            f"{image.name} was segmented enhanced, and no model learns from enhanced images here; segment it "
+            "without, and keep that result"
+        )
     if recipe.mapping != Recipe().mapping and recipe.channel_weights is None:
         raise ProjectError(
             f"{image.name} was segmented with the mapping {recipe.mapping!r}, and no model can learn from "

@@ -16,7 +16,7 @@ from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import THREE_CLASSES, load_model
 from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, refuse_weights, same_scale
 from napari_nucleus_kd.segmenters.three_classes import ThreeClassSegmenter
-from napari_nucleus_kd.types import Maps, Nuclei
+from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.config import DecodeSettings, Recipe
     from napari_nucleus_kd.engine import Engine
     from napari_nucleus_kd.package import Model
-    from napari_nucleus_kd.types import FloatArray, LabelArray, Modality
+    from napari_nucleus_kd.types import FloatArray, LabelArray
 
 _MAX_SCALE, _MIN_SCALE = 4.0, 0.1
 _CONFIDENT = 0.5  # foreground probability of the pixels that tell the diameter
@@ -43,7 +43,7 @@ def load(recipe: Recipe) -> StudentSegmenter | ThreeClassSegmenter:
         raise ModelError(f"{recipe.model} is an {model.role} and finds no nuclei; choose it {place} instead")
     engine = open_engine(model, recipe.device)
     if model.spec.architecture == THREE_CLASSES:
-        return ThreeClassSegmenter(model, engine)
+        return ThreeClassSegmenter(model, engine, dark=recipe.looks is not Modality.FLUORESCENCE)
     return StudentSegmenter(model, engine, recipe.modality)
 
 

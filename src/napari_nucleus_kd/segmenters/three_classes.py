@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
 from napari_nucleus_kd.ideal import nuclei_in
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.segmenters.base import kept_nuclei
@@ -30,13 +31,18 @@ class ThreeClassSegmenter:
     It takes pictures as they are, without rescaling, best those that an enhancer drew. Of the decode
     settings it takes `min_score`, `min_area_px` and `fill_holes`.
 
+    Parameters
+    ----------
+    dark : whether nuclei are dark in the pictures that it is given, which are then turned around.
+
     Source: GeNSeg-Net, section 3.3.
     """
 
     name = "student"
 
-    def __init__(self, model: Model, engine: Engine):
+    def __init__(self, model: Model, engine: Engine, *, dark: bool = False):
         self._engine = engine
+        self._dark = dark
         self._spec = model.spec
         self.model_hash: str | None = model.hash
         self.parameters: int | None = model.parameters
@@ -80,8 +86,10 @@ class ThreeClassSegmenter:
         """Return the foreground (what is no background) and the three classes of a (3, Y, X) tile."""
         _, height, width = tile.shape
         step = self._spec.multiple_px
-        padded = np.pad(tile, [(0, 0), (0, -height % step), (0, -width % step)], mode="symmetric")
-        classes = self._engine.run(padded)[:, :height, :width]
+        grey = grey_nuclei(tile, dark=self._dark)  # as in training
+        padded = np.pad(grey, [(0, -height % step), (0, -width % step)], mode="symmetric")
+        seen = np.repeat(padded[None], NETWORK_CHANNELS, axis=0)
+        classes = self._engine.run(seen)[:, :height, :width]
         values = np.concatenate([1 - classes[:1], classes])
         return Maps(values, ("foreground", *self._spec.maps), (height, width), 1.0, diameter_px)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, SHOWN, tellable
+from napari_nucleus_kd.package import THREE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,7 @@ def card(
     command: str,
     notes: Sequence[str],
     how: str,
+    why: str = "",
 ) -> str:
     """Return a card; see write_card.
 
@@ -70,6 +72,7 @@ def card(
     recipe : settings that make the same model again.
     lines : what was done, in sentences.
     command : that repeats it, with recipe.json.
+    why : why it was not judged; "": there were too few images.
     """
     return "\n".join(
         [
@@ -85,12 +88,12 @@ def card(
             "",
             "## Metrics",
             "",
-            *_metrics(spec.metrics, how),
+            *_metrics(spec.metrics, how, why),
             "",
             "## Limits",
             "",
             *(f"- {line}" for line in recipe.limits),
-            *(_sizes(spec) if spec.role == "model" else []),
+            *(_sizes(spec) if spec.role == "model" and spec.architecture != THREE_CLASSES else []),
             "",
             "## Recipe",
             "",
@@ -152,12 +155,16 @@ def _teachers(settings: TrainSettings) -> list[str]:
     ]
 
 
-def _metrics(metrics: dict[str, dict[str, list[float]]], how: str) -> list[str]:
+def _metrics(metrics: dict[str, dict[str, list[float]]], how: str, why: str) -> list[str]:
     if not metrics:
-        return [
-            "Not judged: too few images to keep some back from training, or none has the split val. Annotate",
-            "images that do not look alike, at least three, before you trust this model.",
-        ]
+        return (
+            [why]
+            if why
+            else [
+                "Not judged: too few images to keep some back from training, or none has the split val. Annotate",
+                "images that do not look alike, at least three, before you trust this model.",
+            ]
+        )
     return [
         "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
         f"over images (1,000 replicates), where there are at least {FEWEST_IMAGES}.",

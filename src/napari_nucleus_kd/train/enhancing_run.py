@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import ReadError
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import read_splits
@@ -53,7 +54,7 @@ def enhancing_steps(
     place = place_of(output, settings.name)
     for name in (settings.enhancer, settings.judged_behind):
         if name is not None:
-            load_model(name)  # a wrong name shows now, not after the data were read
+            load_enhancer(name)  # a wrong name shows now, not after the data were read
     index, notes = yield from data_steps(settings, index, output)
     make_folder(output)
     made_from = settings.learned_from(index)
@@ -64,6 +65,7 @@ def enhancing_steps(
     fabric = open_fabric(settings)
     kind = EnhancerCourse if settings.kind == "enhancer" else ThreeClassCourse
     course: Course = kind(fabric, settings, made_of(made_from, fabric), output)
+    settings = settings.model_copy(update={"steps": max(settings.steps, course.step)})
     write_text(output / "recipe.json", settings.model_dump_json(indent=2))
     watched = grey_batches(tune, settings, settings.seed + 1)
     checks = [watched[i] for i in range(settings.check_batches)]
@@ -86,13 +88,11 @@ def _package_steps(
     settings: EnhancingSettings, course: Course, index: Path, output: Path, place: Path, notes: list[str]
 ) -> Generator[Progress, None, Model]:
     network, spec = course.result(), _spec(settings, index)
-    recipe, how = None, ""
-    if "val" in read_splits(index):
+    how, why = _how(settings)
+    if "val" in read_splits(index) and not why:
         with for_now(spec, network, output) as model:
-            recipe, how = _judge(settings, model)
-            if recipe is not None:
-                scores = yield from evaluate_steps(index, "val", recipe)
-                spec = spec.model_copy(update={"metrics": told_metrics(scores)})
+            scores = yield from evaluate_steps(index, "val", _judging(settings, model))
+        spec = spec.model_copy(update={"metrics": told_metrics(scores)})
     crops = settings.crops
     lines = [
         f"{course.step} steps of {crops.batch} crops of {crops.crop_px} px; the weights are those of step "
@@ -102,21 +102,27 @@ def _package_steps(
     ]
     data = "index.csv" if settings.dataset is None or settings.dataset.is_dir() else settings.dataset.name
     command = f"nucleus-kd train recipe.json --kind {settings.kind} --data {data} --output runs/again"
-    save_package(place, network, spec, card(spec, settings, lines, command, notes, how))
+    save_package(place, network, spec, card(spec, settings, lines, command, notes, how, why))
     return load_model(str(place))
 
 
-def _judge(settings: EnhancingSettings, model: Model) -> tuple[Recipe | None, str]:
-    """Return how a model is judged, and that in a sentence for the card; None: it cannot be judged alone."""
-    folder = str(model.folder)
+def _judging(settings: EnhancingSettings, model: Model) -> Recipe:
+    """Return how a model is judged: an enhancer by the shipped student, three classes by themselves."""
+    shared = Recipe(device=settings.device, channels=settings.channels)
     if settings.kind == "enhancer":
-        recipe = Recipe(enhance=folder, device=settings.device, channels=settings.channels)
-        return recipe, f"Of {recipe.model}, which sees the enhanced images; its own card has it without."
+        return shared.model_copy(update={"enhance": str(model.folder)})
+    behind = settings.judged_behind or settings.enhancer
+    return shared.model_copy(update={"model": str(model.folder), "enhance": behind})
+
+
+def _how(settings: EnhancingSettings) -> tuple[str, str]:
+    """Say for the card how a model is judged, or why it cannot be."""
+    if settings.kind == "enhancer":
+        return f"Of {Recipe().model}, which sees the enhanced images; its own card has it without.", ""
     behind = settings.judged_behind or settings.enhancer
     if behind is None and settings.learns_from == "ideal":
-        return None, ""
-    recipe = Recipe(model=folder, enhance=behind, device=settings.device, channels=settings.channels)
-    return recipe, "" if behind is None else f"It sees the images enhanced by {behind}."
+        return "", "Not judged: it learnt from ideal nuclei, and no enhancer was named (`judged_behind`)."
+    return "" if behind is None else f"It sees the images enhanced by {behind}.", ""
 
 
 def _learnt(settings: EnhancingSettings) -> str:

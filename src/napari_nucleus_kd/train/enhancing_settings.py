@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from napari_nucleus_kd.config import Settings, complaint
 from napari_nucleus_kd.errors import SettingsError
@@ -22,6 +22,13 @@ _SHAPING = (
     "kind channels generator discriminator adversarial three_classes learns_from cross_entropy "
     "dice crops learning_rate average seed check_every check_batches precision"
 ).split()
+
+
+_CROPS = {"batch": 2, "wide_share": 0.3, "scale_jitter": 0.3}  # defaults that are not a student's
+_OF_CLASSES = {
+    "name": "my-classes",
+    "purpose": "Says of each pixel whether it is background, nucleus body or edge; best behind an enhancer.",
+}
 
 
 class EnhancingSettings(Settings):
@@ -57,7 +64,7 @@ class EnhancingSettings(Settings):
     judged_behind: str | None = Field(
         None, description="three-classes: the enhancer that it is judged behind; None: what it learns from"
     )
-    crops: CropSettings = CropSettings(batch=2, wide_share=0.3, scale_jitter=0.3)
+    crops: CropSettings = CropSettings.model_validate(_CROPS)
     steps: int = Field(4000, ge=1)
     learning_rate: float = Field(1e-4, gt=0, description="Of Adam; falls to 0 over the second half")
     average: float = Field(0.995, gt=0, lt=1, description="Decay of the running average of the weights")
@@ -71,6 +78,17 @@ class EnhancingSettings(Settings):
     precision: Literal["auto", "bf16-mixed", "32-true"] = Field(
         "auto", description="Of Lightning Fabric; auto: bf16-mixed where the processor has bfloat16"
     )
+
+    @field_validator("crops", mode="before")
+    @classmethod
+    def _with_defaults(cls, value: object) -> object:
+        return _CROPS | value if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, values: object) -> object:
+        is_classes = isinstance(values, dict) and values.get("kind") == "three-classes"
+        return _OF_CLASSES | cast("dict[str, object]", values) if is_classes else values
 
     @property
     def distill(self) -> None:
@@ -98,6 +116,11 @@ class EnhancingSettings(Settings):
         }
 
 
+def with_batch(crops: object, batch: int) -> object:
+    """Return crop settings, as JSON, with another batch; what are none stay, to be refused."""
+    return (crops or {}) | {"batch": batch} if isinstance(crops, dict | None) else crops
+
+
 def read_enhancing(
     recipe: Path | None, given: Mapping[str, object], batch: int | None = None
 ) -> EnhancingSettings:
@@ -115,7 +138,7 @@ def read_enhancing(
             values["dataset"] = str((recipe.parent / values["dataset"]).resolve())
         values |= {name: value for name, value in given.items() if value is not None}
         if batch is not None:
-            values["crops"] = values.get("crops", {}) | {"batch": batch}
+            values["crops"] = with_batch(values.get("crops"), batch)
         return EnhancingSettings.model_validate_json(json.dumps(values, default=str))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{recipe} is not JSON: {error}") from error
