@@ -157,14 +157,11 @@ def _teachers(settings: TrainSettings) -> list[str]:
 
 def _metrics(metrics: dict[str, dict[str, list[float]]], how: str, why: str) -> list[str]:
     if not metrics:
-        return (
-            [why]
-            if why
-            else [
-                "Not judged: too few images to keep some back from training, or none has the split val. Annotate",
-                "images that do not look alike, at least three, before you trust this model.",
-            ]
+        few = (
+            "Not judged: too few images to keep some back from training, or none has the split val. Annotate\n"
+            "images that do not look alike, at least three, before you trust this model."
         )
+        return [why or few]
     return [
         "Mean over the validation images, which were never trained or tuned on; 95% bootstrap interval",
         f"over images (1,000 replicates), where there are at least {FEWEST_IMAGES}.",

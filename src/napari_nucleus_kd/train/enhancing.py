@@ -121,8 +121,9 @@ class Course(ABC):
         done = self.step / self.settings.steps
         for name, optimizer in self.optimizers.items():
             self.networks[name].train()
+            share = 1.0 if name == "network" else self.settings.discriminator_rate
             for group in optimizer.param_groups:  # falls linearly over the second half (section 4.3)
-                group["lr"] = self.settings.learning_rate * min(1.0, 2 * (1 - done) + 1e-3)
+                group["lr"] = share * self.settings.learning_rate * min(1.0, 2 * (1 - done) + 1e-3)
         torch.manual_seed(self.settings.seed * 1_000_003 + self.step)
         values = {
             name: float(term.detach()) for name, term in self.losses(self.fabric.to_device(batch)).items()
@@ -243,7 +244,8 @@ class EnhancerCourse(Course):
         ideal, judge = batch.maps[:, :1], self.networks.get("discriminator")
         with self.fabric.autocast():
             drawn = self.networks["network"].draw(batch.x).float()
-        known = drawn * batch.valid + ideal * (1 - batch.valid)  # where nothing is said, nothing is judged
+        # As it will be seen; where nothing is said, nothing is judged.
+        known = drawn.clamp(0, 1) * batch.valid + ideal * (1 - batch.valid)
         terms = {"L1": _error(drawn, batch)}
         loss = terms["L1"]
         if judge is not None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "kind channels generator discriminator adversarial three_classes learns_from cross_entropy "
-    "dice crops learning_rate average seed check_every check_batches precision"
+    "kind channels generator discriminator adversarial discriminator_rate three_classes learns_from "
+    "cross_entropy dice crops learning_rate average seed check_every check_batches precision"
 ).split()
 
 
@@ -52,6 +52,11 @@ class EnhancingSettings(Settings):
     )
     adversarial: float = Field(
         0.01, ge=0, description="enhancer: weight of its word (lambda), beside 1 of L1"
+    )
+    discriminator_rate: float = Field(
+        1.0,
+        gt=0,
+        description="enhancer: its learning rate, as a share of the generator's; less for few steps",
     )
     three_classes: ThreeClassConfig = Field(ThreeClassConfig(), description="three-classes: the U-Net")
     learns_from: str = Field(
