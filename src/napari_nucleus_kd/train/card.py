@@ -158,8 +158,8 @@ def _teachers(settings: TrainSettings) -> list[str]:
 def _metrics(metrics: dict[str, dict[str, list[float]]], how: str, why: str) -> list[str]:
     if not metrics:
         few = (
-            "Not judged: too few images to keep some back from training, or none has the split val. Annotate\n"
-            "images that do not look alike, at least three, before you trust this model."
+            "Not judged: too few images to keep some back from training, or none has the split val.\n"
+            "Annotate images that do not look alike, at least three, before you trust this model."
         )
         return [why or few]
     return [
