@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
-from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality, Region
@@ -155,6 +154,8 @@ def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
     """
     if recipe.enhance is None:
         return None
+    from napari_nucleus_kd.engine import open_engine  # PyTorch, which a window does not wait for
+
     model = load_enhancer(recipe.enhance)
     if recipe.enhance_hash not in (None, model.hash):
         raise ModelError(
