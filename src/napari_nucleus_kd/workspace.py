@@ -46,6 +46,7 @@ class Preferences(Settings):
     model: str = Recipe().model
     device: str = Recipe().device
     tile_px: int = Field(Recipe().tile_px, ge=128)
+    enhance: str | None = None
     whole_image: bool = False
     probability: bool = False
     outlines: bool = Field(True, description="Nuclei are drawn as outlines, not filled")
@@ -85,7 +86,8 @@ class Activity:
     step : the step whose job it is, "open" or "segment".
     title : what is being done, for a person.
     progress : the newest report; None before the first.
-    started : `time.monotonic()` at the start, in seconds.
+    started : `time.monotonic()` when what the progress counts began, in seconds.
+    reported : the same of the newest report.
     stopping : True once cancelling was asked for.
     following : what will be done after it, for a person; "" if nothing waits.
     """
@@ -94,8 +96,16 @@ class Activity:
     title: str
     progress: Progress | None = None
     started: float = field(default_factory=time.monotonic)
+    reported: float | None = None
     stopping: bool = False
     following: str = ""
+
+    def after(self, progress: Progress) -> Activity:
+        """Return the activity after a report; what counts anew began with the report before."""
+        former, began = self.progress, self.started
+        if former is not None and (former.total != progress.total or former.done > progress.done):
+            began = self.started if self.reported is None else self.reported
+        return replace(self, progress=progress, started=began, reported=time.monotonic())
 
     def seconds_left(self, now: float | None = None) -> float | None:
         """Return the time left in seconds from the work done so far; None while it is unknown."""
@@ -191,6 +201,7 @@ class Workspace:
                 model=known.model,
                 device=known.device,
                 tile_px=known.tile_px,
+                enhance=known.enhance,
             ),
             whole_image=known.whole_image,
             probability=known.probability,
@@ -249,6 +260,7 @@ class Workspace:
             diameter_px=None,
             diameter_um=keep_um,
             mapping=self.recipe.mapping if is_alike else None,
+            polarity=self.recipe.polarity if is_alike else None,
             channel_weights=None,
             stains=None,
         )
@@ -315,6 +327,7 @@ class Workspace:
                 "model": recipe.model,
                 "device": recipe.device,
                 "tile_px": recipe.tile_px,
+                "enhance": recipe.enhance,
                 "whole_image": self.whole_image,
                 "probability": self.probability,
                 "seconds_per_megapixel": speeds,
@@ -334,10 +347,14 @@ class Workspace:
     def report(self, progress: Progress) -> None:
         """Note the progress of the running job."""
         if self.activity is not None:
-            self.activity = replace(self.activity, progress=progress)
+            self.activity = self.activity.after(progress)
 
 
-_BELONG = {"channels": ("channel_weights",), "mapping": ("channel_weights", "stains")}  # for these alone
+_BELONG = {  # for these alone
+    "channels": ("channel_weights",),
+    "mapping": ("channel_weights", "stains"),
+    "enhance": ("enhance_hash",),
+}
 
 
 def _indices(channels: Sequence[int | str] | None, names: Sequence[str]) -> tuple[int, ...]:
@@ -351,7 +368,7 @@ def _indices(channels: Sequence[int | str] | None, names: Sequence[str]) -> tupl
 
 def speed_key(recipe: Recipe) -> str:
     """Return the name under which the speed of such runs is remembered."""
+    parts: tuple[str, ...] = (recipe.segmenter, recipe.weights or recipe.model, recipe.device)
     if recipe.segmenter == "classical":
-        return recipe.segmenter  # it has no model and one device
-    model = recipe.weights or recipe.model
-    return "/".join((recipe.segmenter, model, recipe.device, *filter(None, [recipe.enhance])))
+        parts = (recipe.segmenter,)  # it has no model and one device
+    return "/".join(parts if recipe.enhance is None else (*parts, "enhanced"))

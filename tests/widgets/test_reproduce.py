@@ -65,6 +65,18 @@ def test_weights_and_stains_that_a_person_set_are_said():
     assert words[words.index("--stains") + 1 :][:6] == ["0.65", "0.7", "0.29", "0.07", "0.99", "0.11"]
 
 
+def test_enhancement_is_said():
+    dark = Recipe(enhance="nucleus-enhancer", polarity="dark", enhance_hash="0" * 64)
+    words = shlex.split(as_command(_image(), dark))
+    assert words[words.index("--enhance") + 1 :] == ["nucleus-enhancer", "--polarity", "dark"]
+    assert "enhance='nucleus-enhancer'" in as_python(_image(), dark, plane=None)
+    assert "polarity='dark'" in as_python(_image(), dark, plane=None)
+    assert "--polarity" not in as_command(_image(), Recipe(enhance="nucleus-enhancer"))
+    off = Recipe(polarity="dark")
+    assert "--polarity" not in as_command(_image(), off), "it is for an enhancer"
+    assert "polarity" not in as_python(_image(), off, plane=None)
+
+
 def test_how_pixels_become_nuclei_is_said():
     assert "--decode components" in as_command(_image(), Recipe(decode=DecodeSettings(by="components")))
 

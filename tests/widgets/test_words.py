@@ -51,6 +51,16 @@ def test_the_plan_says_that_a_file_will_be_asked_for():
     assert "OME-Zarr" in _words.plan(Workspace(image=_image()), None, on_disk=True)
 
 
+def test_the_plan_says_that_the_image_is_enhanced_first():
+    workspace = Workspace(image=_image())
+    plain = _words.plan(workspace, None, on_disk=False)
+    workspace.set_recipe(enhance="/models/drawer")
+    text = _words.plan(workspace, None, on_disk=False)
+    assert "whole image, enhanced first by drawer.\n" in text and "enhanced" not in plain
+    assert "about 4 s" in plain and "about 8 s" in text, "the enhancer takes its time, too"
+    assert speed_key(workspace.recipe) != speed_key(Recipe())
+
+
 def test_without_an_image_the_plan_says_what_to_do():
     assert "open one" in _words.plan(Workspace(), None, on_disk=False)
 
@@ -67,6 +77,14 @@ def test_without_an_image_the_plan_says_what_to_do():
 )
 def test_channels_in_words(image, recipe, said):
     assert _words.channels(image, recipe) == said
+
+
+def test_the_time_left_is_that_of_what_is_counted_now():
+    activity = Activity("enhance", "Both", Progress(9, 10, "enhancing"), started=-1e9, reported=-100.0)
+    later = activity.after(Progress(1, 2, "running the network"))
+    assert later.started == -100.0, "it began with the report before"
+    assert activity.after(Progress(10, 10, "enhancing")).started == -1e9
+    assert later.after(Progress(2, 2)).started == -100.0
 
 
 def test_progress_says_the_time_left_and_that_it_stops():

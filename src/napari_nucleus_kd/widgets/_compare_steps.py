@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_nucleus_kd.mistakes import Verdict
+from napari_nucleus_kd.widgets._words import enhanced
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -167,9 +168,10 @@ def _compared_steps(question: Question, folder: Path) -> Generator[Progress, Non
         make_folder(place)
         save_labels(labels, place / f"{stem}.tif")
         contestants.append(Contestant(name, labels=place))
+    judge = question.truth[0] if question.truth else "none"
     about = (
         f"{', '.join([str(image.source or image.name), *image.notes])}, y {region.y0} to {region.y1}, "
-        f"x {region.x0} to {region.x1}; ground truth: {question.truth[0] if question.truth else 'none'}"
+        f"x {region.x0} to {region.x1}{enhanced(question.recipe)}; ground truth: {judge}"
     )
     case = Case(stem, Row(data / f"{stem}.tif", truth, modality, image.name, valid), about)
     comparison = yield from compare_steps([case], contestants, folder)

@@ -20,13 +20,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_nucleus_kd.mistakes import COLOURS, Verdict
+from napari_nucleus_kd.mistakes import Verdict
 from napari_nucleus_kd.widgets import _compare_steps, _layers
 from napari_nucleus_kd.widgets._controls import fill
-from napari_nucleus_kd.widgets._layers import FROM_KEY
 from napari_nucleus_kd.widgets._parts import Fold, WordsLabel, button, narrow_combo, pixmap, row
-from napari_nucleus_kd.widgets._show import placed
-from napari_nucleus_kd.widgets._target import LOCKED_KEY
+from napari_nucleus_kd.widgets._verdicts import ERRORS_KEY, add_verdicts, legend
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -36,9 +34,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane
     from napari_nucleus_kd.widgets._parts import StepWidget
 
-ERRORS_KEY = "nucleus_kd_errors"  # whose errors a layer shows
 _TABLE_PX, _NAME_PX = 170, 110
-_FAINT = 0.4  # of what is correct: the eye is to fall on the errors
 _METRICS = {"DQ": "dq", "SQ": "sq", "AJI": "aji", "AJI+": "aji_plus", "Dice": "dice"} | {
     "AP@0.5": "ap50",
     "AP@0.75": "ap75",
@@ -125,8 +121,7 @@ class ComparedPanel(QWidget):
             said += [f"{a} and {b}: F1 {f1:.3f} at IoU 0.5" for (a, b), (f1, _, _) in compared.pairs.items()]
         self.words.setText("\n".join(said))
         self.words.setVisible(bool(said))
-        squares = (f'<span style="color:{COLOURS[v]}">■</span> {v.name.lower()}' for v in Verdict)
-        self.legend.setText(" ".join(squares) if judged else "")
+        self.legend.setText(legend({v: v.name.lower() for v in Verdict}) if judged else "")
         self.show()
         self.table.clearSelection()
         self.table.selectRow(0)
@@ -161,30 +156,14 @@ class ComparedPanel(QWidget):
 
     def _add_errors(self, plane: Plane, compared: Compared) -> None:
         """Add a layer of errors for each contestant, hidden until its line is chosen."""
-        from napari.layers import Labels
-        from napari.utils.colormaps import DirectLabelColormap
-
-        colours: dict[int | None, Any] = {v.value: COLOURS[v] for v in Verdict}
-        colours[Verdict.CORRECT.value] = COLOURS[Verdict.CORRECT] + f"{round(255 * _FAINT):02x}"
         for name, verdicts in compared.pictures.items():
-            layer = Labels(
-                np.expand_dims(verdicts, plane.hidden),
-                name=f"Errors of {name}",
-                colormap=DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "transparent"}),
-                metadata={
-                    ERRORS_KEY: name,
-                    FROM_KEY: plane.source.key,
-                    LOCKED_KEY: "it shows what a comparison says of other labels",
-                },
-                opacity=0.6,
-                visible=False,
-                **placed(plane, compared.region),
+            made = add_verdicts(
+                self._session.viewer, plane, verdicts, compared.region, f"Errors of {name}", of=name
             )
-            layer.editable = False
-            self._session.viewer.add_layer(layer)
+            made.visible = False
 
     def _errors(self) -> list[Labels]:
-        return [layer for layer in self._session.viewer.layers if ERRORS_KEY in layer.metadata]
+        return [layer for layer in self._session.viewer.layers if layer.metadata.get(ERRORS_KEY)]
 
     def _on_row(self) -> None:
         """Show the errors of the chosen one, and hide those of the others."""

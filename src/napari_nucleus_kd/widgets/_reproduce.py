@@ -76,6 +76,9 @@ def as_command(image: Image, recipe: Recipe) -> str:
         words += ["--percentiles", *map(_number, recipe.percentiles)]
     if recipe.modality is not None:
         words += ["--modality", _MODALITIES[recipe.modality]]
+    if recipe.enhance is not None:
+        words += ["--enhance", recipe.enhance]
+        words += [] if recipe.polarity == "auto" else ["--polarity", recipe.polarity]
     chosen, defaults = recipe.model_dump(), Recipe().model_dump()
     for name, option in _OPTIONS.items():
         if chosen[name] != defaults[name] and not _is_said(name, recipe):
@@ -149,4 +152,6 @@ def _arguments(recipe: Recipe) -> str:
     said = {name: value for name, value in chosen.items() if name == "decode" or value != defaults[name]}
     if recipe.region is not None:
         said["region"] = recipe.region
+    if recipe.enhance is None:
+        said.pop("polarity", None)
     return ", ".join(f"{name}={value!r}" for name, value in said.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.baselines import TOOLS
@@ -169,6 +170,16 @@ def channels(image: Image, recipe: Recipe) -> str:
     return " + ".join(chosen) or "no nuclear channel chosen yet"
 
 
+def enhanced(recipe: Recipe) -> str:
+    """Say what draws the nuclei before they are looked for; "" if nothing does.
+
+    >>> from napari_nucleus_kd.config import Recipe
+    >>> enhanced(Recipe(enhance="nucleus-enhancer"))
+    ', enhanced first by nucleus-enhancer'
+    """
+    return "" if recipe.enhance is None else f", enhanced first by {Path(recipe.enhance).name}"
+
+
 def segmenter(recipe: Recipe) -> str:
     """Say what finds the nuclei."""
     if recipe.segmenter in TOOLS:
@@ -187,7 +198,9 @@ def estimate(shape_yx: tuple[int, int], recipe: Recipe, speeds: Mapping[str, flo
     """
     pixels = shape_yx[0] * shape_yx[1]
     key = speed_key(recipe)
-    guess = _CLASSICAL_GUESS if recipe.segmenter == "classical" else _GUESSES.get(_kind(recipe.device), 2.0)
+    of_network = _GUESSES.get(_kind(recipe.device), 2.0)
+    guess = _CLASSICAL_GUESS if recipe.segmenter == "classical" else of_network
+    guess += 0 if recipe.enhance is None else of_network  # an enhancer takes as long
     network = 0 if recipe.segmenter == "classical" else _NETWORK_BYTES
     needed = _ON_DISK_BYTES if on_disk else network + pixels * _RUN_BYTES_PER_PX
     surely = "" if key in speeds else ", not yet measured here"
@@ -210,7 +223,7 @@ def plan(workspace: Workspace, region: Region | None, on_disk: bool) -> str:
     used = channels(image, recipe)
     said = [
         f"{image.name}{used and f' ({used})'}, {pixel_size(image.pixel_size_um)}",
-        f"{extent(shape)}, {where}",
+        f"{extent(shape)}, {where}{enhanced(recipe)}",
         f"{segmenter(recipe)}: "
         + estimate(shape, recipe, workspace.preferences.seconds_per_megapixel, on_disk),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QSignalBlocker, Qt
@@ -22,7 +22,7 @@ from napari_nucleus_kd.baselines import TOOLS
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.types import Region
 from napari_nucleus_kd.widgets import _compare_steps, _kept_steps, _layers, _tool, _words
-from napari_nucleus_kd.widgets._compared import ERRORS_KEY, ComparedPanel
+from napari_nucleus_kd.widgets._compared import ComparedPanel
 from napari_nucleus_kd.widgets._controls import RegionControl, fill
 from napari_nucleus_kd.widgets._layers import VERIFIED_KEY
 from napari_nucleus_kd.widgets._parts import (
@@ -34,6 +34,7 @@ from napari_nucleus_kd.widgets._parts import (
     narrow_combo,
 )
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
+from napari_nucleus_kd.widgets._verdicts import ERRORS_KEY
 from napari_nucleus_kd.workspace import Problem
 
 if TYPE_CHECKING:
@@ -112,13 +113,13 @@ class CompareWidget(StepWidget):
 
     def choices(self) -> dict[str, Recipe | Labels]:
         """Return what can be compared, by the names that the list shows."""
-        device = self.workspace.recipe.device
-        own = {"device": device, "channels": self.workspace.recipe.channels}
+        chosen, device = self.workspace.recipe, self.workspace.recipe.device
+        own: dict[str, Any] = {"device": device}
+        own |= {name: getattr(chosen, name) for name in ("channels", "enhance", "polarity")}
         found: dict[str, Recipe | Labels] = {
             model.spec.name: Recipe(model=model.spec.name, **own) for model in self.session.models
         }
-        found["Classical (no network)"] = Recipe(segmenter="classical", channels=own["channels"])
-        chosen = self.workspace.recipe
+        found["Classical (no network)"] = Recipe(segmenter="classical", **own)
         if chosen.segmenter in TOOLS:
             self._keep_tool(Recipe(segmenter=chosen.segmenter, weights=chosen.weights))
         for name, recipe in self._tools.items():
@@ -189,7 +190,9 @@ class CompareWidget(StepWidget):
         image = self.workspace.image
         self.task.set_available(image is not None)
         self.plan.setText(
-            "No image: open one first." if image is None else f"On {image.name}: tick what to compare."
+            "No image: open one first."
+            if image is None
+            else f"On {image.name}{_words.enhanced(self.workspace.recipe)}: tick what to compare."
         )
 
     def _on_keeping(self) -> None:
