@@ -42,6 +42,7 @@ def test_the_widgets_stand_in_the_menus(manifest):
         "Workbench",
         "Open",
         "Channels",
+        "Enhance",
         "Segment",
         "Correct",
         "Retrain",

@@ -325,9 +325,9 @@ def test_in_the_workbench_keys_work_while_the_step_is_open(shown, qtbot):
     _, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
     QApplication.processEvents()
     assert not layer.keymap
-    workbench.folds[3].set_open(True)
+    workbench.folds[4].set_open(True)
     qtbot.waitUntil(lambda: bool(layer.keymap))
-    workbench.folds[3].set_open(False)
+    workbench.folds[4].set_open(False)
     assert not layer.keymap
 
 

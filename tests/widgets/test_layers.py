@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -9,6 +10,7 @@ from napari.layers import Image as ImageLayer
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.pipeline import segment
+from napari_nucleus_kd.segmenters.three_classes import ThreeClassSegmenter
 from napari_nucleus_kd.types import Channel, Image, Maps, Region
 from napari_nucleus_kd.widgets import _layers, _show
 
@@ -236,6 +238,23 @@ def test_a_coarser_probability_covers_the_same_ground(model, found):
     np.testing.assert_allclose(probability.data_to_world((-0.5, -0.5)), layer.data_to_world((-0.5, -0.5)))
     np.testing.assert_allclose(probability.data_to_world((29.5, 39.5)), layer.data_to_world((59.5, 79.5)))
     assert _layers.sources(model.layers)[0].layers == (layer,), "a result must not be offered as an image"
+
+
+def test_the_probability_of_three_classes_is_that_it_is_not_background(model, found):
+    class Engine:
+        def run(self, tile):
+            background = np.linspace(0, 1, tile.shape[2], dtype=np.float32) * np.ones_like(tile[0])
+            return np.stack([background, 0.75 * (1 - background), 0.25 * (1 - background)])
+
+    model.add_image(found)
+    spec = SimpleNamespace(multiple_px=8, maps=("background", "body", "edge"), diameter_px=20)
+    spec.decode = spec.percentiles = None
+    segmenter = ThreeClassSegmenter(SimpleNamespace(spec=spec, hash="", parameters=0), Engine())
+    maps = segmenter.maps(np.zeros((3, *found.shape), np.float32), None)
+    result = replace(segment(found, segmenter="classical", diameter_px=12), maps=maps)
+    layer = _show.add_probability(model, _layers.shown_plane(_only(model), model), result)
+    np.testing.assert_allclose(layer.data, 1 - maps["background"])
+    assert layer.data[0, 0] > 0.99 > layer.data[0, -1]
 
 
 def test_nothing_drawn_yet_means_the_whole_image(model):

@@ -28,7 +28,8 @@ def shown(make_napari_viewer, qtbot):
 
 
 @pytest.mark.parametrize(
-    "name", ["Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Measure", "Workbench"]
+    "name",
+    ["Open", "Channels", "Enhance", "Segment", "Correct", "Retrain", "Compare", "Measure", "Workbench"],
 )
 def test_each_dock_opens_quickly_and_fits(shown, qtbot, name):
     QApplication.processEvents()
@@ -145,7 +146,7 @@ def test_no_step_of_the_workbench_is_cut_off(shown, qtbot, settle):
 
 def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
     _, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
-    run, heading = workbench.retrain.retraining, workbench.folds[4].heading
+    run, heading = workbench.retrain.retraining, workbench.folds[5].heading
     run._job, run.progress = object(), Progress(7, 100, "training")
     run.changed.emit()
     assert run.running and heading.text().endswith("Retrain – step 7 of 100")
@@ -154,10 +155,21 @@ def test_the_workbench_says_of_a_run_behind_a_closed_step_how_far_it_is(shown):
     assert heading.text().endswith("Retrain")
 
 
+def test_the_workbench_says_that_every_run_enhances_first(shown):
+    _, workbench = shown.window.add_plugin_dock_widget(PLUGIN, "Workbench")
+    heading = workbench.folds[2].heading
+    assert heading.text() == "▸  3  Enhance"
+    workbench.enhance.workspace.set_recipe(enhance="any")
+    assert heading.text() == "▸  3  Enhance – on"
+    workbench.enhance.workspace.set_recipe(enhance=None)
+    assert heading.text() == "▸  3  Enhance"
+
+
 def test_closed_docks_leave_no_widgets(shown, qtbot):
     QApplication.processEvents()
     before, gone = set(QApplication.topLevelWidgets()), []
-    names = "Open", "Channels", "Segment", "Correct", "Retrain", "Compare", "Measure", "Workbench"
+    steps = "Open", "Channels", "Enhance", "Segment", "Correct", "Retrain", "Compare", "Measure"
+    names = *steps, "Workbench"
     for name in names:
         dock, widget = shown.window.add_plugin_dock_widget(PLUGIN, name)
         widget.destroyed.connect(lambda *_: gone.append(1))

@@ -187,10 +187,10 @@ class Runs(QObject):
 
     def _show(self, plane: Plane, image: Image, shown: Callable[[], None] | None, found: Found) -> None:
         viewer, workspace, result = self._session.viewer, self._session.workspace, found.result
-        self._hide_former(plane)
+        self.hide_former(plane)
         if workspace.probability and result.maps is not None:
             _show.add_probability(viewer, plane, result)
-        labels = self._add_labels(plane, image, found)
+        labels = self.add_labels(plane, image, found)
         workspace.remember_run(result.nuclei.labels.size / 1e6, found.work_seconds)
         if self._session.source is not None and self._session.source.key == plane.source.key:
             self._labels, self._plane, self._image = labels, plane, image
@@ -209,14 +209,14 @@ class Runs(QObject):
         else:
             if layer is not None and layer in viewer.layers:
                 kept = f"\nYour work stays in “{layer.name}”, now hidden; this is a new layer."
-            self._hide_former(plane)
-            self._labels = self._add_labels(plane, image, found)
+            self.hide_former(plane)
+            self._labels = self.add_labels(plane, image, found)
         workspace.result = found.result
         workspace.outcome = outcome(found.result) + kept
 
     def _show_stored(self, plane: Plane, image: Image, stored: Stored) -> None:
         workspace = self._session.workspace
-        self._hide_former(plane)
+        self.hide_former(plane)
         outlines = workspace.preferences.outlines
         layer = _show.add_stored_labels(self._session.viewer, plane, stored, outlines=outlines)
         layer.metadata[_layers.PLANE_KEY] = image.notes
@@ -228,9 +228,11 @@ class Runs(QObject):
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
 
-    def _add_labels(self, plane: Plane, image: Image, found: Found) -> Labels:
+    def add_labels(self, plane: Plane, image: Image, found: Found, how: str = "") -> Labels:
+        """Add found nuclei as a layer; `how` they were found ends its name."""
         outlines = self._session.workspace.preferences.outlines
-        layer = _show.add_labels(self._session.viewer, plane, found.result, found.table, outlines=outlines)
+        viewer, result = self._session.viewer, found.result
+        layer = _show.add_labels(viewer, plane, result, found.table, outlines=outlines, how=how)
         layer.metadata[_layers.PLANE_KEY] = image.notes
         return layer
 
@@ -243,8 +245,8 @@ class Runs(QObject):
             if isinstance(layer, Labels) and _layers.RECIPE_KEY in layer.metadata:
                 _show.draw(layer, outlines)
 
-    def _hide_former(self, plane: Plane) -> None:
-        # Results on top of each other cannot be told apart.
+    def hide_former(self, plane: Plane) -> None:
+        """Hide former results of an image: on top of each other they cannot be told apart."""
         for layer in _layers.made_from(plane.source, self._session.viewer.layers):
             if _layers.VERIFIED_KEY not in layer.metadata:
                 layer.visible = False

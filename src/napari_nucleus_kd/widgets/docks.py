@@ -16,6 +16,7 @@ from napari_nucleus_kd.widgets._retrain_steps import TRAINING
 from napari_nucleus_kd.widgets.channels import ChannelsWidget
 from napari_nucleus_kd.widgets.compare import CompareWidget
 from napari_nucleus_kd.widgets.correct import CorrectWidget
+from napari_nucleus_kd.widgets.enhance import EnhanceWidget
 from napari_nucleus_kd.widgets.measure import MeasureWidget
 from napari_nucleus_kd.widgets.open import OpenWidget
 from napari_nucleus_kd.widgets.retrain import RetrainWidget
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _FRAME_PX = 2  # between what scrolls and its bar
 _WIDTHS_PX = 360, 400, 460  # few, so that the canvas does not move with every word
-_CHANNELS, _RETRAIN = 1, 4  # of the steps
+_CHANNELS, _ENHANCE, _RETRAIN = 1, 2, 5  # of the steps
 
 
 class _Scrolled(QScrollArea):
@@ -68,6 +69,14 @@ class ChannelsDock(_Scrolled):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         self.step = ChannelsWidget(napari_viewer)
+        super().__init__(self.step)
+
+
+class EnhanceDock(_Scrolled):
+    """Draw the nuclei of the image in hand as they would be seen best."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        self.step = EnhanceWidget(napari_viewer)
         super().__init__(self.step)
 
 
@@ -117,6 +126,7 @@ class WorkbenchDock(_Scrolled):
     def __init__(self, napari_viewer: Viewer) -> None:
         self.open = OpenWidget(napari_viewer)
         self.channels = ChannelsWidget(napari_viewer)
+        self.enhance = EnhanceWidget(napari_viewer)
         self.segment = SegmentWidget(napari_viewer)
         self.correct = CorrectWidget(napari_viewer)
         self.retrain = RetrainWidget(napari_viewer)
@@ -130,6 +140,7 @@ class WorkbenchDock(_Scrolled):
         steps = (
             ("Open", self.open, True),
             ("Channels", self.channels, False),
+            ("Enhance", self.enhance, False),
             ("Segment", self.segment, True),
             ("Correct", self.correct, False),
             ("Retrain", self.retrain, False),
@@ -149,6 +160,13 @@ class WorkbenchDock(_Scrolled):
         for signal in (self.channels.workspace.events.panel, self.channels.workspace.events.recipe):
             self.channels.follow(signal, self._on_panel)
         self._on_panel()
+        self.enhance.follow(self.enhance.workspace.events.recipe, self._on_enhance)
+        self._on_enhance()
+
+    def _on_enhance(self, *_: object) -> None:
+        """Say in its heading whether every run enhances first."""
+        state = "" if self.enhance.workspace.recipe.enhance is None else " – on"
+        self.folds[_ENHANCE].set_title(f"{_ENHANCE + 1}  Enhance{state}")
 
     def _on_panel(self, *_: object) -> None:
         """Say in its heading which channels are used, for it is mostly closed."""

@@ -1,0 +1,270 @@
+"""The Enhance widget: a network draws nuclei as they would be seen best; before and after, side by side."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.compat import isalive
+from qtpy.QtCore import QSignalBlocker, Qt
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_nucleus_kd.enhancer import names, polarity_of
+from napari_nucleus_kd.pipeline import ENHANCER
+from napari_nucleus_kd.widgets import _enhancing, _layers, _words
+from napari_nucleus_kd.widgets._before_after import BeforeAfter
+from napari_nucleus_kd.widgets._controls import RegionControl, fill
+from napari_nucleus_kd.widgets._enhancing import DIFFERENCES
+from napari_nucleus_kd.widgets._parts import (
+    ProblemBox,
+    StepWidget,
+    TaskBar,
+    WordsLabel,
+    button,
+    narrow_combo,
+)
+from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
+from napari_nucleus_kd.widgets._verdicts import add_verdicts, legend
+from napari_nucleus_kd.widgets._worker import one_step
+from napari_nucleus_kd.workspace import Problem
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from qtpy.QtGui import QShowEvent
+
+    from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.types import Image
+    from napari_nucleus_kd.widgets._enhancing import Both, Enhanced
+    from napari_nucleus_kd.widgets._layers import Plane
+
+STEP = "enhance"
+_NONE_HERE = (
+    "No enhancer is here. Train one with “nucleus-kd train --kind enhancer”, or install one with "
+    "“nucleus-kd models install”, then open this step again."
+)
+
+
+class EnhanceWidget(StepWidget):
+    """Draws the nuclei of the image in hand as they would be seen best, and says what that changes."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.runs = self.session.runs
+        self._names: tuple[str, ...] | None = None  # until they were looked for
+        self._place: tuple[str, tuple[str, ...]] | None = None  # of what is shown and told
+        self.plan = WordsLabel()
+        self.enhancer = narrow_combo("The network that draws the nuclei")
+        self.polarity = narrow_combo(
+            "How nuclei look in the image: bright on dark as in fluorescence, or dark on bright as in H&E"
+        )
+        self.region = RegionControl(self)
+        self.always = QCheckBox("Enhance before segmenting")
+        self.always.setToolTip("Every run of Segment, of any size, then sees the enhanced image")
+        self.task = TaskBar(
+            self, STEP, "Enhance", "Add the enhanced image as a layer, which Segment takes, too", self.start
+        )
+        self.problem = ProblemBox(self, STEP)
+        self.pictures = BeforeAfter("image", "enhanced")
+        self.both = button(
+            "Segment both",
+            "Segment the image as it is and enhanced: adds both label layers, and one of where they differ",
+            self.segment_both,
+        )
+        self.outcome = WordsLabel()
+        self.legend = WordsLabel(legend(DIFFERENCES), Qt.TextFormat.RichText)
+        self._lay_out()
+        self._watch()
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(1, 1)
+        controls: tuple[tuple[str, QWidget], ...] = (
+            ("Enhancer", self.enhancer),
+            ("Nuclei are", self.polarity),
+            ("Region", self.region),
+        )
+        for line, (text, control) in enumerate(controls):
+            label = QLabel(text)
+            label.setToolTip(control.toolTip())
+            grid.addWidget(label, line, 0)
+            grid.addWidget(control, line, 1)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.plan)
+        layout.addLayout(grid)
+        parts = (self.always, self.task, self.problem, self.pictures, self.both, self.outcome, self.legend)
+        for part in parts:
+            layout.addWidget(part)
+        layout.addStretch(1)
+
+    def _watch(self) -> None:
+        events = self.workspace.events
+        for signal in (events.recipe, events.suggestion, events.image):
+            self.follow(signal, self._refresh)
+        self.follow(events.activity, self._on_activity)
+        self.follow(events.image, self._on_image)
+        self.follow(self.session.models_changed, self._look)
+        self.enhancer.activated.connect(self._on_enhancer)
+        self.polarity.activated.connect(self._on_polarity)
+        self.always.toggled.connect(self._on_always)
+        self._say("")
+        self._refresh()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Look which enhancers there are, only now: it takes reading all models."""
+        super().showEvent(event)
+        self._look()
+
+    def _look(self) -> None:
+        if self.isVisible():
+            self.session.run_beside(one_step(names), self._on_names, step=STEP)
+
+    def _on_names(self, found: tuple[str, ...]) -> None:
+        if isalive(self):
+            self._names = found
+            self._refresh()
+
+    # The settings
+
+    def chosen(self) -> str | None:
+        """Return the enhancer that is chosen, by name or folder; None if there is none."""
+        name = self.enhancer.currentData()
+        return None if name is None else str(name)
+
+    def _refresh(self, *_: object) -> None:
+        recipe, image = self.workspace.recipe, self.workspace.image
+        wanted = recipe.enhance or self.chosen() or ENHANCER
+        listed = list(dict.fromkeys([*(self._names or ()), *filter(None, [recipe.enhance])]))
+        with QSignalBlocker(self.enhancer), QSignalBlocker(self.polarity), QSignalBlocker(self.always):
+            fill(self.enhancer, [(Path(name).name, name) for name in listed])
+            self.enhancer.setCurrentIndex(max(0, self.enhancer.findData(wanted)))
+            known = [("Bright on dark", "bright"), ("Dark on bright", "dark")]
+            fill(self.polarity, [(self._automatic(recipe), "auto"), *known])
+            self.polarity.setCurrentIndex(self.polarity.findData(recipe.polarity))
+            self.always.setChecked(recipe.enhance is not None)
+        for control in (self.enhancer, self.always):
+            control.setEnabled(bool(listed))
+        self.task.set_available(image is not None and bool(listed))
+        self._on_activity()
+        if self._names is not None and not listed:
+            self.plan.setText(_NONE_HERE)
+        elif image is None:
+            self.plan.setText("No image: open one first.")
+        else:
+            self.plan.setText(
+                f"Draws the nuclei of {image.name} as they would be seen best, so that they are found and "
+                "told apart. Measure in the image itself."
+            )
+
+    def _on_activity(self, *_: object) -> None:
+        ready = self.workspace.image is not None and self.chosen() is not None
+        self.both.setEnabled(ready and self.workspace.activity is None)
+
+    def _automatic(self, recipe: Recipe) -> str:
+        """Say what the polarity comes to if nobody says it."""
+        suggested = self.workspace.suggestion
+        modality = recipe.modality or (suggested and suggested[0])
+        if modality is None:
+            return "Automatic"
+        return f"Automatic ({polarity_of(recipe.model_copy(update={'polarity': 'auto'}), modality)})"
+
+    def _on_enhancer(self, _: int) -> None:
+        if self.always.isChecked():
+            self.workspace.set_recipe(enhance=self.chosen())
+
+    def _on_polarity(self, index: int) -> None:
+        polarity = self.polarity.itemData(index)
+        self.workspace.set_recipe(polarity=None if polarity == "auto" else polarity)
+
+    def _on_always(self, is_on: bool) -> None:
+        self.workspace.set_recipe(enhance=self.chosen() if is_on else None)
+
+    # Enhancing
+
+    def start(self) -> None:
+        """Enhance what Segment would segment."""
+        ready = self._ready()
+        if ready is not None:
+            plane, image, recipe = ready
+            steps = _enhancing.enhanced_steps(image, recipe)
+            self.session.run_main(STEP, "Enhancing", steps, partial(self._show, plane, image))
+
+    def segment_both(self) -> None:
+        """Segment the image as it is and enhanced."""
+        ready = self._ready()
+        if ready is not None:
+            plane, image, recipe = ready
+            steps = _enhancing.both_steps(image, recipe)
+            self.session.run_main(STEP, "Segmenting both", steps, partial(self._show_both, plane, image))
+
+    def _ready(self) -> tuple[Plane, Image, Recipe] | None:
+        """Return on what to run and with which settings; None, and a problem, if that cannot be."""
+        source, image, name = self.session.source, self.session.refresh(), self.chosen()
+        if source is None or image is None or self.workspace.activity is not None:
+            return None
+        problem = self.runs.refusal()
+        if not problem and self.runs.on_disk():
+            part = self.runs.region() or image
+            problem = (
+                f"{_words.extent(part.shape_yx)} are too many to show enhanced: choose “What I see” and zoom "
+                f"to {ON_DISK_EDGE_PX} px or less. To segment all of it, tick “Enhance before segmenting” "
+                "and press Segment, which enhances on disk; nucleus-kd enhance writes large enhanced images."
+            )
+        if name is None:
+            problem = _NONE_HERE
+        if problem:
+            self.workspace.problem = Problem(STEP, problem)
+            return None
+        recipe = self.runs.settled_recipe()
+        if recipe.enhance != name:
+            recipe = recipe.model_copy(update={"enhance": name, "enhance_hash": None})
+        return _layers.shown_plane(source, self.session.viewer), image, recipe
+
+    def _show(self, plane: Plane, image: Image, enhanced: Enhanced) -> None:
+        layer = _enhancing.add_enhanced(self.session.viewer, plane, enhanced)
+        if self._takes(plane, image):
+            self.pictures.set_pictures(enhanced.before, enhanced.after)
+            self._say(f"“{layer.name}” is a layer now. To find nuclei in it, choose it as Image in Segment.")
+
+    def _show_both(self, plane: Plane, image: Image, both: Both) -> None:
+        runs, name = self.runs, plane.source.name
+        runs.hide_former(plane)
+        layers = [
+            runs.add_labels(plane, image, both.without),
+            runs.add_labels(plane, image, both.enhanced, ", enhanced"),
+        ]
+        for layer in layers:
+            layer.visible = False  # on top of each other they cannot be told apart
+        region = both.without.result.recipe.region
+        add_verdicts(self.session.viewer, plane, both.verdicts, region, f"{name} where they differ")
+        source = self.session.source
+        if source is not None and source.key == plane.source.key:
+            self.workspace.result = None  # its layer is hidden, too
+            self.workspace.outcome = ""
+        if self._takes(plane, image):
+            hidden = "Both are layers of labels, hidden under the one of where they differ."
+            self._say(f"{both.words()}\n{hidden}", with_legend=True)
+
+    def _takes(self, plane: Plane, image: Image) -> bool:
+        """Tell whether what came of an image is to be shown here: it is still in hand, and this open."""
+        if not isalive(self) or self._in_hand() != (plane.source.key, image.notes):
+            return False
+        self._place = self._in_hand()
+        return True
+
+    def _say(self, text: str, *, with_legend: bool = False) -> None:
+        self.outcome.setText(text)
+        self.outcome.setVisible(bool(text))
+        self.legend.setVisible(with_legend)
+
+    def _in_hand(self) -> tuple[str, tuple[str, ...]] | None:
+        """Return which image is in hand, and which plane of it."""
+        source, image = self.session.source, self.workspace.image
+        return None if source is None or image is None else (source.key, image.notes)
+
+    def _on_image(self, _: Image | None) -> None:
+        if self._in_hand() != self._place:
+            self._place = None
+            self.pictures.clear()
+            self._say("")
