@@ -7,10 +7,11 @@ import pytest
 
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import open_engine
+from napari_nucleus_kd.ideal import ideal_nuclei
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.metrics import match, overlap
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.pipeline import seen, segment
+from napari_nucleus_kd.pipeline import ENHANCER, enhance, seen, segment
 from napari_nucleus_kd.simulate import simulate
 from napari_nucleus_kd.types import Channel, Image, Modality
 
@@ -85,3 +86,36 @@ def test_the_shipped_adapter_chooses_a_nuclear_channel_of_a_drawn_panel(seed):
     _, recipe = seen(image, Recipe(mapping=ADAPTER, modality=Modality.FLUORESCENCE))
     weights = dict(zip(recipe.channels, recipe.channel_weights, strict=True))
     assert sum(weight for c, weight in weights.items() if drawn.kinds[c] == "nuclear") > 0.5
+
+
+def test_the_shipped_enhancer_is_whole_small_and_described():
+    model = load_model(ENHANCER)
+    model.verify()
+    assert model.role == "enhancer" and (model.folder / "weights.safetensors").stat().st_size < 8e6
+    assert len(model.card) > 1000 and model.spec.licence
+    assert {"dsb2018-fluorescence", "dsb2018-stained", "consep"} <= set(model.spec.metrics)
+
+
+@pytest.mark.parametrize("name", ["fluorescence", "he"])
+def test_the_shipped_enhancer_draws_the_nuclei_of_samples(name):
+    drawn = np.asarray(enhance(sample(name), device="cpu").pixels[0]) / 255
+    labels = sample_labels(name)
+    alike = np.corrcoef(drawn.ravel(), ideal_nuclei(labels).ravel())[0, 1]
+    assert alike > 0.5 and drawn[labels > 0].mean() > 0.25 and drawn[labels == 0].mean() < 0.1
+
+
+def test_the_shipped_enhancer_leaves_no_seams():
+    cells = np.asarray(sample("fluorescence").pixels[0])
+    times = [-(-edge // length) for edge, length in zip((700, 1100), cells.shape, strict=True)]
+    picture = np.tile(cells, times)[:700, :1100].astype(np.float32)
+    picture[:, 550:] *= 0.3  # so that windows, which are judged as wholes, differ
+    drawn = np.asarray(enhance(picture, device="cpu").pixels[0], np.float32)
+    step = np.abs(np.diff(drawn, axis=1)).mean(axis=0)
+    borders = [x + side for x in (294, 512, 588, 806) for side in (-1, 0)]
+    elsewhere = np.delete(step, [*borders, *range(545, 556)])
+    assert step[borders].max() <= elsewhere.max()
+
+
+def test_the_shipped_enhancer_keeps_an_empty_image_empty():
+    noise = np.random.default_rng(0).normal(100, 3, (200, 240)).clip(0, 255).astype(np.uint8)
+    assert np.asarray(enhance(noise, device="cpu").pixels).mean() < 255 * 0.1
