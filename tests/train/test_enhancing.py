@@ -118,7 +118,12 @@ def test_an_enhancer_is_packaged_and_enhances(index, tmp_path, draw):
 def test_three_classes_learn_behind_an_enhancer_and_segment(index, tmp_path, draw):
     enhancer = finish(enhancing_steps(settings(name="first"), index, tmp_path / "one"))
     run = settings(
-        kind="three-classes", name="second", learns_from=str(enhancer.folder), steps=150, average=0.9
+        kind="three-classes",
+        name="second",
+        learns_from=str(enhancer.folder),
+        steps=20,
+        check_every=10,
+        average=0.9,
     )
     model = finish(enhancing_steps(run, index, tmp_path / "two"))
     assert "It sees the images enhanced by" in model.card
