@@ -23,7 +23,7 @@ from napari_nucleus_kd.ideal import BODY, ideal_nuclei, three_classes
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNet, build_discriminator
 from napari_nucleus_kd.train.data import Batches
-from napari_nucleus_kd.train.learner import CHECKPOINT, differences, precision_of
+from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality
 
@@ -189,11 +189,7 @@ class Course(ABC):
             **{name: getattr(self, name) for name in _KEPT},
             "made_from": self.made_from,
         }
-        with beside(self.output / CHECKPOINT) as partial:
-            try:
-                torch.save(state, partial)
-            except RuntimeError as error:  # how torch says that the disk is full
-                raise OSError(str(error).splitlines()[0]) from error
+        write_checkpoint(self.output / CHECKPOINT, state)
 
     def _resume(self) -> None:
         place = self.output / CHECKPOINT
@@ -204,11 +200,7 @@ class Course(ABC):
             raise SettingsError(
                 f"{place} is damaged or of another kind of run; discard it, or choose another output folder"
             ) from error
-        if differing := differences(before, self.made_from):
-            raise SettingsError(
-                f"{self.output} holds a run with other {', '.join(differing)}; discard it, choose another "
-                "output folder, or give it the settings of its recipe.json"
-            )
+        refuse_other(self.output, before, self.made_from)
         for mine, theirs in zip((self.networks, self.optimizers), parts, strict=True):
             for name, part in mine.items():
                 part.load_state_dict(theirs[name])

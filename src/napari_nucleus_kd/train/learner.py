@@ -57,10 +57,10 @@ CHECKPOINT = "checkpoint.pt"
 _KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step", "best", "records", "sums")
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return what of a run differs, see TrainSettings.learned_from: names of settings, with both values.
 
-    >>> differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
+    >>> _differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
     ['crops.batch (2, not 3)']
     """
     told = []
@@ -80,6 +80,29 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         else:
             told.append(name if isinstance(values[0], list) else f"{name} ({values[0]}, not {values[1]})")
     return told
+
+
+def refuse_other(output: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise SettingsError if the run in a folder was made from something else."""
+    if differing := _differences(before, now):
+        raise SettingsError(
+            f"{output} holds a run with other {', '.join(differing)}; discard it, choose another "
+            "output folder, or give it the settings of its recipe.json"
+        )
+
+
+def write_checkpoint(place: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint beside, then put it in place.
+
+    Raises
+    ------
+    WriteError : the disk refuses; the checkpoint before stays.
+    """
+    with beside(place) as partial:
+        try:
+            torch.save(state, partial)
+        except RuntimeError as error:  # how torch says that the disk is full
+            raise OSError(str(error).splitlines()[0]) from error
 
 
 def _completed(before: Mapping[str, str]) -> dict[str, str]:
@@ -328,11 +351,7 @@ class Learner:
             **{name: getattr(self, name) for name in _KEPT},
             "made_from": self.made_from,
         }
-        with beside(self.checkpoint) as partial:
-            try:
-                torch.save(state, partial)
-            except RuntimeError as error:  # how torch says that the disk is full
-                raise OSError(str(error).splitlines()[0]) from error
+        write_checkpoint(self.checkpoint, state)
 
     def _resume(self) -> None:
         try:
@@ -342,11 +361,7 @@ class Learner:
             raise SettingsError(
                 f"{self.checkpoint} is damaged; discard this run, or choose another output folder"
             ) from error
-        if differing := differences(before, self.made_from):
-            raise SettingsError(
-                f"{self.output} holds a run with other {', '.join(differing)}; discard it, choose another "
-                "output folder, or give it the settings of its recipe.json"
-            )
+        refuse_other(self.output, before, self.made_from)
         for name in _KEPT:
             setattr(self, name, state[name])
         self.network.load_state_dict(state["network"], strict=not self.frozen)
