@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QApplication,
     QComboBox,
     QFrame,
+    QGridLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
@@ -139,6 +140,19 @@ def button(
     if slot is not None:
         made.clicked.connect(lambda: slot())
     return made
+
+
+def named_controls(*controls: tuple[str, QWidget]) -> QGridLayout:
+    """Return controls under each other, each with its name before it, which has its tooltip, too."""
+    grid = QGridLayout()
+    grid.setContentsMargins(0, 0, 0, 0)
+    grid.setColumnStretch(1, 1)
+    for line, (text, control) in enumerate(controls):
+        label = QLabel(text)
+        label.setToolTip(control.toolTip())
+        grid.addWidget(label, line, 0)
+        grid.addWidget(control, line, 1)
+    return grid
 
 
 def row(*widgets: QWidget, stretch: int = 0) -> QWidget:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout
 
 from napari_nucleus_kd.enhancer import names, polarity_of
 from napari_nucleus_kd.pipeline import ENHANCER
@@ -22,6 +22,7 @@ from napari_nucleus_kd.widgets._parts import (
     TaskBar,
     WordsLabel,
     button,
+    named_controls,
     narrow_combo,
 )
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
@@ -77,19 +78,11 @@ class EnhanceWidget(StepWidget):
         self._watch()
 
     def _lay_out(self) -> None:
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setColumnStretch(1, 1)
-        controls: tuple[tuple[str, QWidget], ...] = (
+        grid = named_controls(
             ("Enhancer", self.enhancer),
             ("Nuclei are", self.polarity),
             ("Region", self.region),
         )
-        for line, (text, control) in enumerate(controls):
-            label = QLabel(text)
-            label.setToolTip(control.toolTip())
-            grid.addWidget(label, line, 0)
-            grid.addWidget(control, line, 1)
         layout = QVBoxLayout(self)
         layout.addWidget(self.plan)
         layout.addLayout(grid)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QGridLayout,
     QLabel,
     QProgressBar,
     QSpinBox,
@@ -26,6 +25,7 @@ from napari_nucleus_kd.widgets._parts import (
     TaskBar,
     WordsLabel,
     button,
+    named_controls,
     narrow_combo,
     pixmap,
     row,
@@ -111,15 +111,9 @@ class RetrainWidget(StepWidget):
         self._watch()
 
     def _lay_out(self) -> None:
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setColumnStretch(1, 1)
-        controls = (("Start from", self.model), ("Length", self.steps), ("Stop early", self.patience))
-        for line, (text, control) in enumerate(controls):
-            label = QLabel(text)
-            label.setToolTip(control.toolTip())
-            grid.addWidget(label, line, 0)
-            grid.addWidget(control, line, 1)
+        grid = named_controls(
+            ("Start from", self.model), ("Length", self.steps), ("Stop early", self.patience)
+        )
         self.begin = QWidget()
         lines = QVBoxLayout(self.begin)
         lines.setContentsMargins(0, 0, 0, 0)

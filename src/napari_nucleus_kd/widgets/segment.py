@@ -10,11 +10,8 @@ from qtpy.QtWidgets import (
     QApplication,
     QCheckBox,
     QFileDialog,
-    QGridLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_nucleus_kd.errors import NucleusKDError
@@ -27,7 +24,15 @@ from napari_nucleus_kd.widgets._controls import (
 )
 from napari_nucleus_kd.widgets._diameter import DiameterControl
 from napari_nucleus_kd.widgets._more import MoreControls
-from napari_nucleus_kd.widgets._parts import Fold, ProblemBox, StepWidget, TaskBar, WordsLabel, row
+from napari_nucleus_kd.widgets._parts import (
+    Fold,
+    ProblemBox,
+    StepWidget,
+    TaskBar,
+    WordsLabel,
+    named_controls,
+    row,
+)
 from napari_nucleus_kd.widgets._reproduce import as_command, as_python
 from napari_nucleus_kd.workspace import Problem
 
@@ -85,21 +90,13 @@ class SegmentWidget(StepWidget):
         self._watch()
 
     def _lay_out(self) -> None:
-        grid = QGridLayout()
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setColumnStretch(1, 1)
-        controls: tuple[tuple[str, QWidget], ...] = (
+        grid = named_controls(
             ("Image", self.image),
             ("Nuclei in", self.channels),
             ("Model", self.model),
             ("Diameter", self.diameter),
             ("Region", self.region),
         )
-        for line, (text, control) in enumerate(controls):
-            label = QLabel(text)
-            label.setToolTip(control.toolTip())
-            grid.addWidget(label, line, 0)
-            grid.addWidget(control, line, 1)
         layout = QVBoxLayout(self)
         layout.addWidget(self.plan)
         layout.addLayout(grid)
