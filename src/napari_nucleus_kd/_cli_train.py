@@ -6,12 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from lightning_fabric.utilities.rank_zero import rank_zero_only
-from pydantic import ValidationError
 from rich.console import Console
 
 from napari_nucleus_kd._cli_options import Trained
 from napari_nucleus_kd._cli_show import metrics_table, show
-from napari_nucleus_kd.config import Recipe, complaint
+from napari_nucleus_kd.config import Recipe, reading
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
@@ -64,7 +63,7 @@ def read_settings(
     SettingsError : the file cannot be read, or settings are unknown or out of range.
     ModelError : the model to start from cannot be read.
     """
-    try:
+    with reading(recipe, TrainSettings):
         values = json.loads(recipe.read_bytes()) if recipe else {}
         if not isinstance(values, dict):
             raise SettingsError(f"{recipe} must hold one JSON object")
@@ -83,12 +82,6 @@ def read_settings(
         if batch is not None:
             values["crops"] = with_batch(values.get("crops"), batch)
         return TrainSettings.model_validate_json(json.dumps(values, default=str))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SettingsError(f"{recipe} is not JSON: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise SettingsError(f"{recipe or 'settings'}: {complaint(error, TrainSettings)}") from error
 
 
 def train_model(settings: TrainSettings, output: Path) -> None:

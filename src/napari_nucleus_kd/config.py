@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import operator
+from contextlib import contextmanager
 from dataclasses import astuple
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,7 +15,8 @@ from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -124,6 +127,28 @@ def complaint(error: ValidationError, settings: type[BaseModel] | None = None) -
     settings : what was to be read; if given, the nearest of its names is told for an unknown one.
     """
     return "; ".join(_fault(fault, settings) for fault in error.errors())
+
+
+@contextmanager
+def reading(file: Path | None, settings: type[BaseModel]) -> Iterator[None]:
+    """Say what is wrong with a JSON file of settings that is read while the block lasts.
+
+    Parameters
+    ----------
+    file : None: the settings come from elsewhere.
+
+    Raises
+    ------
+    SettingsError : the file is not JSON or cannot be read, or settings are unknown or out of range.
+    """
+    try:
+        yield
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SettingsError(f"{file} is not JSON: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise SettingsError(f"{file or 'settings'}: {complaint(error, settings)}") from error
 
 
 def _fault(fault: ErrorDetails, settings: type[BaseModel] | None) -> str:

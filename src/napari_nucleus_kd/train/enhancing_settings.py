@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from napari_nucleus_kd.config import Settings, complaint
+from napari_nucleus_kd.config import Settings, reading
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig, ThreeClassConfig
 from napari_nucleus_kd.package import NAME_PATTERN, load_model
@@ -135,7 +135,7 @@ def read_enhancing(
     ------
     SettingsError : the file cannot be read, or settings are unknown or out of range.
     """
-    try:
+    with reading(recipe, EnhancingSettings):
         values = json.loads(recipe.read_bytes()) if recipe else {}
         if not isinstance(values, dict):
             raise SettingsError(f"{recipe} must hold one JSON object")
@@ -145,9 +145,3 @@ def read_enhancing(
         if batch is not None:
             values["crops"] = with_batch(values.get("crops"), batch)
         return EnhancingSettings.model_validate_json(json.dumps(values, default=str))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SettingsError(f"{recipe} is not JSON: {error}") from error
-    except OSError as error:
-        raise SettingsError(f"{recipe} cannot be read: {error.strerror or error}") from error
-    except ValidationError as error:
-        raise SettingsError(f"{recipe or 'settings'}: {complaint(error, EnhancingSettings)}") from error
