@@ -174,6 +174,16 @@ def test_colours_are_those_of_the_layers(widget, viewer, qtbot, monkeypatch):
     assert untouched[0] != 1 or untouched[1] != 0
 
 
+def test_a_channel_that_becomes_nuclear_is_switched_on(widget, viewer):
+    assert [layer.visible for layer in viewer.layers] == [True, True, True, False]  # three of four at first
+    select(widget, 3)
+    choose(widget, Role.NUCLEAR)
+    assert viewer.layers[3].visible
+    viewer.layers[3].visible = False
+    choose(widget, Role.OTHER)
+    assert not viewer.layers[3].visible
+
+
 def test_percentiles_are_the_contrast_of_the_layer_and_of_the_run(widget, viewer, session, settle):
     before = viewer.layers[1].contrast_limits
     assert widget.model.setData(cell(widget, 0, Column.LOW), "10 %")

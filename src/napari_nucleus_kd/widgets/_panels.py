@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_nucleus_kd.panel import contrast, image_names, suggest_steps, thumbnail
+from napari_nucleus_kd.panel import Role, contrast, image_names, suggest_steps, thumbnail
 from napari_nucleus_kd.widgets._layers import CHANNEL_KEY
 from napari_nucleus_kd.widgets._worker import one_step
 
@@ -130,7 +130,10 @@ class Panels:
         return {layer.metadata.get(CHANNEL_KEY, 0): layer for layer in source.layers if not layer.rgb}
 
     def _on_panel(self, panel: Panel | None, former: Panel | None) -> None:
-        """Show changed colours and contrasts; those that a file or napari gave stay until then."""
+        """Show changed colours and contrasts, and channels that are nuclear now.
+
+        Colours and contrasts that a file or napari gave stay until then.
+        """
         suggested, image = self._session.workspace.suggested, self._session.workspace.image
         if former is None and suggested is not None:
             former = suggested.panel
@@ -140,6 +143,8 @@ class Panels:
         for index, (now, was) in enumerate(zip(panel.channels, former.channels, strict=True)):
             if index in layers and now.color != was.color:
                 layers[index].colormap = now.color
+            if index in layers and now.role is Role.NUCLEAR is not was.role:
+                layers[index].visible = True  # only a few of many channels are shown at first
             if index in layers and now.percentiles != was.percentiles:
                 stretched[index] = now.percentiles
         if stretched:
