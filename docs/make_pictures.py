@@ -18,7 +18,7 @@ import napari
 import numpy as np
 import platformdirs
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QWidget
 from skimage.data import immunohistochemistry
 from skimage.io import imsave
 from skimage.measure import find_contours
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Labels
 
+    from napari_nucleus_kd.widgets._mapping import MappingPart
     from napari_nucleus_kd.widgets.docks import WorkbenchDock
 
 PLUGIN = "napari-nucleus-kd"
@@ -110,17 +111,17 @@ class Studio:
 
     def nuclei(self) -> Labels:
         """Open Correct and return the nuclei that it acts on."""
-        show_fold(self.workbench, 3)
+        show_steps(self.workbench, self.workbench.correct)
         layer = self.session.corrections.layer
         assert layer is not None
         return layer
 
-    def shoot(self, name: str, *, dock_only: bool = False) -> None:
-        """Save a picture of the window or of the dock."""
+    def shoot(self, name: str, *, only: QWidget | None = None) -> None:
+        """Save a picture of the window, or of a part of it."""
         self.rest(0.5)
         path = self.folder / f"{name}.png"
-        if dock_only:
-            self.dock.grab().save(str(path))
+        if only is not None:
+            only.grab().save(str(path))
         else:
             self.viewer.screenshot(str(path), canvas_only=False, flash=False)
         print(path)
@@ -136,12 +137,12 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     segment.more.set_open(True)
     studio.settle()
     studio.workbench.ensureWidgetVisible(segment.copies)
-    studio.shoot("segment_more", dock_only=True)
+    studio.shoot("segment_more", only=studio.dock)
     segment.more.set_open(False)
     studio.workbench.verticalScrollBar().setValue(0)
     studio.open("multiplex")
     studio.shoot("multiplex_open")
-    make_channels_picture(studio)
+    make_channels_pictures(studio)
     studio.run()
     studio.shoot("multiplex")
     make_measure_picture(studio)
@@ -151,7 +152,9 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     studio.viewer.theme = "light"
     studio.shoot("he_light")
     studio.viewer.theme = "dark"
+    make_enhance_picture(studio)
     studio.open_real_ihc()
+    make_stains_picture(studio)
     studio.run()
     studio.shoot("ihc")
     make_comparison_picture(studio)
@@ -161,26 +164,73 @@ def make_pictures(folder: Path, segmenter: str) -> None:
     broken.write_bytes(b"not an image")
     studio.session.open(broken)
     studio.settle()
-    show_fold(studio.workbench, 0)
+    show_steps(studio.workbench, studio.workbench.open)
     studio.workbench.verticalScrollBar().setValue(0)
-    studio.shoot("open_problem", dock_only=True)
+    studio.shoot("open_problem", only=studio.dock)
     studio.viewer.close()
 
 
-def make_channels_picture(studio: Studio) -> None:
-    """Show the panel of the multiplex sample, with the reason of one role."""
+def make_channels_pictures(studio: Studio) -> None:
+    """Show the panel of the multiplex sample, the reason of one role, and what an adapter sees of it."""
     workbench = studio.workbench
-    show_fold(workbench, 1)
+    show_steps(workbench, workbench.channels)
     workbench.channels.table.selectRow(6)
     studio.settle()
     studio.shoot("channels")
-    for place, fold in enumerate(workbench.folds):
-        fold.set_open(place in (0, 2))
+    mapping = workbench.channels.seen
+    workbench.channels.seen_fold.set_open(True)
+    studio.settle()
+    choose_mapping(mapping, "nucleus-adapter")
+    mapping.show_it.click()
+    studio.settle()
+    workbench.ensureWidgetVisible(mapping)
+    studio.shoot("mapping")
+    studio.viewer.layers.remove(studio.viewer.layers[-1])
+    choose_mapping(mapping, "nuclear")
+    workbench.channels.seen_fold.set_open(False)
+    workbench.verticalScrollBar().setValue(0)
+    show_steps(workbench, workbench.open, workbench.segment)
+
+
+def make_stains_picture(studio: Studio) -> None:
+    """Estimate the stains of the picture in hand."""
+    workbench = studio.workbench
+    mapping = workbench.channels.seen
+    show_steps(workbench, workbench.channels)
+    workbench.channels.seen_fold.set_open(True)
+    studio.settle()
+    choose_mapping(mapping, "haematoxylin")
+    mapping.stains.estimate.click()
+    studio.settle()
+    workbench.ensureWidgetVisible(mapping)
+    studio.shoot("stains", only=workbench.channels)
+    mapping.stains.forget()
+    choose_mapping(mapping, "nuclear")
+    workbench.channels.seen_fold.set_open(False)
+    show_steps(workbench, workbench.open, workbench.segment)
+
+
+def make_enhance_picture(studio: Studio) -> None:
+    """Show the fluorescence sample before and after it is enhanced."""
+    studio.open("fluorescence")
+    workbench = studio.workbench
+    show_steps(workbench, workbench.enhance)
+    studio.settle()
+    workbench.enhance.start()
+    studio.settle()
+    studio.shoot("enhance")
+    show_steps(workbench, workbench.open, workbench.segment)
+
+
+def choose_mapping(part: MappingPart, name: str) -> None:
+    """Choose a mapping as a person does."""
+    part.mapping.setCurrentIndex(part.mapping.findData(name))
+    part.mapping.activated.emit(part.mapping.currentIndex())
 
 
 def make_measure_picture(studio: Studio) -> None:
     """Measure nuclei and cells of the multiplex sample, which is in hand, and colour them by a marker."""
-    show_fold(studio.workbench, 6)
+    show_steps(studio.workbench, studio.workbench.measure)
     measure = studio.workbench.measure
     nuclei = measure.in_hand.layer
     assert nuclei is not None
@@ -196,8 +246,7 @@ def make_measure_picture(studio: Studio) -> None:
     measure.table.selectRow(0)
     studio.viewer.reset_view()
     studio.shoot("measure")
-    for place, fold in enumerate(studio.workbench.folds):
-        fold.set_open(place in (0, 2))
+    show_steps(studio.workbench, studio.workbench.open, studio.workbench.segment)
 
 
 def make_comparison_picture(studio: Studio) -> None:
@@ -209,7 +258,7 @@ def make_comparison_picture(studio: Studio) -> None:
     studio.viewer.add_labels(
         sample_labels("he"), name="he truth", scale=under.scale, units=under.units, visible=False
     )
-    show_fold(studio.workbench, 5)
+    show_steps(studio.workbench, studio.workbench.compare)
     compare = studio.workbench.compare
     compare.truth.setCurrentIndex(compare.truth.findData("Layer: he truth"))
     compare.task.button.click()
@@ -228,7 +277,7 @@ def make_correction_pictures(studio: Studio) -> None:
     studio._show_all()
     studio.run()
     workbench, correct, keeping = studio.workbench, studio.workbench.correct, studio.session.keeping
-    show_fold(workbench, 3)
+    show_steps(workbench, workbench.correct)
     correct.review.begin.click()
     studio.settle()
     studio.shoot("review")
@@ -244,7 +293,7 @@ def make_correction_pictures(studio: Studio) -> None:
     studio.settle()
     studio.shoot("verified")
     correct.suggest.hide_all.click()
-    show_fold(workbench, 4)
+    show_steps(workbench, workbench.retrain)
     workbench.retrain.steps.setValue(RETRAIN_STEPS)
     workbench.retrain.start.click()
     studio.settle()
@@ -267,7 +316,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     studio.session.open(path)
     studio._show_all()
     workbench, correct, keeping = studio.workbench, studio.workbench.correct, studio.session.keeping
-    show_fold(workbench, 2)
+    show_steps(workbench, workbench.segment)
     studio.run()
     studio.shoot("ten_before")
     layer = studio.nuclei()
@@ -285,7 +334,7 @@ def make_ten_minute_pictures(studio: Studio) -> None:
     studio.wait(lambda: keeping.kept is not None and not keeping.kept.unsaved)
     studio.settle()
     studio.shoot("ten_verified")
-    show_fold(workbench, 4)
+    show_steps(workbench, workbench.retrain)
     workbench.retrain.steps.setValue(LAMIN_STEPS)
     workbench.retrain.start.click()
     studio.settle()
@@ -307,10 +356,10 @@ def make_ten_minute_pictures(studio: Studio) -> None:
         print(f"where nothing was corrected: PQ {counts.pq:.2f}, {counts}")
 
 
-def show_fold(workbench: WorkbenchDock, which: int) -> None:
-    """Open one step of the workbench and close the others."""
-    for place, fold in enumerate(workbench.folds):
-        fold.set_open(place == which)
+def show_steps(workbench: WorkbenchDock, *steps: QWidget) -> None:
+    """Open some steps of the workbench and close the others."""
+    for fold in workbench.folds:
+        fold.set_open(fold.content in steps)
 
 
 def main() -> None:
