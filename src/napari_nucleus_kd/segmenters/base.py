@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_nucleus_kd.config import DecodeSettings, Recipe
+    from napari_nucleus_kd.engine import Engine
+    from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import FloatArray, LabelArray, Maps, Nuclei
 
 MORE_LOOKS = 3  # for the diameter, at the scale that the last look suggests
@@ -112,3 +114,33 @@ class Segmenter(Protocol):
 
     def decode(self, maps: Maps, settings: DecodeSettings) -> Nuclei:
         """Turn maps into nuclei, at image resolution."""
+
+
+class PackageSegmenter:
+    """What segmenters of a package on an engine share; see Segmenter."""
+
+    name = "student"
+
+    def __init__(self, model: Model, engine: Engine):
+        self._engine = engine
+        self._spec = model.spec
+        self.model_hash: str | None = model.hash
+        self.parameters: int | None = model.parameters
+        self.decode_defaults = model.spec.decode
+        self.percentiles = model.spec.percentiles
+        self.default_diameter_px = model.spec.diameter_px
+
+    @property
+    def description(self) -> str:
+        """Model and device, for people."""
+        return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
+
+    @property
+    def running(self) -> object:
+        """The engine."""
+        return self._engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What did not go as chosen, for people."""
+        return tuple(self._engine.notes)

@@ -14,7 +14,13 @@ from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.networks.student import CONTEXT_PX
 from napari_nucleus_kd.package import THREE_CLASSES, load_model
-from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, refuse_weights, same_scale
+from napari_nucleus_kd.segmenters.base import (
+    MORE_LOOKS,
+    PackageSegmenter,
+    kept_nuclei,
+    refuse_weights,
+    same_scale,
+)
 from napari_nucleus_kd.segmenters.three_classes import ThreeClassSegmenter
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
@@ -47,7 +53,7 @@ def load(recipe: Recipe) -> StudentSegmenter | ThreeClassSegmenter:
     return StudentSegmenter(model, engine, recipe.modality)
 
 
-class StudentSegmenter:
+class StudentSegmenter(PackageSegmenter):
     """A network package on an engine; see segmenters.base.Segmenter for the methods.
 
     Parameters
@@ -55,32 +61,10 @@ class StudentSegmenter:
     modality : of the images; the model may know how large their nuclei are. None: unknown.
     """
 
-    name = "student"
-
     def __init__(self, model: Model, engine: Engine, modality: Modality | None = None):
-        self._engine = engine
-        self._spec = model.spec
-        self.model_hash: str | None = model.hash
-        self.parameters: int | None = model.parameters
-        self.decode_defaults = model.spec.decode
-        self.percentiles = model.spec.percentiles
+        super().__init__(model, engine)
         self._expected_px = None if modality is None else model.spec.expected_px.get(modality)
         self.default_diameter_px = self._expected_px or model.spec.diameter_px
-
-    @property
-    def description(self) -> str:
-        """Model and device, for people."""
-        return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
-
-    @property
-    def running(self) -> object:
-        """The engine."""
-        return self._engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What did not go as chosen, for people."""
-        return tuple(self._engine.notes)
 
     def scale(self, diameter_px: float | None) -> float:
         """Return 1 for diameters within the model's range, else what brings them to where it is best.

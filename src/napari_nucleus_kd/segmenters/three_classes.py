@@ -11,7 +11,7 @@ from scipy import ndimage
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
 from napari_nucleus_kd.ideal import nuclei_in
 from napari_nucleus_kd.metrics import median_diameter
-from napari_nucleus_kd.segmenters.base import kept_nuclei
+from napari_nucleus_kd.segmenters.base import PackageSegmenter, kept_nuclei
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CONTEXT_PX = 128  # how far around a pixel the U-Net looks
 
 
-class ThreeClassSegmenter:
+class ThreeClassSegmenter(PackageSegmenter):
     """A package of three classes on an engine; see segmenters.base.Segmenter for the methods.
 
     It takes pictures as they are, without rescaling, best those that an enhancer drew. Of the decode
@@ -38,32 +38,9 @@ class ThreeClassSegmenter:
     Source: GeNSeg-Net, section 3.3.
     """
 
-    name = "student"
-
     def __init__(self, model: Model, engine: Engine, *, dark: bool = False):
-        self._engine = engine
+        super().__init__(model, engine)
         self._dark = dark
-        self._spec = model.spec
-        self.model_hash: str | None = model.hash
-        self.parameters: int | None = model.parameters
-        self.decode_defaults = model.spec.decode
-        self.percentiles = model.spec.percentiles
-        self.default_diameter_px = model.spec.diameter_px
-
-    @property
-    def description(self) -> str:
-        """Model and device, for people."""
-        return f"{self._spec.name} {self._spec.version} on {self._engine.description}"
-
-    @property
-    def running(self) -> object:
-        """The engine."""
-        return self._engine
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What did not go as chosen, for people."""
-        return tuple(self._engine.notes)
 
     def scale(self, diameter_px: float | None) -> float:
         """Return 1: nothing is rescaled."""
