@@ -56,6 +56,34 @@ def draw():
 
 
 @pytest.fixture(scope="session")
+def random_enhancer(tmp_path_factory):
+    """Return the folder of an enhancer with random weights, of which something is seen."""
+    import torch
+
+    from napari_nucleus_kd.networks.enhancer import MULTIPLE_PX, Generator, GeneratorConfig
+    from napari_nucleus_kd.package import ModelSpec, save_model
+
+    torch.manual_seed(2)
+    config = GeneratorConfig(width=4, depth=2, levels=2)
+    network = Generator(config)
+    pictures = np.stack([draw_nuclei(64, 64, seed)[0][None] for seed in range(8)])
+    with torch.no_grad():
+        network.body[-1].weight *= 1 / network.draw(torch.from_numpy(pictures / np.float32(255))).std()
+    spec = ModelSpec(
+        name="drawer",
+        version="1",
+        architecture="enhancer",
+        options=config.model_dump(),
+        maps=("enhanced",),
+        multiple_px=MULTIPLE_PX,
+        diameter_px=24,
+        size_range=(16, 40),
+    )
+    picture = np.random.default_rng(0).random((3, 64, 64), np.float32)
+    return str(save_model(tmp_path_factory.mktemp("models") / "drawer", network.eval(), spec, "", picture))
+
+
+@pytest.fixture(scope="session")
 def spots_architecture():
     """Register a network of fixed convolutions that finds bright spots."""
     import torch

@@ -16,39 +16,20 @@ from napari_nucleus_kd import enhancer as enhancer_module
 from napari_nucleus_kd import package
 from napari_nucleus_kd._cli_recipe import build_recipe
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of
+from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of, seen_by_enhancers
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.io.samples import sample, sample_labels
-from napari_nucleus_kd.networks.enhancer import MULTIPLE_PX, Generator, GeneratorConfig
 from napari_nucleus_kd.ondisk import partial_path
-from napari_nucleus_kd.package import ModelSpec, list_models, load_model, save_model
+from napari_nucleus_kd.package import list_models, load_model, save_model
 from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
 from napari_nucleus_kd.types import Channel, Image, Modality, finish
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An enhancer with random weights, of which something is seen."""
-    torch.manual_seed(2)
-    config = GeneratorConfig(width=4, depth=2, levels=2)
-    network = Generator(config)
-    with torch.no_grad():
-        pictures = torch.from_numpy(np.stack([spots(64, 64, seed)[None] for seed in range(8)]))
-        network.body[-1].weight *= 1 / network.draw(pictures).std()
-    spec = ModelSpec(
-        name="drawer",
-        version="1",
-        architecture="enhancer",
-        options=config.model_dump(),
-        maps=("enhanced",),
-        multiple_px=MULTIPLE_PX,
-        diameter_px=24,
-        size_range=(16, 40),
-    )
-    picture = np.random.default_rng(0).random((3, 64, 64), np.float32)
-    return str(save_model(tmp_path_factory.mktemp("models") / "drawer", network.eval(), spec, "", picture))
+@pytest.fixture
+def folder(random_enhancer):
+    return random_enhancer
 
 
 def spots(height, width, seed=0):
@@ -81,6 +62,17 @@ def test_dark_and_bright_nuclei_look_alike_to_the_network(folder):
     assert np.allclose(opened(folder)(picture), opened(folder, dark=True)(1 - picture), atol=2e-2)
 
 
+def test_weak_contrast_is_stretched_but_not_noise():
+    pale = 0.6 - 0.5 * np.repeat(spots(200, 210)[None], 3, 0)  # nuclei absorb half of the light at most
+    seen = seen_by_enhancers(pale, dark=True)
+    assert seen.dtype == np.float32 and seen.shape == (200, 210)
+    assert seen.min() == 0 and seen.max() == 1
+    assert np.corrcoef(seen.ravel(), spots(200, 210).ravel())[0, 1] > 0.99
+    noise = 0.02 * np.random.default_rng(0).random((3, 60, 60), np.float32)
+    assert seen_by_enhancers(noise, dark=False).max() < 0.1
+    assert not seen_by_enhancers(np.full((3, 4, 5), 0.7, np.float32), dark=True).any()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 700), (33, 47), (512, 512), (513, 900), (1300, 640)])
 def test_pictures_of_any_size_are_enhanced_whole(folder, shape):
     picture = np.repeat(spots(*shape)[None], 3, 0)
@@ -104,7 +96,8 @@ def test_what_is_read_in_bands_is_what_is_read_at_once(folder):
 def test_there_are_no_seams_where_windows_meet(folder, monkeypatch):
     """Windows are judged as wholes; here each is drawn as the mean of all it sees."""
     monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: np.full_like(grey, grey.mean()))
-    picture = np.linspace(0, 1, 1500, dtype=np.float32) * np.ones((3, 700, 1), np.float32)
+    denser = np.random.default_rng(0).random((700, 1500)) < np.linspace(0, 1, 1500)
+    picture = np.repeat(denser[None].astype(np.float32), 3, 0)
     drawn, enhance = [], opened(folder)
     for overlap in (enhancer_module._OVERLAP_PX, 1):
         monkeypatch.setattr(enhancer_module, "_OVERLAP_PX", overlap)

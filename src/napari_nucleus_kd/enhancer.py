@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray
 
 WINDOW_PX, _OVERLAP_PX = 512, 128  # of the pictures that the network sees; it judges each as a whole
+_DARKEST, _BRIGHTEST = 1.0, 99.8  # percentiles of a picture that become 0 and 1
+_LEAST_RANGE = 0.25  # that is taken for contrast; less is stretched as if it were this, and noise with it
 
 
 def names() -> tuple[str, ...]:
@@ -40,6 +42,26 @@ def polarity_of(recipe: Recipe, modality: Modality) -> Literal["bright", "dark"]
         return recipe.polarity
     looks = recipe.model_copy(update={"modality": modality, "enhance": None}).looks
     return "bright" if looks is Modality.FLUORESCENCE else "dark"
+
+
+def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
+    """Return what an enhancer sees of a picture: grey, nuclei bright, its contrast stretched.
+
+    Stains that absorb little leave little contrast once they are grey, as faint nuclei do.
+
+    Parameters
+    ----------
+    picture : (3, Y, X) float32 in [0, 1], of any size: a window, or a crop. Not changed.
+    dark : see channels.grey_nuclei.
+
+    Returns
+    -------
+    (Y, X) float32 in [0, 1]
+    """
+    grey = grey_nuclei(picture, dark=dark)
+    low, high = np.percentile(grey, (_DARKEST, _BRIGHTEST))
+    stretched: FloatArray = (grey - np.float32(low)) / np.float32(max(high - low, _LEAST_RANGE))
+    return np.clip(stretched, 0, 1, out=stretched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +130,7 @@ class Enhancer:
         for y, after in zip(starts, (*starts[1:], height), strict=True):
             for x in columns:
                 window = Region(y, x, y + edge, min(x + WINDOW_PX, width))
-                part = grey_nuclei(read(window), dark=self.dark)
+                part = seen_by_enhancers(read(window), dark=self.dark)
                 weight = np.multiply.outer(*(_ramp(n) for n in part.shape))
                 here = pending[:, :, x : x + WINDOW_PX]
                 here += np.stack([self._drawn(part) * weight, weight])

@@ -44,7 +44,7 @@ def ideal_nuclei(labels: LabelArray) -> FloatArray:
     """
     share, _ = _depth(labels)
     drawn = np.where(labels > 0, _RIM + (1 - _RIM) * share, 0)
-    drawn[shared_boundary(labels)] = PENDING
+    drawn[(labels > 0) & between_nuclei(labels, 1)] = PENDING
     return drawn.astype(np.float32)
 
 
@@ -67,11 +67,12 @@ def three_classes(labels: LabelArray) -> npt.NDArray[np.uint8]:
     return classes
 
 
-def shared_boundary(labels: LabelArray) -> npt.NDArray[np.bool_]:
-    """Return the pixels of nuclei that have a pixel of another nucleus beside them, also diagonally."""
-    highest = ndimage.maximum_filter(labels, 3)
-    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), 3)
-    found: npt.NDArray[np.bool_] = (labels > 0) & (highest != lowest)
+def between_nuclei(labels: LabelArray, reach_px: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels, of nuclei or not, that have two nuclei within reach, also diagonally."""
+    size = 2 * reach_px + 1
+    highest = ndimage.maximum_filter(labels, size)
+    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), size)
+    found: npt.NDArray[np.bool_] = (highest > 0) & (highest != lowest)
     return found
 
 

@@ -15,11 +15,12 @@ from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import Engine
 from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.ideal import between_nuclei, ideal_nuclei
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.train.data import load_steps
-from napari_nucleus_kd.train.enhancing import EnhancerCourse, ThreeClassCourse, grey_batches
+from napari_nucleus_kd.train.enhancing import EnhancerCourse, ThreeClassCourse, _targets, grey_batches
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings, read_enhancing
 from napari_nucleus_kd.train.loop import open_fabric
@@ -53,11 +54,12 @@ def test_crops_are_grey_with_bright_nuclei_and_ideal_ones_to_draw(index):
     batch = grey_batches(samples, settings(crops={"batch": 16, "crop_px": 96}), 0)[0]
     assert batch.x.shape == (16, 3, 96, 96) and torch.equal(batch.x[:, 0], batch.x[:, 2])
     bright = []
-    for picture, (ideal, classes) in zip(batch.x[:, 0].numpy(), batch.maps.numpy(), strict=True):
+    for picture, (ideal, classes, between) in zip(batch.x[:, 0].numpy(), batch.maps.numpy(), strict=True):
+        assert set(np.unique(between)) <= {0, 1}
         assert set(np.unique(classes)) <= {0, 1, 2} and 0 <= ideal.min() and ideal.max() <= 1
         if (ideal > 0).any():
             bright.append(picture[ideal > 0].mean() > picture[ideal == 0].mean())
-    assert np.mean(bright) > 0.8  # a few are turned around, so that the polarity may be wrong
+    assert np.mean(bright) > 0.9
 
 
 def test_polarity_turns_dark_nuclei_around():
@@ -210,6 +212,21 @@ def test_the_command_trains_an_enhancer(index, tmp_path):
     assert load_model(str(tmp_path / "unet" / "unet")).spec.architecture == "three-classes"
     refused = train(tmp_path / "x", "--kind", "enhancer", "--student", "nano")
     assert refused.exit_code == 2 and "--student is for students" in " ".join(refused.output.split())
+
+
+def test_the_edges_between_nuclei_weigh_as_much_as_is_said(index, tmp_path):
+    batch = grey_batches(finish(load_steps(index, "train")), settings(), 0)[0]
+    labels = np.zeros((64, 64), np.int32)
+    labels[10:30, 10:30], labels[10:30, 30:50] = 1, 2  # which touch
+    maps = torch.from_numpy(_targets(labels))[None].repeat(2, 1, 1, 1)
+    batch = batch._replace(maps=maps, valid=torch.ones(2, 1, 64, 64))
+    errors = []
+    for weight in (1, 3):
+        run = settings(between_weight=weight)
+        course = EnhancerCourse(open_fabric(run), run, {}, tmp_path / str(weight))
+        errors.append(float(course.judged(lambda x: torch.zeros_like(x[:, :1]), batch)[0]))
+    missed = ideal_nuclei(labels)[between_nuclei(labels, 2)].sum() / labels.size
+    assert missed > 0 and errors[1] - errors[0] == pytest.approx(2 * missed, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", [EnhancerCourse, ThreeClassCourse])

@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-import torch
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
@@ -12,8 +11,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_nucleus_kd.enhancer import Enhancer
 from napari_nucleus_kd.mistakes import COLOURS, Verdict, mistakes, picture
-from napari_nucleus_kd.networks.enhancer import MULTIPLE_PX, Generator, GeneratorConfig
-from napari_nucleus_kd.package import ModelSpec, save_model
 from napari_nucleus_kd.pipeline import enhance, segment
 from napari_nucleus_kd.types import Modality, Progress, Region, finish
 from napari_nucleus_kd.widgets import _enhancing, _runs, _steps
@@ -30,27 +27,12 @@ from napari_nucleus_kd.workspace import Workspace
 BRIGHT, DARK = "Bright on dark", "Dark on bright"
 
 
-_ROUNDED = 12  # of 255: in another thread a random network rounds otherwise
+_ROUNDED = 25  # of 255: in another thread a random network rounds otherwise
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """An enhancer with random weights."""
-    torch.manual_seed(2)
-    config = GeneratorConfig(width=4, depth=1, levels=2)
-    spec = ModelSpec(
-        name="drawer",
-        version="1",
-        architecture="enhancer",
-        options=config.model_dump(),
-        maps=("enhanced",),
-        multiple_px=MULTIPLE_PX,
-        diameter_px=24,
-        size_range=(16, 40),
-    )
-    example = np.random.default_rng(0).random((3, 64, 64), np.float32)
-    network = Generator(config).eval()
-    return str(save_model(tmp_path_factory.mktemp("models") / "drawer", network, spec, "", example))
+@pytest.fixture
+def folder(random_enhancer):
+    return random_enhancer
 
 
 @pytest.fixture

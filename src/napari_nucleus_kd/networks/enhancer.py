@@ -24,7 +24,7 @@ class GeneratorConfig(Settings):
 
     blocks: Literal["res-cbam", "resnet", "unet"] = Field("res-cbam", description="What it is made of")
     width: int = Field(16, ge=4, le=128, multiple_of=4, description="Channels at full resolution")
-    levels: int = Field(3, ge=0, le=4, description="How often the resolution is halved before the blocks")
+    levels: int = Field(2, ge=0, le=4, description="How often the resolution is halved before the blocks")
     depth: int = Field(9, ge=1, le=30, description="Blocks, but for unet")
 
 

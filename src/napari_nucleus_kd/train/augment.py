@@ -112,13 +112,15 @@ def recolor(
     rng: np.random.Generator,
     *,
     complete: bool = True,
+    turned: bool = True,
 ) -> FloatArray:
     """Vary stain, light, focus and noise as the modality allows; returns a new array.
 
-    Only where all nuclei are annotated (`complete`) can stain be painted on and around them.
+    Only where all nuclei are annotated (`complete`) can stain be painted on and around them. A few pictures
+    of fluorescence become dark on bright, for networks that are not told (`turned`).
     """
     if modality is Modality.FLUORESCENCE:
-        image = _fluorescent(image, rng)
+        image = _fluorescent(image, rng, turned)
     else:
         image = _stained(image, labels if complete else np.zeros_like(labels), rng)
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
@@ -134,7 +136,7 @@ def recolor(
     return clipped
 
 
-def _fluorescent(image: FloatArray, rng: np.random.Generator) -> FloatArray:
+def _fluorescent(image: FloatArray, rng: np.random.Generator, turned: bool) -> FloatArray:
     if rng.random() < 0.3:  # uneven light
         shade = torch.from_numpy(rng.uniform(0.4, 1, (1, 1, 3, 3)).astype(np.float32))
         image = image * F.interpolate(shade, image.shape[1:], mode="bicubic", align_corners=True)[0].numpy()
@@ -144,7 +146,7 @@ def _fluorescent(image: FloatArray, rng: np.random.Generator) -> FloatArray:
         weights = rng.uniform(0, 1, 3)
         weights[rng.integers(3)] = 1
         image = image * weights[:, None, None].astype(np.float32)
-    return 1 - image if rng.random() < 0.08 else image
+    return 1 - image if rng.random() < 0.08 and turned else image
 
 
 def _glow(image: FloatArray, sigma_px: float) -> FloatArray:

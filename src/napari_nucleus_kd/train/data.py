@@ -254,7 +254,8 @@ class Batches(Dataset[Batch]):
             nuclear[:] = [kind == "nuclear" for kind in drawn.kinds]
         else:
             image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
-            image = recolor(image, labels, sample.modality, rng, complete=sample.valid is None)
+            complete, turned = sample.valid is None, self.seen is None  # else they are of one polarity
+            image = recolor(image, labels, sample.modality, rng, complete=complete, turned=turned)
             image = image if self.seen is None else self.seen(image, sample.modality)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return (

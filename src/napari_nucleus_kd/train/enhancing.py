@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from functools import partial
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,9 +18,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_nucleus_kd.channels import grey_nuclei
-from napari_nucleus_kd.enhancer import load_enhancer
+from napari_nucleus_kd.enhancer import load_enhancer, seen_by_enhancers
 from napari_nucleus_kd.errors import SettingsError
-from napari_nucleus_kd.ideal import BODY, ideal_nuclei, three_classes
+from napari_nucleus_kd.ideal import BODY, between_nuclei, ideal_nuclei, three_classes
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNet, build_discriminator
 from napari_nucleus_kd.train.data import Batches
@@ -28,7 +29,7 @@ from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -40,22 +41,26 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
 _CLIP_NORM = 5.0  # largest norm of a gradient
+_BETWEEN_PX = 2  # from two nuclei, at most
 _SURE = 9.0  # logit of what is as good as certain
 SHEET = "samples.png"  # picture, what was drawn, and what was to be drawn, of tuning crops
 _KEPT = ("step", "best_objective", "best_step", "best", "records", "sums")
 
 
 def grey_batches(samples: Sequence[Sample], settings: EnhancingSettings, seed: int) -> Batches:
-    """Return batches of grey pictures (B, 3, S, S) with two maps: the ideal nuclei, and their classes."""
-    return Batches(samples, settings.crops, seed, seen=_as_grey, targets=_targets)
+    """Return batches of grey pictures (B, 3, S, S): ideal nuclei, classes, and what lies between nuclei."""
+    is_seen = settings.kind == "enhancer" or settings.enhancer is not None
+    grey = partial(_as_grey, seen_by_enhancers if is_seen else grey_nuclei)
+    return Batches(samples, settings.crops, seed, seen=grey, targets=_targets)
 
 
-def _as_grey(picture: FloatArray, modality: Modality) -> FloatArray:
-    return np.repeat(grey_nuclei(picture, dark=modality is not Modality.FLUORESCENCE)[None], 3, axis=0)
+def _as_grey(grey: Callable[..., FloatArray], picture: FloatArray, modality: Modality) -> FloatArray:
+    return np.repeat(grey(picture, dark=modality is not Modality.FLUORESCENCE)[None], 3, axis=0)
 
 
 def _targets(labels: LabelArray) -> FloatArray:
-    return np.stack([ideal_nuclei(labels), three_classes(labels).astype(np.float32)])
+    maps = ideal_nuclei(labels), three_classes(labels), between_nuclei(labels, _BETWEEN_PX)
+    return np.stack([each.astype(np.float32) for each in maps])
 
 
 class Course(ABC):
@@ -238,7 +243,7 @@ class EnhancerCourse(Course):
             drawn = self.networks["network"].draw(batch.x).float()
         # As it will be seen; where nothing is said, nothing is judged.
         known = drawn.clamp(0, 1) * batch.valid + ideal * (1 - batch.valid)
-        terms = {"L1": _error(drawn, batch)}
+        terms = {"L1": _error(drawn, batch, self.settings.between_weight)}
         loss = terms["L1"]
         if judge is not None:
             verdicts = [judge(picture).float() for picture in (ideal, known.detach())]
@@ -253,13 +258,13 @@ class EnhancerCourse(Course):
         """Return L1, and the pictures; see Course."""
         with self.fabric.autocast():
             drawn = network(batch.x)
-        return _error(drawn, batch), [batch.x[:, :1], drawn, batch.maps[:, :1]]
+        return _error(drawn, batch, self.settings.between_weight), [batch.x[:, :1], drawn, batch.maps[:, :1]]
 
 
-def _error(drawn: torch.Tensor, batch: Batch) -> torch.Tensor:
+def _error(drawn: torch.Tensor, batch: Batch, between_weight: float) -> torch.Tensor:
     """Return the mean absolute error where the annotation is complete."""
-    error = (drawn - batch.maps[:, :1]).abs() * batch.valid
-    return error.sum() / batch.valid.sum().clamp(min=1)
+    weight = torch.where(batch.maps[:, 2:] > 0, between_weight, 1.0) * batch.valid
+    return ((drawn - batch.maps[:, :1]).abs() * weight).sum() / batch.valid.sum().clamp(min=1)
 
 
 def _told(verdicts: torch.Tensor, *, real: bool) -> torch.Tensor:
@@ -293,7 +298,7 @@ class ThreeClassCourse(Course):
         seen = self._seen(batch)
         with self.fabric.autocast():
             body = network(seen)[:, 1:2]
-        true = (batch.maps[:, 1:] == BODY).float()
+        true = (batch.maps[:, 1:2] == BODY).float()
         return self._terms(network, seen, batch)["objective"], [seen[:, :1], body, true]
 
     def _seen(self, batch: Batch) -> torch.Tensor:
@@ -306,7 +311,7 @@ class ThreeClassCourse(Course):
     def _terms(self, network: Any, seen: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         with self.fabric.autocast():
             logits = network.logits(seen).float()
-        classes, known = batch.maps[:, 1:].long(), batch.valid
+        classes, known = batch.maps[:, 1:2].long(), batch.valid
         cross = F.cross_entropy(logits, classes[:, 0], reduction="none")[:, None]
         cross = (cross * known).sum() / known.sum().clamp(min=1)
         # Where nothing is annotated both are taken for background.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 # What may not change between the parts of a run that was stopped. The number of steps may.
 _SHAPING = (
-    "kind channels generator discriminator adversarial discriminator_rate three_classes learns_from "
-    "cross_entropy dice crops learning_rate average seed check_every check_batches precision"
+    "kind channels generator between_weight discriminator adversarial discriminator_rate three_classes "
+    "learns_from cross_entropy dice crops learning_rate average seed check_every check_batches precision"
 ).split()
 
 
@@ -47,6 +47,12 @@ class EnhancingSettings(Settings):
         None, min_length=1, description="Nuclear channels, by name or number from 0; None: by their names"
     )
     generator: GeneratorConfig = Field(GeneratorConfig(), description="enhancer: what draws")
+    between_weight: float = Field(
+        1.0,
+        ge=1,
+        description="enhancer: weight in L1 of what lies between nuclei that touch or nearly do: pending "
+        "edges and narrow gaps, which are drawn only where they weigh enough",
+    )
     discriminator: Literal["transformer", "patch", "none"] = Field(
         "transformer", description="enhancer: what tells drawn nuclei from ideal ones"
     )
