@@ -2,10 +2,12 @@
 
     python benchmarks/enhancement.py INDEX.csv --output FOLDER [--parts student ablation] [--report FILE.md]
 
-*student*: the shipped student without and with the enhancer. *ablation*: tables 5 and 6 of the paper, with
-five generators and discriminators; the network of three classes behind them learns from ideal nuclei, as in
-the paper, the one without enhancement from the pictures. *other kinds*: all of it learns from one kind of
-images and is judged on the others. *cost*: time and memory at 512 x 512 pixels.
+*student*: the shipped student without and with the enhancer. *retrained*: the same student, trained on
+enhanced images, which replace the grey picture or lie beside it as a channel of their own. *ablation*:
+tables 5 and 6 of the paper, with five generators and discriminators; the network of three classes behind
+them learns from ideal nuclei, as in the paper, the one without enhancement from the pictures. *other kinds*:
+all of it learns from one kind of images and is judged on the others. *cost*: time and memory at 512 x 512
+pixels.
 
 All networks get the same steps and crops. Judges on the "val" images, with 95% bootstrap intervals over
 images. A stopped run goes on where it was when it is started again. Prints tables and one JSON line.
@@ -27,18 +29,28 @@ from rich.console import Console
 
 import _common as common
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.enhancer import polarity_of
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, read_splits
-from napari_nucleus_kd.io.atomic import write_csv, write_text
+from napari_nucleus_kd.io.atomic import beside, write_csv, write_text
+from napari_nucleus_kd.io.images import write_image
+from napari_nucleus_kd.io.read import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig
+from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.pipeline import enhance, seen, segment
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
-from napari_nucleus_kd.train.settings import CropSettings
+from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
+from napari_nucleus_kd.types import Image, Modality
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from napari_nucleus_kd.index import Row
 
 METRICS = {"aji": "AJI", "aji_plus": "AJI+", "dice": "Dice", "dq": "DQ", "sq": "SQ", "pq": "PQ"}
 # generator, discriminator: tables 5 and 6 of the paper
@@ -54,16 +66,25 @@ KINDS = {
     "fluorescence": ("dsb2018-fluorescence", "dsb2018-fluorescence-other"),
     "stained": ("dsb2018-stained", "consep"),
 }
-PARTS = ("student", "ablation", "other kinds", "cost")
+INPUTS = ("replacing", "extra")  # what becomes of the enhanced picture in a retrained student's input
+PARTS = ("student", "retrained", "ablation", "other kinds", "cost")
 _COST_PX = 512
+_RETRAINED = TrainSettings(  # but for name and steps; crops as those of the shipped student
+    start=Recipe().model,
+    learning_rate=5e-4,
+    average=0.99,
+    crops=CropSettings(size_range=(24, 40), wide_share=0.08),
+    enlarge_to_px=30,
+)
 Scores = dict[str, list[dict[str, float]]]  # of every image, by source
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to segment, and what became of the images."""
+    """One way to segment, its networks' parameters, and what became of the images."""
 
     name: str
+    parameters: int
     scores: Scores
 
     def values(self, metric: str, sources: Iterable[str]) -> list[float]:
@@ -82,6 +103,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--steps", type=int, default=600, help="of every network (default: 600)")
+    parser.add_argument(
+        "--student-steps", type=int, default=400, help="of the students that are retrained (default: 400)"
+    )
     parser.add_argument("--width", type=int, default=16, help="of every network (default: 16)")
     parser.add_argument("--rounds", type=common.positive, default=9, help="times that each cost is measured")
     return parser.parse_args()
@@ -96,7 +120,12 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, quiet=not sys.stderr.isatty())
     bench = Bench(args, console)
-    judged = {"student": bench.student, "ablation": bench.ablation, "other kinds": bench.other_kinds}
+    judged = {
+        "student": bench.student,
+        "retrained": bench.retrained,
+        "ablation": bench.ablation,
+        "other kinds": bench.other_kinds,
+    }
     ways = {part: judged[part]() for part in args.parts if part in judged}
     costs = bench.cost() if "cost" in args.parts else {}
     tables = [table(part, some) for part, some in ways.items()]
@@ -117,7 +146,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
-        self.index = self._without_val()
+        self.index = self._without_val(args.index, args.output / "learnt.csv")
 
     def student(self) -> list[Way]:
         """Judge the shipped student without and with the enhancer."""
@@ -125,6 +154,37 @@ class Bench:
             self._judged("student", "as it is", Recipe()),
             self._judged("student", "enhanced", Recipe(enhance=self.args.enhancer)),
         ]
+
+    def retrained(self) -> list[Way]:
+        """Train the shipped student on enhanced images, and judge it on such."""
+        ways = []
+        for how in INPUTS:
+            everything = self._enhanced_index(how)
+            name = f"student-{how}-{self.args.student_steps}"
+            folder = self.args.output / name
+            if not (folder / name / "model.json").exists():
+                common.say(f"training {name}")
+                learnt = self._without_val(everything, folder.with_suffix(".csv"))
+                asked = _RETRAINED.model_copy(update={"name": name, "steps": self.args.student_steps})
+                show(run_steps(asked, learnt, folder), self.console)
+            recipe = Recipe(model=str(folder / name))
+            ways.append(self._judged("retrained", how, recipe, everything))
+        return ways
+
+    def _enhanced_index(self, how: str) -> Path:
+        """Write every image as a retrained student sees it; return their index."""
+        folder = self.args.output / f"images-{how}"
+        folder.mkdir(exist_ok=True)
+        lines = [list(COLUMNS)]
+        for split, rows in read_splits(self.args.index).items():
+            for row in rows:
+                place = folder / f"{row.source}-{row.image.stem}.ome.tif"
+                if not place.exists():
+                    _write_enhanced(row, how, self.args.enhancer, place)
+                kind = Modality.FLUORESCENCE if how == "replacing" else Modality.HE  # which keeps channels
+                lines.append([str(place.resolve()), str(row.labels.resolve()), kind.value, row.source, split])
+        write_csv(folder / "index.csv", lines)
+        return folder / "index.csv"
 
     def ablation(self) -> list[Way]:
         """Train every generator against its discriminator, and judge the networks of three classes behind."""
@@ -149,8 +209,6 @@ class Bench:
     def cost(self) -> dict[str, dict[str, float]]:
         """Measure a run on one picture, alone and with enhancement: seconds in turn, and memory."""
         from napari_nucleus_kd.io.samples import sample
-        from napari_nucleus_kd.pipeline import segment
-        from napari_nucleus_kd.types import Image
 
         image = sample("fluorescence")
         times = [-(-_COST_PX // edge) for edge in image.shape_yx]
@@ -177,8 +235,6 @@ class Bench:
         """Return the memory that one run takes in a process of its own."""
         import torch
 
-        from napari_nucleus_kd.io.images import write_image
-
         picture = np.random.default_rng(0).integers(0, 255, (1, _COST_PX, _COST_PX)).astype(np.uint8)
         worker = Path(__file__).with_name("_segment_file.py")
         with tempfile.TemporaryDirectory() as scratch:
@@ -191,18 +247,18 @@ class Bench:
             )
         return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
 
-    def _judged(self, part: str, name: str, recipe: Recipe) -> Way:
+    def _judged(self, part: str, name: str, recipe: Recipe, index: Path | None = None) -> Way:
         made_of = json.dumps(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=True)
         place = self.args.output / f"{part} {name}.json".replace("/", "-")
         if place.exists() and (before := json.loads(place.read_text()))["recipe"] == made_of:
-            return Way(name, before["scores"])
+            return Way(name, parameters(recipe), before["scores"])
         scores: Scores = {}
-        for score in show(evaluate_steps(self.args.index, "val", recipe), self.console):
+        for score in show(evaluate_steps(index or self.args.index, "val", recipe), self.console):
             scores.setdefault(score.source, []).append({key: score.values[key] for key in METRICS})
         write_text(place, json.dumps({"recipe": made_of, "scores": scores}))
         means = ", ".join(f"{s} {np.mean([v['pq'] for v in some]):.3f}" for s, some in sorted(scores.items()))
         common.say(f"{part}, {name}: PQ {means}")
-        return Way(name, scores)
+        return Way(name, parameters(recipe), scores)
 
     def _enhancer(self, variant: str, kind: str | None = None) -> str:
         generator, discriminator = VARIANTS[variant]
@@ -243,28 +299,46 @@ class Bench:
         common.say(f"training {name}")
         return str(show(enhancing_steps(asked, self.index, folder), self.console).folder)
 
-    def _without_val(self) -> Path:
+    def _without_val(self, index: Path, place: Path) -> Path:
         """Write an index without the images that are judged by: nothing here may see them."""
         lines = [
             [str(row.image.resolve()), str(row.labels.resolve()), row.modality.value, row.source, split]
-            for split, rows in read_splits(self.args.index).items()
+            for split, rows in read_splits(index).items()
             for row in rows
             if split != "val" and row.labels is not None
         ]
-        place = self.args.output / "learnt.csv"
         write_csv(place, [list(COLUMNS), *lines])
         return place
+
+
+def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
+    """Write what a retrained student sees of an image: drawn nuclei alone, or grey, grey and drawn."""
+    image = read(row.image)
+    recipe = Recipe(modality=row.modality, enhance=enhancer)
+    drawn = np.asarray(enhance(image, recipe).pixels)
+    if how == "extra":
+        picture, _ = seen(image, recipe.model_copy(update={"enhance": None}))
+        grey = grey_nuclei(picture, dark=polarity_of(recipe, row.modality) == "dark")
+        drawn = np.concatenate([np.repeat(np.round(255 * grey)[None], 2, 0).astype(np.uint8), drawn])
+    with beside(place) as partial:
+        write_image(partial, drawn, rgb=how == "extra", pixel_size_um=None)
+
+
+def parameters(recipe: Recipe) -> int:
+    """Return how many numbers were learnt in the networks of a recipe."""
+    networks = [load_model(name).network() for name in (recipe.model, recipe.enhance) if name is not None]
+    return sum(part.numel() for network in networks for part in network.parameters())
 
 
 def table(part: str, ways: Sequence[Way]) -> str:
     """Return a part of the report as Markdown: all images, then the PQ of each source."""
     sources = list(dict.fromkeys(source for way in ways for source in way.scores))
-    head = [part, *METRICS.values(), *(f"PQ, {source}" for source in sources)]
+    head = [part, "parameters", *METRICS.values(), *(f"PQ, {source}" for source in sources)]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for way in ways:
         cells = [_cell(way.values(metric, sources)) for metric in METRICS]
         cells += [_cell(way.values("pq", [source])) for source in sources]
-        lines.append(" | ".join([way.name, *cells]))
+        lines.append(" | ".join([way.name, f"{way.parameters / 1e6:.2f} M", *cells]))
     return "".join(f"| {line} |\n" for line in lines)
 
 
