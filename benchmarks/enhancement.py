@@ -68,6 +68,7 @@ KINDS = {
 }
 INPUTS = ("replacing", "extra")  # what becomes of the enhanced picture in a retrained student's input
 PARTS = ("student", "retrained", "ablation", "other kinds", "cost")
+_ENHANCER = {"learning_rate": 3e-4, "discriminator_rate": 0.1, "between_weight": 6}  # as of the shipped one
 _COST_PX = 512
 _RETRAINED = TrainSettings(  # but for name and steps; crops as those of the shipped student
     start=Recipe().model,
@@ -263,7 +264,9 @@ class Bench:
     def _enhancer(self, variant: str, kind: str | None = None) -> str:
         generator, discriminator = VARIANTS[variant]
         shape = GeneratorConfig.model_validate({"width": self.args.width, **generator})
-        return self._trained(f"enhancer {variant}", kind, generator=shape, discriminator=discriminator)
+        return self._trained(
+            f"enhancer {variant}", kind, generator=shape, discriminator=discriminator, **_ENHANCER
+        )
 
     def _unet(self, learns_from: str, kind: str | None = None) -> str:
         of_width = {"width": self.args.width}

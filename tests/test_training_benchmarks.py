@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from skimage.io import imsave
 
@@ -114,6 +115,14 @@ def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
     options += ["--rounds", 1, "--enhancer", enhancer / enhancer.name]
     again, _ = run("enhancement", index, *options, "--parts", "ablation", "cost")
     assert "training" not in again.err and "time to the student alone" in (tmp_path / "report.md").read_text()
+    options += ["--student-steps", 1]
+    _, found = run("enhancement", index, *options, "--parts", "retrained")
+    assert set(found["pq"]) == {"retrained: replacing", "retrained: extra"}
+    learnt = (tmp_path / "runs" / "student-extra-1.csv").read_text()
+    assert "images-extra" in learnt and ",val" not in learnt
+    picture = next((tmp_path / "runs" / "images-extra").glob("*.tif"))
+    grey, same, drawn = np.moveaxis(tifffile.imread(picture), -1, 0)
+    assert np.array_equal(grey, same) and not np.array_equal(grey, drawn)
 
 
 def test_a_simulated_person_corrects_and_retrains(tmp_path, draw, run):
