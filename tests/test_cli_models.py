@@ -64,6 +64,11 @@ def test_show_takes_foreign_metrics_and_control_characters(spots, tmp_path, metr
     assert "metrics: " in result.output
 
 
+def test_an_enhancer_is_installed_by_its_own_option(random_enhancer, own):
+    result = run("install", random_enhancer)
+    assert result.exit_code == 0 and "installed: --enhance drawer" in result.output
+
+
 def test_an_export_is_installed_and_exported_again(spots, own, tmp_path):
     assert run("export", spots, "--format", "zip", "-o", tmp_path / "s.zip").exit_code == 0
     result = run("install", tmp_path / "s.zip")

@@ -17,7 +17,7 @@ from napari_nucleus_kd import package
 from napari_nucleus_kd._cli_recipe import build_recipe
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of, seen_by_enhancers
-from napari_nucleus_kd.errors import ModelError, SettingsError
+from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.ondisk import partial_path
 from napari_nucleus_kd.package import list_models, load_model, save_model
@@ -202,11 +202,65 @@ def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw
     assert repeated.exit_code == 0 and '"dark"' in (tmp_path / "x" / "a_enhanced_recipe.json").read_text()
 
 
+def test_the_recipe_of_a_run_draws_what_was_segmented(folder, tmp_path, draw):
+    image, out = tmp_path / "a.tif", tmp_path / "out"
+    tifffile.imwrite(image, draw(90, 100)[0])
+    assert command("segment", image, "--enhance", folder, "-o", out).exit_code == 0  # by the shipped student
+    done = command("enhance", image, "--recipe", out / "a_recipe.json", "-o", out)
+    assert done.exit_code == 0, done.output
+    found = nk.Recipe.model_validate_json((out / "a_recipe.json").read_text())
+    drawn = nk.Recipe.model_validate_json((out / "a_enhanced_recipe.json").read_text())
+    assert found.model_hash is not None and drawn.model_hash == found.model_hash
+    assert (drawn.segmenter, drawn.scaling_high) == (found.segmenter, found.scaling_high)
+
+
+def test_a_replacement_that_fails_is_not_done_before(folder, tmp_path, draw):
+    image, out = tmp_path / "a.tif", tmp_path / "out"
+    tifffile.imwrite(image, draw(90, 100)[0])
+    given = ["enhance", image, "-o", out, "--enhancer", folder]
+    assert command(*given).exit_code == 0
+    (out / "a_enhanced_recipe.json").unlink()
+    (out / "a_enhanced_recipe.json").mkdir()  # which cannot be written
+    assert command(*given, "--polarity", "dark", "--overwrite").exit_code == 1
+    (out / "a_enhanced_recipe.json").rmdir()
+    again = command(*given)
+    assert again.exit_code == 1 and "nothing beside it says how it was made" in " ".join(again.output.split())
+
+
+def test_only_what_the_command_wrote_is_left_out(folder, tmp_path, draw):
+    tifffile.imwrite(tmp_path / "kidney_enhanced.tif", draw(90, 100)[0])
+    given = ["enhance", tmp_path, "-o", tmp_path, "--enhancer", folder]
+    first, again = command(*given), command(*given)
+    assert first.exit_code == 0 and "1 of 1 enhanced" in first.output
+    assert "1 image left out, which this command wrote" in again.output and "1 of 1" in again.output
+    (tmp_path / "kidney_enhanced.tif").unlink()
+    none = command(*given)
+    assert none.exit_code == 1 and "0 of 0 enhanced" in none.output
+
+
+def test_an_enhanced_picture_is_saved(folder, tmp_path, draw):
+    picture = nk.enhance(draw(90, 100)[0], enhance=folder)
+    place = nk.save(picture, tmp_path / "x.ome.tif")
+    again = nk.read(place)
+    assert np.array_equal(np.asarray(again.pixels), picture.pixels)
+    assert again.channels[0].name == "enhanced"
+    with pytest.raises(WriteError, match="exists; choose another name"):
+        nk.save(picture, place)
+    with pytest.raises(WriteError, match=r"let the name end with \.ome\.tif"):
+        nk.save(picture, tmp_path / "x.ome.zarr")
+
+
+def test_an_enhancer_is_shown_as_what_it_is(folder):
+    shown = command("models", "show", folder)
+    assert "taken as they are" in shown.output and "decoding" not in shown.output
+
+
 def test_another_plane_is_not_done_before(folder, tmp_path):
     stack = np.stack([(spots(64, 70, seed) * 255).astype(np.uint8) for seed in (0, 1)])
     tifffile.imwrite(tmp_path / "s.ome.tif", stack, metadata={"axes": "ZYX"})
     given = ["enhance", tmp_path / "s.ome.tif", "-o", tmp_path / "out", "--enhancer", folder, "--z"]
-    assert command(*given, 0).exit_code == 0
+    first = command(*given, 0)
+    assert first.exit_code == 0 and "z plane 0 of 2" in first.output
     other = command(*given, 1)
     assert other.exit_code == 1 and "another plane" in " ".join(other.output.split())
     in_place = ["enhance", tmp_path, "-o", tmp_path, "--enhancer", folder, "--z", 0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import ValidationError
 from rich.markup import escape
 
@@ -13,9 +12,9 @@ from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
-from napari_nucleus_kd.io.atomic import beside, make_folder, write_text
-from napari_nucleus_kd.io.images import write_image
-from napari_nucleus_kd.pipeline import enhance_steps
+from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
+from napari_nucleus_kd.pipeline import enhance_steps, save
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -40,13 +39,15 @@ def enhance_all(
 
     Returns
     -------
-    Whether none failed.
+    Whether there was something to do, and none failed.
     """
     make_folder(output)
     assert recipe.enhance is not None
     pinned = recipe.enhance_hash or load_enhancer(recipe.enhance).hash
     recipe = recipe.model_copy(update={"enhance_hash": pinned})
     mine = [job for job in jobs if not _is_result(job, output)]
+    if skipped := len(jobs) - len(mine):
+        console.print(f"{count(skipped, 'image')} left out, which this command wrote")
     failed = 0
     for job in mine:
         try:
@@ -58,12 +59,13 @@ def enhance_all(
             said = f"{job.name}: {'; '.join(notes)}"
             console.print(escape(said), soft_wrap=True, highlight=False)
     console.print(f"{len(mine) - failed} of {len(mine)} enhanced in {escape(str(output))}", soft_wrap=True)
-    return not failed
+    return bool(mine) and not failed
 
 
 def _is_result(job: Job, output: Path) -> bool:
     """Tell whether an image is a picture that this command wrote into the folder of the images."""
-    return job.name.endswith(_STEM) and job.source.resolve().parent == output.resolve()
+    written = job.name.endswith(_STEM) and job.source.resolve().parent == output.resolve()
+    return written and (output / f"{job.name}_run.json").exists()
 
 
 def _steps(
@@ -83,13 +85,12 @@ def _steps(
             f"{target} exists and {', '.join(reasons)}; add --overwrite or choose another --output"
         )
     picture, resolved, notes = yield from enhance_steps(image, recipe)
-    with beside(target) as partial:
-        size = resolved.pixel_size_um
-        pixels = np.asarray(picture.pixels)
-        write_image(partial, pixels, rgb=False, pixel_size_um=size, channels=("enhanced",))
-    write_text(output / f"{job.name}{_STEM}_recipe.json", resolved.model_dump_json(indent=2) + "\n")
-    write_text(record, asked.model_dump_json(indent=2) + "\n")
-    return notes
+    with uninterrupted():
+        record.unlink(missing_ok=True)  # from here it would no longer be true
+        save(picture, target, overwrite=True)
+        write_text(output / f"{job.name}{_STEM}_recipe.json", resolved.model_dump_json(indent=2) + "\n")
+        write_text(record, asked.model_dump_json(indent=2) + "\n")
+    return (*image.notes, *notes)
 
 
 def _read(record: Path) -> Question | None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from napari_nucleus_kd._cli_info import Facts
-    from napari_nucleus_kd.package import Model
+    from napari_nucleus_kd.package import Model, ModelSpec
 
-_OPTIONS = {"model": "--model", "adapter": "--mapping", "enhancer": "--enhance"}  # by role
+OPTIONS = {"model": "--model", "adapter": "--mapping", "enhancer": "--enhance"}  # by role
 _METRICS = TypeAdapter(dict[str, dict[str, list[float]]])
 
 
@@ -61,7 +61,7 @@ def show_models(console: Console, *, check: bool = False) -> bool:
     models, damaged = survey_models()
     table = Table("model", "version", "parameters", "SHA-256", "give it as")
     for model in models:
-        given = _OPTIONS[model.role]
+        given = OPTIONS[model.role]
         table.add_row(model.spec.name, model.spec.version, _parameters(model), model.hash[:12], given)
     console.print(table)
     for model in models:
@@ -81,7 +81,6 @@ def show_models(console: Console, *, check: bool = False) -> bool:
 
 def _facts(model: Model) -> Facts:
     spec = model.spec
-    smallest, largest = spec.size_range
     size = sum((model.folder / name).stat().st_size for name in FILES if (model.folder / name).is_file())
     return [
         ("model", spec.name),
@@ -92,18 +91,26 @@ def _facts(model: Model) -> Facts:
         ("size on disk", f"{size / 1e6:.2f} MB"),
         ("maps", ", ".join(spec.maps)),
         ("input", f"3 channels, height and width multiples of {spec.multiple_px} px"),
-        (
-            "diameters",
-            f"{smallest:g} to {largest:g} px as they are; smaller ones enlarged to "
-            f"{spec.enlarge_to_px or smallest:g} px, larger ones shrunk to {largest:g} px",
-        ),
-        ("trained at", f"{spec.diameter_px:g} px"),
+        *_sizes(spec),
         ("scaling", "percentiles {:g} and {:g}".format(*spec.percentiles)),
-        ("decoding", ", ".join(f"{name} {value}" for name, value in spec.decode.model_dump().items())),
         ("licence", spec.licence or "not stated"),
         *(("data", line) for line in spec.data),
         ("parent", spec.parent or "none"),
         ("SHA-256", model.hash),
+    ]
+
+
+def _sizes(spec: ModelSpec) -> Facts:
+    """Return how large nuclei may be; and how a student, which alone rescales them, decodes its maps."""
+    smallest, largest = spec.size_range
+    ends = f"{smallest:g} to {largest:g} px"
+    if not spec.rescales:
+        return [("diameters", f"taken as they are; most that it learnt from had {ends}")]
+    small = f"smaller ones enlarged to {spec.enlarge_to_px or smallest:g} px"
+    return [
+        ("diameters", f"{ends} as they are; {small}, larger ones shrunk to {largest:g} px"),
+        ("trained at", f"{spec.diameter_px:g} px"),
+        ("decoding", ", ".join(f"{name} {value}" for name, value in spec.decode.model_dump().items())),
     ]
 
 

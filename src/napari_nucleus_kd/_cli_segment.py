@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +27,7 @@ from napari_nucleus_kd._cli_record import (
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import uninterrupted, write_text
 from napari_nucleus_kd.io.tables import write_columns
 from napari_nucleus_kd.panel import apply_panel, by_name, check_panel
 
@@ -99,22 +97,6 @@ def settle_request(request: Recipe, decode: Mapping[str, Any]) -> Recipe:
         return settled
     start = request.decode if "decode" in request.model_fields_set else segmenter.decode_defaults
     return settled.model_copy(update={"decode": decode_settings(start.model_dump() | given)})
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end of the block, so that labels and their recipe are written together."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
 
 
 def _labels_path(job: Job, order: Order) -> Path:
@@ -223,7 +205,7 @@ def _tiff_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
     recipe, notes = result.recipe, (*image.notes, *result.notes)
     outcome = Outcome(job.name, "done", result.nuclei.count, result.seconds, notes)
     columns = pipeline.measure_result(result, image)
-    with _table_beside(_table_path(job, order), columns) as table, _uninterrupted():
+    with _table_beside(_table_path(job, order), columns) as table, uninterrupted():
         _record_path(job, order).unlink(missing_ok=True)  # from here it would no longer be true
         io.save_labels(
             result.nuclei.labels,
@@ -244,7 +226,7 @@ def _zarr_steps(job: Job, order: Order, image: Image, asked: Question) -> Genera
     steps = pipeline.segment_to_zarr_steps(image, path, order.request, overwrite=order.overwrite)
     path = yield from steps
     seconds = time.perf_counter() - began
-    with _table_beside(_table_path(job, order), pipeline.read_table(path)) as table, _uninterrupted():
+    with _table_beside(_table_path(job, order), pipeline.read_table(path)) as table, uninterrupted():
         _record_path(job, order).unlink(missing_ok=True)
         stored: Any = zarr.open_group(str(path), mode="r").attrs["napari-nucleus-kd"]
         recipe = Recipe.model_validate_json(stored["recipe"])

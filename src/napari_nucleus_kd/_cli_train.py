@@ -14,7 +14,7 @@ from napari_nucleus_kd.config import Recipe, reading
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
-from napari_nucleus_kd.train.enhancing_run import enhancing_steps
+from napari_nucleus_kd.train.enhancing_run import enhancing_steps, how_judged
 from napari_nucleus_kd.train.enhancing_settings import with_batch
 from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Progress
 
 
+_UNJUDGED = "Not judged: too few images to keep some back from training, or none has the split val."
 _NO_DATA = "no data: give --data FOLDER or CSV, or 'dataset' in the recipe"
 
 
@@ -102,11 +103,16 @@ def train_enhancing(settings: EnhancingSettings, output: Path) -> None:
     """Train an enhancer, or the network behind it; see train_model."""
     if settings.dataset is None:
         raise SettingsError(_NO_DATA)
-    _run(enhancing_steps(settings, settings.dataset, output), "random weights", output, Console())
+    steps = enhancing_steps(settings, settings.dataset, output)
+    _run(steps, "random weights", output, Console(), how_judged(settings)[1])
 
 
 def _run(
-    steps: Generator[Progress, None, Model | None], begun_from: str, output: Path, console: Console
+    steps: Generator[Progress, None, Model | None],
+    begun_from: str,
+    output: Path,
+    console: Console,
+    unjudged: str = "",
 ) -> None:
     kept = output / CHECKPOINT
     begins = f"To go on with: the run in {output}" if kept.exists() else f"To start from: {begun_from}"
@@ -122,15 +128,13 @@ def _run(
             )
         raise
     if model is not None:
-        show_trained(model, console)
+        show_trained(model, console, unjudged)
 
 
-def show_trained(model: Model, console: Console) -> None:
-    """Print how good a trained model is and where it lies."""
+def show_trained(model: Model, console: Console, unjudged: str = "") -> None:
+    """Print how good a trained model is, or why it was not judged, and where it lies."""
     if model.spec.metrics:
         console.print(metrics_table(model.spec.metrics))
     else:
-        console.print(
-            "Not judged: too few images to keep some back from training, or none has the split val."
-        )
+        console.print(unjudged or _UNJUDGED, soft_wrap=True)
     console.print(f"model: {model.folder}", soft_wrap=True)

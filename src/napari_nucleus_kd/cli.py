@@ -177,6 +177,8 @@ def enhance(
     polarity: options.PolarityOption = None,
     channel: options.ChannelNames = None,
     mapping: options.MappingName = None,
+    channel_weight: options.ChannelWeights = None,
+    stains: options.Stains = None,
     percentiles: options.Percentiles = None,
     modality: options.ModalityOption = None,
     series: options.Series = 0,
@@ -188,8 +190,8 @@ def enhance(
 ) -> None:
     """Draw every nucleus of images as it would be seen best; writes NAME_enhanced.ome.tif and its recipe.
 
-    segment --enhance does the same before it segments. Results that are there and of the same settings are
-    kept.
+    segment --enhance does the same before it segments; with --recipe of such a run, the picture is the one
+    that was segmented. Results that are there and of the same settings are kept.
     """
     from napari_nucleus_kd._cli_enhance import enhance_all
     from napari_nucleus_kd._cli_inputs import find_jobs
@@ -205,6 +207,8 @@ def enhance(
         "polarity": None if polarity is None else polarity.value,
         "channels": channel_keys(channel),
         "mapping": mapping,
+        "channel_weights": tuple(channel_weight) if channel_weight else None,
+        "stains": None if stains is None else (stains[:3], stains[3:]),
         "percentiles": percentiles,
         "modality": None if modality is None else options.MODALITIES[modality],
         "region": None if region is None else Region(*region),
@@ -305,11 +309,14 @@ def models_show(name: options.ModelPlace) -> None:
 @_models.command("install")
 def models_install(source: options.Package, overwrite: options.ReplaceModel = False) -> None:
     """Check a model completely and copy it into your models folder; it is then known by its name."""
+    from napari_nucleus_kd._cli_models import OPTIONS
     from napari_nucleus_kd.install import install_model
 
     model = install_model(source, overwrite=overwrite)
     Console().print(
-        escape(f"installed: --model {model.spec.name} ({model.folder})"), soft_wrap=True, highlight=False
+        escape(f"installed: {OPTIONS[model.role]} {model.spec.name} ({model.folder})"),
+        soft_wrap=True,
+        highlight=False,
     )
 
 

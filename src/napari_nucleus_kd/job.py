@@ -78,7 +78,7 @@ class Job:
 
         Yields
         ------
-        Progress after each window.
+        Progress before the first window and after each.
 
         Returns
         -------
@@ -89,11 +89,12 @@ class Job:
         shape, y = self.region.shape_yx, 0
         total = self.enhancer.windows(shape)
         read = partial(_scaled, self)
+        yield Progress(0, total, f"enhancing: part 1 of {total}")
         for done, rows in self.enhancer.bands(read, shape):
             if len(rows):
                 out[0, y : y + len(rows)] = np.round(255 * rows).astype(np.uint8)
                 y += len(rows)
-            yield Progress(done, total, f"enhancing: part {done} of {total}")
+            yield Progress(done, total, f"enhancing: part {min(done + 1, total)} of {total}")
         return self.seeing(out)
 
     def seeing(self, enhanced: RowTarget) -> Job:

@@ -117,6 +117,11 @@ class ModelSpec(Settings):
         """What it is for: "model" finds nuclei, "adapter" mixes channels, "enhancer" draws nuclei anew."""
         return _ROLES.get(self.architecture, "model")
 
+    @property
+    def rescales(self) -> bool:
+        """Whether nuclei are brought to one size before it sees them, as students need it."""
+        return self.role == "model" and self.architecture != THREE_CLASSES
+
     @model_validator(mode="after")
     def _sizes_in_order(self) -> ModelSpec:
         low, high = self.size_range

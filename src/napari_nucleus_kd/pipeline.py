@@ -15,7 +15,8 @@ import numpy as np
 from napari_nucleus_kd import io, segmenters
 from napari_nucleus_kd.config import Recipe, recipe_from
 from napari_nucleus_kd.errors import SettingsError, WriteError
-from napari_nucleus_kd.io.atomic import write_text
+from napari_nucleus_kd.io.atomic import beside, write_text
+from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter, used_channels
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.ondisk import read_notes, read_table, segment_to_zarr_steps
@@ -187,10 +188,11 @@ def enhance_steps(
     if recipe.enhance is None:
         recipe = recipe.model_copy(update={"enhance": ENHANCER})
     # Nothing is segmented, so no model is opened.
-    job = prepare(image, recipe.model_copy(update={"segmenter": "classical", "weights": None}))
+    alone = {"segmenter": "classical", "weights": None, "model_hash": None}
+    job = prepare(image, recipe.model_copy(update=alone))
     pixels = np.empty((1, *job.region.shape_yx), np.uint8)
     done = yield from job.enhanced_steps(pixels)
-    kept = {"segmenter": recipe.segmenter, "weights": recipe.weights, "decode": recipe.decode}
+    kept = {name: getattr(recipe, name) for name in (*alone, "decode")}
     resolved = job.recipe.model_copy(update=kept)
     picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=resolved.pixel_size_um, name=image.name)
     return picture, resolved, tuple(note for note in done.notes if note != job.segmenter.description)
@@ -249,25 +251,27 @@ def measure_result(result: Result, image: Image) -> dict[str, npt.NDArray[Any]]:
     )
 
 
-def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write the labels, and beside them the recipe as `<name>_recipe.json`.
+def save(result: Result | Image, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the labels, and beside them the recipe as `<name>_recipe.json`; or an image, as of `enhance`.
 
     Parameters
     ----------
-    path : .tif, .tiff or .ome.tif for OME-TIFF, .ome.zarr for OME-Zarr.
+    path : .tif, .tiff or .ome.tif for OME-TIFF; labels also .ome.zarr for OME-Zarr.
 
     Returns
     -------
-    Path of the labels.
+    Path of the labels, or of the image.
 
     Raises
     ------
     WriteError if a file exists and overwrite is False, or cannot be written.
     """
     path = Path(path)
-    beside = path.with_name(f"{_stem(path)}_recipe.json")
-    if beside.exists() and not overwrite:
-        raise WriteError(f"{beside} exists; choose another name, or say overwrite=True")
+    if isinstance(result, Image):
+        return _save_image(result, path, overwrite=overwrite)
+    recipe = path.with_name(f"{_stem(path)}_recipe.json")
+    if recipe.exists() and not overwrite:
+        raise WriteError(f"{recipe} exists; choose another name, or say overwrite=True")
     text = result.recipe.model_dump_json(indent=2)
     written = io.save_labels(
         result.nuclei.labels,
@@ -277,8 +281,20 @@ def save(result: Result, path: str | os.PathLike[str], *, overwrite: bool = Fals
         overwrite=overwrite,
         recipe=text,
     )
-    write_text(beside, text + "\n")
+    write_text(recipe, text + "\n")
     return written
+
+
+def _save_image(image: Image, path: Path, *, overwrite: bool) -> Path:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise WriteError(f"{path}: images are written as OME-TIFF; let the name end with .ome.tif")
+    if path.exists() and not overwrite:
+        raise WriteError(f"{path} exists; choose another name, or say overwrite=True")
+    names = [channel.name for channel in image.channels]
+    with beside(path) as partial:
+        pixels = np.asarray(image.pixels)
+        write_image(partial, pixels, rgb=image.rgb, pixel_size_um=image.pixel_size_um, channels=names)
+    return path
 
 
 def to_image(image: Image | npt.NDArray[Any]) -> Image:

@@ -334,7 +334,7 @@ def test_it_says_how_many_parts_are_done_and_waits_for_other_jobs(
     widget.task.button.click()
     qtbot.waitUntil(lambda: "Enhancing: part 1 of 4" in widget.task.message.text(), timeout=30_000)
     widget.segment_both()
-    assert session.workspace.activity.title == "Enhancing" and not session.workspace.activity.following
+    assert session.workspace.activity.title == "Enhancing Image" and not session.workspace.activity.following
     gate.set()
     settle(session)
     assert len(calls) == 4 and viewer.layers[-1].data.shape == (700, 600)
@@ -442,7 +442,7 @@ def test_both_are_segmented_and_their_differences_told(
     assert [each.name for each in (plain, enhanced, differ)] == [
         "cells nuclei",
         "cells nuclei, enhanced",
-        "cells where they differ",
+        "Where they differ (cells)",
     ]
     first = segment(nuclei, segmenter="classical").nuclei.labels
     second = segment(nuclei, segmenter="classical", enhance=folder).nuclei.labels
@@ -460,8 +460,14 @@ def test_both_are_segmented_and_their_differences_told(
     assert said.startswith(f"{counts}: {alike} alike, {lost} only without, ")
     assert COLOURS[Verdict.MISSED] in widget.legend.text() and widget.legend.isVisible()
     assert session.workspace.recipe.enhance is None, "the setting is left as it was"
+    chosen = session.source
     session.choose(None)
     assert widget.outcome.isHidden() and widget.legend.isHidden()
+    session.choose(chosen)
+    assert widget.outcome.text() == said and widget.legend.isVisible(), "told again with its image"
+    run(widget, settle, widget.both)
+    assert [each.name for each in viewer.layers].count("Where they differ (cells)") == 1
+    assert differ not in viewer.layers
 
 
 def test_the_words_count_the_nuclei_that_were_found_without():
@@ -497,7 +503,7 @@ def test_compare_leaves_the_differences_alone_and_enhances_if_it_is_on(
     differ = viewer.layers[-1]
     made = CompareWidget(viewer)
     qtbot.addWidget(made)
-    assert not any("where they differ" in name for name in made.choices())
+    assert not any("differ" in name for name in made.choices())
     assert "enhanced" not in made.plan.text()
     widget.always.click()
     assert made.plan.text() == "On cells, enhanced first by drawer: tick what to compare."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, SHOWN, tellable
-from napari_nucleus_kd.package import THREE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +92,7 @@ def card(
             "## Limits",
             "",
             *(f"- {line}" for line in recipe.limits),
-            *(_sizes(spec) if spec.role == "model" and spec.architecture != THREE_CLASSES else []),
+            *(_sizes(spec) if spec.rescales else []),
             "",
             "## Recipe",
             "",

@@ -88,7 +88,7 @@ def _package_steps(
     settings: EnhancingSettings, course: Course, index: Path, output: Path, place: Path, notes: list[str]
 ) -> Generator[Progress, None, Model]:
     network, spec = course.result(), _spec(settings, index)
-    how, why = _how(settings)
+    how, why = how_judged(settings)
     if "val" in read_splits(index) and not why:
         with for_now(spec, network, output) as model:
             scores = yield from evaluate_steps(index, "val", _judging(settings, model))
@@ -115,8 +115,8 @@ def _judging(settings: EnhancingSettings, model: Model) -> Recipe:
     return shared.model_copy(update={"model": str(model.folder), "enhance": behind})
 
 
-def _how(settings: EnhancingSettings) -> tuple[str, str]:
-    """Say for the card how a model is judged, or why it cannot be."""
+def how_judged(settings: EnhancingSettings) -> tuple[str, str]:
+    """Say how a model is judged, or else why it cannot be."""
     if settings.kind == "enhancer":
         return f"Of {Recipe().model}, which sees the enhanced images; its own card has it without.", ""
     behind = settings.judged_behind or settings.enhancer

@@ -14,6 +14,7 @@ from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.widgets import _steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, made_from
 from napari_nucleus_kd.widgets._show import placed
+from napari_nucleus_kd.widgets._verdicts import add_verdicts
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from napari.components import ViewerModel
     from napari.layers import Image as ImageLayer
+    from napari.layers import Layer
 
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.types import Array, Image
+    from napari_nucleus_kd.types import Array, Image, Region
     from napari_nucleus_kd.widgets._layers import Plane
     from napari_nucleus_kd.widgets._steps import Found
 
@@ -125,11 +127,7 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
     from napari.layers import Image as ImageLayer
 
     name = f"{plane.source.name} enhanced"
-    former = [
-        layer
-        for layer in made_from(plane.source, viewer.layers)
-        if isinstance(layer, ImageLayer) and layer.name == name
-    ]
+    former = _former(viewer, plane, ImageLayer, name)
     layer = ImageLayer(
         np.expand_dims(enhanced.picture, plane.hidden),
         name=name,
@@ -139,7 +137,27 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
         **placed(plane, enhanced.recipe.region),
     )
     viewer.add_layer(layer)  # first: if the former one is in hand, this one follows it
+    _put_in_place(viewer, layer, former, name)
+    return layer
+
+
+def add_differences(viewer: ViewerModel, plane: Plane, both: Both, region: Region | None) -> None:
+    """Add a layer of where the nuclei of both differ, in place of the former one."""
+    from napari.layers import Labels
+
+    name = f"Where they differ ({plane.source.name})"
+    former = _former(viewer, plane, Labels, name)
+    layer = add_verdicts(viewer, plane, both.verdicts, region, name)
+    _put_in_place(viewer, layer, former, name)
+
+
+def _former(viewer: ViewerModel, plane: Plane, kind: type[Layer], name: str) -> list[Layer]:
+    """Return the layers of a kind and name that were made of a plane's image before."""
+    made = made_from(plane.source, viewer.layers)
+    return [layer for layer in made if isinstance(layer, kind) and layer.name == name]
+
+
+def _put_in_place(viewer: ViewerModel, layer: Layer, former: list[Layer], name: str) -> None:
     for each in former:
         viewer.layers.remove(each)
-    layer.name = name
-    return layer
+    layer.name = name  # which napari had numbered while the former one was there

@@ -26,7 +26,7 @@ from napari_nucleus_kd.widgets._parts import (
     narrow_combo,
 )
 from napari_nucleus_kd.widgets._runs import ON_DISK_EDGE_PX
-from napari_nucleus_kd.widgets._verdicts import add_verdicts, legend
+from napari_nucleus_kd.widgets._verdicts import legend
 from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.workspace import Problem
 
@@ -46,6 +46,9 @@ _NONE_HERE = (
 )
 
 
+_Place = tuple[str, tuple[str, ...]]  # an image, and which plane of it
+
+
 class EnhanceWidget(StepWidget):
     """Draws the nuclei of the image in hand as they would be seen best, and says what that changes."""
 
@@ -53,7 +56,8 @@ class EnhanceWidget(StepWidget):
         super().__init__(napari_viewer)
         self.runs = self.session.runs
         self._names: tuple[str, ...] | None = None  # until they were looked for
-        self._place: tuple[str, tuple[str, ...]] | None = None  # of what is shown and told
+        self._place: _Place | None = None  # of what is shown and told
+        self._compared: dict[_Place, str] = {}  # what became of the nuclei, to be told again
         self.plan = WordsLabel()
         self.enhancer = narrow_combo("The network that draws the nuclei")
         self.polarity = narrow_combo(
@@ -86,8 +90,8 @@ class EnhanceWidget(StepWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.plan)
         layout.addLayout(grid)
-        parts = (self.always, self.task, self.problem, self.pictures, self.both, self.outcome, self.legend)
-        for part in parts:
+        running = (self.task, self.problem, self.both)
+        for part in (self.always, *running, self.outcome, self.legend, self.pictures):
             layout.addWidget(part)
         layout.addStretch(1)
 
@@ -163,10 +167,12 @@ class EnhanceWidget(StepWidget):
         return f"Automatic ({polarity_of(recipe.model_copy(update={'polarity': 'auto'}), modality)})"
 
     def _on_enhancer(self, _: int) -> None:
+        self._forget()
         if self.always.isChecked():
             self.workspace.set_recipe(enhance=self.chosen())
 
     def _on_polarity(self, index: int) -> None:
+        self._forget()
         polarity = self.polarity.itemData(index)
         self.workspace.set_recipe(polarity=None if polarity == "auto" else polarity)
 
@@ -181,7 +187,9 @@ class EnhanceWidget(StepWidget):
         if ready is not None:
             plane, image, recipe = ready
             steps = _enhancing.enhanced_steps(image, recipe)
-            self.session.run_main(STEP, "Enhancing", steps, partial(self._show, plane, image))
+            self.session.run_main(
+                STEP, f"Enhancing {plane.source.name}", steps, partial(self._show, plane, image)
+            )
 
     def segment_both(self) -> None:
         """Segment the image as it is and enhanced."""
@@ -189,7 +197,8 @@ class EnhanceWidget(StepWidget):
         if ready is not None:
             plane, image, recipe = ready
             steps = _enhancing.both_steps(image, recipe)
-            self.session.run_main(STEP, "Segmenting both", steps, partial(self._show_both, plane, image))
+            title = f"Segmenting {plane.source.name} as it is and enhanced"
+            self.session.run_main(STEP, title, steps, partial(self._show_both, plane, image))
 
     def _ready(self) -> tuple[Plane, Image, Recipe] | None:
         """Return on what to run and with which settings; None, and a problem, if that cannot be."""
@@ -221,7 +230,7 @@ class EnhanceWidget(StepWidget):
             self._say(f"“{layer.name}” is a layer now. To find nuclei in it, choose it as Image in Segment.")
 
     def _show_both(self, plane: Plane, image: Image, both: Both) -> None:
-        runs, name = self.runs, plane.source.name
+        runs = self.runs
         runs.hide_former(plane)
         layers = [
             runs.add_labels(plane, image, both.without),
@@ -230,14 +239,15 @@ class EnhanceWidget(StepWidget):
         for layer in layers:
             layer.visible = False  # on top of each other they cannot be told apart
         region = both.without.result.recipe.region
-        add_verdicts(self.session.viewer, plane, both.verdicts, region, f"{name} where they differ")
+        _enhancing.add_differences(self.session.viewer, plane, both, region)
         source = self.session.source
         if source is not None and source.key == plane.source.key:
             self.workspace.result = None  # its layer is hidden, too
             self.workspace.outcome = ""
+        said = f"{both.words()}\nBoth are layers of labels, below the one of where they differ."
+        self._compared[plane.source.key, image.notes] = said
         if self._takes(plane, image):
-            hidden = "Both are layers of labels, hidden under the one of where they differ."
-            self._say(f"{both.words()}\n{hidden}", with_legend=True)
+            self._say(said, with_legend=True)
 
     def _takes(self, plane: Plane, image: Image) -> bool:
         """Tell whether what came of an image is to be shown here: it is still in hand, and this open."""
@@ -251,13 +261,19 @@ class EnhanceWidget(StepWidget):
         self.outcome.setVisible(bool(text))
         self.legend.setVisible(with_legend)
 
-    def _in_hand(self) -> tuple[str, tuple[str, ...]] | None:
+    def _in_hand(self) -> _Place | None:
         """Return which image is in hand, and which plane of it."""
         source, image = self.session.source, self.workspace.image
         return None if source is None or image is None else (source.key, image.notes)
 
     def _on_image(self, _: Image | None) -> None:
         if self._in_hand() != self._place:
-            self._place = None
-            self.pictures.clear()
-            self._say("")
+            self._forget()
+            said = self._compared.get(self._in_hand() or ("", ()), "")
+            self._say(said, with_legend=bool(said))
+
+    def _forget(self) -> None:
+        """Take the pictures away: they are of another image, or made with other settings."""
+        self._place = None
+        self.pictures.clear()
+        self._say("")
