@@ -57,6 +57,14 @@ def test_the_polarity_follows_the_kind_of_image_unless_it_is_said(modality, mapp
     assert polarity_of(recipe.model_copy(update={"polarity": "dark"}), modality) == "dark"
 
 
+def test_a_grey_picture_with_a_bright_background_has_dark_nuclei(folder, draw):
+    pixels = 255 - draw(150, 170)[0]
+    found = segment(pixels, enhance=folder, segmenter="classical")
+    assert found.recipe.polarity == "dark" and found.recipe.modality is FL
+    said = segment(pixels, enhance=folder, segmenter="classical", modality="fluorescence")
+    assert said.recipe.polarity == "bright", "a person knows better"
+
+
 def test_dark_and_bright_nuclei_look_alike_to_the_network(folder):
     picture = np.repeat(spots(80, 90)[None], 3, 0)
     assert np.allclose(opened(folder)(picture), opened(folder, dark=True)(1 - picture), atol=2e-2)

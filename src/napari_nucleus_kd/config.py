@@ -71,7 +71,9 @@ class Recipe(Settings):
     enhance: str | None = Field(None, description="Enhancer that draws the nuclei first; None: none")
     enhance_hash: str | None = Field(None, description="SHA-256 of its weights; None takes it as it is")
     polarity: Literal["auto", "bright", "dark"] = Field(
-        "auto", description="How nuclei look to the enhancer; auto: dark in H&E and IHC, else bright"
+        "auto",
+        description="How nuclei look to the enhancer; auto: dark in H&E, IHC, and grey pictures with a "
+        "bright background; else bright",
     )
     percentiles: tuple[float, float] = Field((1.0, 99.8), description="Intensities scaled to 0 and 1")
     scaling_low: tuple[float, ...] | None = Field(None, description="Intensity shown as 0, a channel")

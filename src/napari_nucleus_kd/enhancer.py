@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
 from napari_nucleus_kd.errors import ModelError
+from napari_nucleus_kd.modality import BRIGHT_BACKGROUND
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality, Region
 
@@ -33,13 +34,20 @@ def names() -> tuple[str, ...]:
     return tuple(model.spec.name for model in list_models("enhancer"))
 
 
-def polarity_of(recipe: Recipe, modality: Modality) -> Literal["bright", "dark"]:
+def polarity_of(recipe: Recipe, modality: Modality, reason: str = "") -> Literal["bright", "dark"]:
     """Return how nuclei look in what a mapping makes of an image: as the recipe says, else as is usual.
 
-    In H&E and IHC they are dark, unless the mapping takes the stains apart; in fluorescence bright.
+    In H&E and IHC they are dark, unless the mapping takes the stains apart; in fluorescence bright. A grey
+    picture that nobody says to be fluorescence has dark nuclei if its background is bright.
+
+    Parameters
+    ----------
+    reason : why it is taken for this kind of image, if nobody says it; see modality.suggest_modality.
     """
     if recipe.polarity != "auto":
         return recipe.polarity
+    if BRIGHT_BACKGROUND in reason:
+        return "dark"
     looks = recipe.model_copy(update={"modality": modality, "enhance": None}).looks
     return "bright" if looks is Modality.FLUORESCENCE else "dark"
 
@@ -167,8 +175,12 @@ def load_enhancer(name: str) -> Model:
     return model
 
 
-def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
+def open_enhancer(recipe: Recipe, modality: Modality, reason: str = "") -> Enhancer | None:
     """Return the enhancer that a recipe asks for, on its device; None if it asks for none.
+
+    Parameters
+    ----------
+    modality, reason : see polarity_of.
 
     Raises
     ------
@@ -184,7 +196,7 @@ def open_enhancer(recipe: Recipe, modality: Modality) -> Enhancer | None:
             f"the recipe was made with other weights of {recipe.enhance}; get those, or remove enhance_hash "
             "from the recipe to accept a new result"
         )
-    return Enhancer(model, open_engine(model, recipe.device), polarity_of(recipe, modality) == "dark")
+    return Enhancer(model, open_engine(model, recipe.device), polarity_of(recipe, modality, reason) == "dark")
 
 
 def _starts(length: int) -> list[int]:

@@ -150,14 +150,14 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     UnknownSegmenterError, DeviceError
     """
     region = checked_region(recipe.region or Region(0, 0, *image.shape_yx), image)
-    modality, notes = recipe.modality, []
+    modality, reason, notes = recipe.modality, "", []
     if modality is None:
         modality, reason = suggest_modality(image)
         notes.append(f"{modality}: {reason}")
     elif modality is Modality.FLUORESCENCE and image.rgb:
-        looks, reason = suggest_modality(image)
+        looks, why = suggest_modality(image)
         if looks is not modality:
-            notes.append(f"taken as fluorescence as the settings say, but it looks like {looks}: {reason}")
+            notes.append(f"taken as fluorescence as the settings say, but it looks like {looks}: {why}")
     segmenter = segmenters.load(recipe.segmenter, recipe.model_copy(update={"modality": modality}))
     _check_model(recipe, segmenter)
     notes.append(segmenter.description)
@@ -173,7 +173,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
             f"pixels are taken as {pixel_size:g} um as the settings say, the file says "
             f"{image.pixel_size_um:g} um; leave the pixel size out of the settings to take the file's"
         )
-    enhancer = open_enhancer(recipe, modality)
+    enhancer = open_enhancer(recipe, modality, reason)
     if enhancer is not None:
         notes.append(enhancer.description)
         polarity = "dark" if enhancer.dark else "bright"

@@ -165,7 +165,7 @@ def test_another_enhancer_is_taken_at_once_if_it_is_on(make, session):
     assert widget.always.isChecked()
 
 
-def test_the_polarity_follows_the_image_unless_it_is_said(widget, session, viewer, settle):
+def test_the_polarity_follows_the_image_unless_it_is_said(widget, session, viewer, settle, nuclei):
     assert listed(widget.polarity) == ["Automatic (bright)", BRIGHT, DARK]
     choose(widget.polarity, 2)
     assert session.workspace.recipe.polarity == "dark"
@@ -178,6 +178,12 @@ def test_the_polarity_follows_the_image_unless_it_is_said(widget, session, viewe
     assert widget.polarity.currentText() == "Automatic (bright)"
     session.workspace.set_recipe(modality=Modality.HE, mapping=None)
     assert widget.polarity.currentText() == "Automatic (dark)"
+    viewer.layers.clear()
+    viewer.add_image(255 - nuclei, name="bright-field")
+    settle(session)
+    assert widget.polarity.currentText() == "Automatic (dark)", "its background is bright"
+    settled = session.runs.settled_recipe()
+    assert settled.modality is Modality.FLUORESCENCE and settled.polarity == "dark"
 
 
 # The layer

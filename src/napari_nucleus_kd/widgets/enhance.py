@@ -161,10 +161,11 @@ class EnhanceWidget(StepWidget):
     def _automatic(self, recipe: Recipe) -> str:
         """Say what the polarity comes to if nobody says it."""
         suggested = self.workspace.suggestion
-        modality = recipe.modality or (suggested and suggested[0])
+        modality, reason = (recipe.modality, "") if recipe.modality else suggested or (None, "")
         if modality is None:
             return "Automatic"
-        return f"Automatic ({polarity_of(recipe.model_copy(update={'polarity': 'auto'}), modality)})"
+        anew = recipe.model_copy(update={"polarity": "auto"})
+        return f"Automatic ({polarity_of(anew, modality, reason)})"
 
     def _on_enhancer(self, _: int) -> None:
         self._forget()
