@@ -3,7 +3,8 @@
     python benchmarks/enhancement.py INDEX.csv --output FOLDER [--parts student ablation] [--report FILE.md]
 
 *student*: the shipped student without and with the enhancer. *retrained*: the same student, trained on
-enhanced images, which replace the grey picture or lie beside it as a channel of their own. *ablation*:
+enhanced images, which replace the grey picture or lie beside it as a channel of their own (then it is varied
+in training as stained pictures are, which keep three channels). *ablation*:
 tables 5 and 6 of the paper, with five generators and discriminators; the network of three classes behind
 them learns from ideal nuclei, as in the paper, the one without enhancement from the pictures. *other kinds*:
 all of it learns from one kind of images and is judged on the others. *cost*: time and memory at 512 x 512
@@ -31,7 +32,7 @@ import _common as common
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.enhancer import polarity_of
+from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, read_splits
 from napari_nucleus_kd.io.atomic import beside, write_csv, write_text
@@ -40,12 +41,12 @@ from napari_nucleus_kd.io.read import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.pipeline import enhance, seen, segment
+from napari_nucleus_kd.pipeline import enhance_steps, seen, segment
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
-from napari_nucleus_kd.types import Image, Modality
+from napari_nucleus_kd.types import Image, Modality, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +67,8 @@ KINDS = {
     "fluorescence": ("dsb2018-fluorescence", "dsb2018-fluorescence-other"),
     "stained": ("dsb2018-stained", "consep"),
 }
-INPUTS = ("replacing", "extra")  # what becomes of the enhanced picture in a retrained student's input
+# What becomes of the enhanced picture in a retrained student's input, and the kind that it is taken for.
+_KINDS = {"replacing": Modality.FLUORESCENCE, "extra": Modality.HE}
 PARTS = ("student", "retrained", "ablation", "other kinds", "cost")
 _ENHANCER = {"learning_rate": 3e-4, "discriminator_rate": 0.1, "between_weight": 6}  # as of the shipped one
 _COST_PX = 512
@@ -147,6 +149,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace, console: Console) -> None:
         self.args, self.console = args, console
+        self.enhancer = load_enhancer(args.enhancer)
         self.index = self._without_val(args.index, args.output / "learnt.csv")
 
     def student(self) -> list[Way]:
@@ -159,31 +162,34 @@ class Bench:
     def retrained(self) -> list[Way]:
         """Train the shipped student on enhanced images, and judge it on such."""
         ways = []
-        for how in INPUTS:
+        for how in _KINDS:
             everything = self._enhanced_index(how)
-            name = f"student-{how}-{self.args.student_steps}"
+            name = f"student-{how}-{self.args.student_steps}-{self.enhancer.hash[:8]}"
             folder = self.args.output / name
             if not (folder / name / "model.json").exists():
                 common.say(f"training {name}")
                 learnt = self._without_val(everything, folder.with_suffix(".csv"))
                 asked = _RETRAINED.model_copy(update={"name": name, "steps": self.args.student_steps})
                 show(run_steps(asked, learnt, folder), self.console)
-            recipe = Recipe(model=str(folder / name))
-            ways.append(self._judged("retrained", how, recipe, everything))
+            recipe = Recipe(model=str(folder / name), modality=_KINDS[how])
+            beside = self.enhancer.parameters or 0
+            ways.append(self._judged("retrained", how, recipe, everything, beside))
         return ways
 
     def _enhanced_index(self, how: str) -> Path:
         """Write every image as a retrained student sees it; return their index."""
-        folder = self.args.output / f"images-{how}"
+        folder = self.args.output / f"images-{how}-{self.enhancer.hash[:8]}"
         folder.mkdir(exist_ok=True)
         lines = [list(COLUMNS)]
         for split, rows in read_splits(self.args.index).items():
-            for row in rows:
-                place = folder / f"{row.source}-{row.image.stem}.ome.tif"
+            for number, row in enumerate(rows):
+                if row.labels is None:
+                    continue
+                place = folder / f"{split}-{number}.ome.tif"
                 if not place.exists():
                     _write_enhanced(row, how, self.args.enhancer, place)
-                kind = Modality.FLUORESCENCE if how == "replacing" else Modality.HE  # which keeps channels
-                lines.append([str(place.resolve()), str(row.labels.resolve()), kind.value, row.source, split])
+                told = [_KINDS[how].value, row.source, split]
+                lines.append([str(place.resolve()), str(row.labels.resolve()), *told])
         write_csv(folder / "index.csv", lines)
         return folder / "index.csv"
 
@@ -248,18 +254,23 @@ class Bench:
             )
         return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
 
-    def _judged(self, part: str, name: str, recipe: Recipe, index: Path | None = None) -> Way:
-        made_of = json.dumps(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=True)
+    def _judged(
+        self, part: str, name: str, recipe: Recipe, index: Path | None = None, beside: int = 0
+    ) -> Way:
+        models = [load_model(each) for each in (recipe.model, recipe.enhance) if each is not None]
+        learnt = beside + sum(model.parameters or 0 for model in models)
+        asked = [recipe.model_dump(mode="json", exclude_unset=True), *(model.hash for model in models)]
+        made_of = json.dumps(asked, sort_keys=True)
         place = self.args.output / f"{part} {name}.json".replace("/", "-")
         if place.exists() and (before := json.loads(place.read_text()))["recipe"] == made_of:
-            return Way(name, parameters(recipe), before["scores"])
+            return Way(name, learnt, before["scores"])
         scores: Scores = {}
         for score in show(evaluate_steps(index or self.args.index, "val", recipe), self.console):
             scores.setdefault(score.source, []).append({key: score.values[key] for key in METRICS})
         write_text(place, json.dumps({"recipe": made_of, "scores": scores}))
         means = ", ".join(f"{s} {np.mean([v['pq'] for v in some]):.3f}" for s, some in sorted(scores.items()))
         common.say(f"{part}, {name}: PQ {means}")
-        return Way(name, parameters(recipe), scores)
+        return Way(name, learnt, scores)
 
     def _enhancer(self, variant: str, kind: str | None = None) -> str:
         generator, discriminator = VARIANTS[variant]
@@ -318,19 +329,14 @@ def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
     """Write what a retrained student sees of an image: drawn nuclei alone, or grey, grey and drawn."""
     image = read(row.image)
     recipe = Recipe(modality=row.modality, enhance=enhancer)
-    drawn = np.asarray(enhance(image, recipe).pixels)
+    drawing, known, _ = finish(enhance_steps(image, recipe))
+    drawn = np.asarray(drawing.pixels)
     if how == "extra":
-        picture, _ = seen(image, recipe.model_copy(update={"enhance": None}))
-        grey = grey_nuclei(picture, dark=polarity_of(recipe, row.modality) == "dark")
+        picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
+        grey = grey_nuclei(picture, dark=known.polarity == "dark")
         drawn = np.concatenate([np.repeat(np.round(255 * grey)[None], 2, 0).astype(np.uint8), drawn])
     with beside(place) as partial:
         write_image(partial, drawn, rgb=how == "extra", pixel_size_um=None)
-
-
-def parameters(recipe: Recipe) -> int:
-    """Return how many numbers were learnt in the networks of a recipe."""
-    networks = [load_model(name).network() for name in (recipe.model, recipe.enhance) if name is not None]
-    return sum(part.numel() for network in networks for part in network.parameters())
 
 
 def table(part: str, ways: Sequence[Way]) -> str:

@@ -16,7 +16,7 @@ from napari_nucleus_kd import enhancer as enhancer_module
 from napari_nucleus_kd import package
 from napari_nucleus_kd._cli_recipe import build_recipe
 from napari_nucleus_kd.cli import app
-from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, polarity_of, seen_by_enhancers
+from napari_nucleus_kd.enhancer import Enhancer, open_enhancer, seen_by_enhancers, usual_polarity
 from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.ondisk import partial_path
@@ -39,13 +39,13 @@ def spots(height, width, seed=0):
 
 def opened(folder, *, dark=False):
     recipe = nk.Recipe(enhance=folder, device="cpu", polarity="dark" if dark else "bright")
-    return open_enhancer(recipe, FL)
+    return open_enhancer(recipe, FL, lambda: pytest.fail("it is said"))
 
 
 @pytest.mark.parametrize(
     ("modality", "mapping", "expected"),
     [
-        (FL, "nuclear", "bright"),
+        (FL, "nuclear", None),
         (HE, "nuclear", "dark"),
         (Modality.IHC, "nuclear", "dark"),
         (HE, "haematoxylin", "bright"),
@@ -53,16 +53,53 @@ def opened(folder, *, dark=False):
 )
 def test_the_polarity_follows_the_kind_of_image_unless_it_is_said(modality, mapping, expected):
     recipe = nk.Recipe(mapping=mapping, enhance="any")
-    assert polarity_of(recipe, modality) == expected
-    assert polarity_of(recipe.model_copy(update={"polarity": "dark"}), modality) == "dark"
+    assert usual_polarity(recipe, modality) == expected
+    assert usual_polarity(recipe.model_copy(update={"polarity": "dark"}), modality) == "dark"
 
 
-def test_a_grey_picture_with_a_bright_background_has_dark_nuclei(folder, draw):
-    pixels = 255 - draw(150, 170)[0]
-    found = segment(pixels, enhance=folder, segmenter="classical")
+@pytest.mark.parametrize("offset", [0, 100, 3000])
+def test_in_grey_pictures_the_pixels_tell_the_polarity(folder, draw, offset):
+    bright = draw(150, 170)[0].astype(np.uint16) // 2 + offset  # as weak camera pictures are
+    assert segment(bright, enhance=folder, segmenter="classical").recipe.polarity == "bright"
+    dark = bright.max() + offset - bright
+    found = segment(dark, enhance=folder, segmenter="classical")
     assert found.recipe.polarity == "dark" and found.recipe.modality is FL
-    said = segment(pixels, enhance=folder, segmenter="classical", modality="fluorescence")
+    assert any("nuclei are dark before" in note for note in found.notes)
+    said = segment(dark, enhance=folder, segmenter="classical", polarity="bright")
     assert said.recipe.polarity == "bright", "a person knows better"
+
+
+def test_the_polarity_is_found_anew_for_another_image(folder, tmp_path, draw):
+    pixels = draw(90, 100)[0]
+    for name, values in (("dark", 255 - pixels), ("bright", pixels)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", values)
+    given = ["-o", tmp_path / "out", "--segmenter", "classical"]
+    assert command("segment", tmp_path / "dark.tif", "--enhance", folder, *given).exit_code == 0
+    recipe = tmp_path / "out" / "dark_recipe.json"
+    assert json.loads(recipe.read_text())["polarity"] == "dark"
+    again = command("segment", tmp_path / "bright.tif", "--recipe", recipe, "--refit", *given)
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "out" / "bright_recipe.json").read_text())["polarity"] == "bright"
+
+
+def test_weights_and_stains_reach_the_enhancer(folder, tmp_path, draw):
+    first, second = draw(90, 100)[0], draw(90, 100, seed=3)[0]
+    tifffile.imwrite(tmp_path / "two.ome.tif", np.stack([first, second]), metadata={"axes": "CYX"})
+    given = ["enhance", tmp_path / "two.ome.tif", "--enhancer", folder, "--mapping", "blend"]
+    given += ["-c", 0, "-c", 1, "-o"]
+    for name, weights in (("a", (1, 0)), ("b", (0, 1))):
+        more = [part for weight in weights for part in ("--channel-weight", weight)]
+        done = command(*given, tmp_path / name, *more)
+        assert done.exit_code == 0, done.output
+    a, b = (np.asarray(nk.read(tmp_path / n / "two_enhanced.ome.tif").pixels) for n in "ab")
+    assert not np.array_equal(a, b)
+    tifffile.imwrite(tmp_path / "he.tif", np.stack([255 - first] * 2 + [255 - second], -1), photometric="rgb")
+    stains = (0.65, 0.7, 0.29, 0.07, 0.99, 0.11)
+    given = ["enhance", tmp_path / "he.tif", "--enhancer", folder, "--modality", "he", "-o", tmp_path / "he"]
+    done = command(*given, "--mapping", "haematoxylin", "--stains", *stains)
+    assert done.exit_code == 0, done.output
+    recipe = nk.Recipe.model_validate_json((tmp_path / "he" / "he_enhanced_recipe.json").read_text())
+    assert recipe.stains == (stains[:3], stains[3:]) and recipe.polarity == "bright"
 
 
 def test_dark_and_bright_nuclei_look_alike_to_the_network(folder):
@@ -241,7 +278,13 @@ def test_only_what_the_command_wrote_is_left_out(folder, tmp_path, draw):
     first, again = command(*given), command(*given)
     assert first.exit_code == 0 and "1 of 1 enhanced" in first.output
     assert "1 image left out, which this command wrote" in again.output and "1 of 1" in again.output
+    segmented = command(
+        "segment", tmp_path / "kidney_enhanced.tif", "-o", tmp_path, "--segmenter", "classical"
+    )
+    assert segmented.exit_code == 0, "which writes a record beside it, too"
+    assert "1 of 1 enhanced" in command(*given).output
     (tmp_path / "kidney_enhanced.tif").unlink()
+    (tmp_path / "kidney_enhanced_labels.tif").unlink()
     none = command(*given)
     assert none.exit_code == 1 and "0 of 0 enhanced" in none.output
 

@@ -96,7 +96,7 @@ def test_the_shipped_enhancer_is_whole_small_and_described():
     assert {"dsb2018-fluorescence", "dsb2018-stained", "consep"} <= set(model.spec.metrics)
 
 
-@pytest.mark.parametrize("name", ["fluorescence", "he"])
+@pytest.mark.parametrize("name", ["multiplex", "he"])
 def test_the_shipped_enhancer_draws_the_nuclei_of_samples(name):
     drawn = np.asarray(enhance(sample(name), device="cpu").pixels[0]) / 255
     labels = sample_labels(name)

@@ -118,9 +118,9 @@ def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
     options += ["--student-steps", 1]
     _, found = run("enhancement", index, *options, "--parts", "retrained")
     assert set(found["pq"]) == {"retrained: replacing", "retrained: extra"}
-    learnt = (tmp_path / "runs" / "student-extra-1.csv").read_text()
-    assert "images-extra" in learnt and ",val" not in learnt
-    picture = next((tmp_path / "runs" / "images-extra").glob("*.tif"))
+    (learnt,) = (tmp_path / "runs").glob("student-extra-1-*.csv")
+    assert "images-extra" in learnt.read_text() and ",val" not in learnt.read_text()
+    picture = next(tmp_path.glob("runs/images-extra-*/train-*.tif"))
     grey, same, drawn = np.moveaxis(tifffile.imread(picture), -1, 0)
     assert np.array_equal(grey, same) and not np.array_equal(grey, drawn)
 

@@ -65,7 +65,7 @@ def enhance_all(
 def _is_result(job: Job, output: Path) -> bool:
     """Tell whether an image is a picture that this command wrote into the folder of the images."""
     written = job.name.endswith(_STEM) and job.source.resolve().parent == output.resolve()
-    return written and (output / f"{job.name}_run.json").exists()
+    return written and _read(output / f"{job.name}_run.json") is not None  # segment's record is another
 
 
 def _steps(

@@ -80,7 +80,8 @@ def show_models(console: Console, *, check: bool = False) -> bool:
 
 
 def _facts(model: Model) -> Facts:
-    spec = model.spec
+    spec, decode = model.spec, model.spec.decode.model_dump().items()
+    decoding = [("decoding", ", ".join(f"{name} {value}" for name, value in decode))]
     size = sum((model.folder / name).stat().st_size for name in FILES if (model.folder / name).is_file())
     return [
         ("model", spec.name),
@@ -93,6 +94,7 @@ def _facts(model: Model) -> Facts:
         ("input", f"3 channels, height and width multiples of {spec.multiple_px} px"),
         *_sizes(spec),
         ("scaling", "percentiles {:g} and {:g}".format(*spec.percentiles)),
+        *(decoding if model.role == "model" else []),
         ("licence", spec.licence or "not stated"),
         *(("data", line) for line in spec.data),
         ("parent", spec.parent or "none"),
@@ -101,7 +103,7 @@ def _facts(model: Model) -> Facts:
 
 
 def _sizes(spec: ModelSpec) -> Facts:
-    """Return how large nuclei may be; and how a student, which alone rescales them, decodes its maps."""
+    """Return how large nuclei may be, and to what size a student, which alone does it, brings them."""
     smallest, largest = spec.size_range
     ends = f"{smallest:g} to {largest:g} px"
     if not spec.rescales:
@@ -110,7 +112,6 @@ def _sizes(spec: ModelSpec) -> Facts:
     return [
         ("diameters", f"{ends} as they are; {small}, larger ones shrunk to {largest:g} px"),
         ("trained at", f"{spec.diameter_px:g} px"),
-        ("decoding", ", ".join(f"{name} {value}" for name, value in spec.decode.model_dump().items())),
     ]
 
 

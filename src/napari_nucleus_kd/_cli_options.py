@@ -190,8 +190,8 @@ PolarityOption = Annotated[
     Polarity | None,
     typer.Option(
         "--polarity",
-        help="How nuclei look to the enhancer: bright, dark, or auto (dark in H&E, IHC, and grey pictures "
-        "with a bright background; else bright).",
+        help="How nuclei look to the enhancer: bright, dark, or auto (dark in H&E and IHC, and where most of "
+        "a grey picture is bright; else bright).",
         rich_help_panel=_NUCLEI,
     ),
 ]

@@ -31,7 +31,7 @@ _STALE = {
     "diameter_um": ("diameter_px",),
     "diameter_px": ("diameter_um",),
 }
-_OF_THE_IMAGE = ("scaling_low", "scaling_high", "diameter_px", "pixel_size_um", "region")
+_OF_THE_IMAGE = ("scaling_low", "scaling_high", "polarity", "diameter_px", "pixel_size_um", "region")
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -72,8 +72,8 @@ class Recipe(Settings):
     enhance_hash: str | None = Field(None, description="SHA-256 of its weights; None takes it as it is")
     polarity: Literal["auto", "bright", "dark"] = Field(
         "auto",
-        description="How nuclei look to the enhancer; auto: dark in H&E, IHC, and grey pictures with a "
-        "bright background; else bright",
+        description="How nuclei look to the enhancer; auto: dark in H&E and IHC, and where most of a "
+        "grey picture is bright; else bright",
     )
     percentiles: tuple[float, float] = Field((1.0, 99.8), description="Intensities scaled to 0 and 1")
     scaling_low: tuple[float, ...] | None = Field(None, description="Intensity shown as 0, a channel")

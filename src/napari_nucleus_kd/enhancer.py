@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
+from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.errors import ModelError
-from napari_nucleus_kd.modality import BRIGHT_BACKGROUND
 from napari_nucleus_kd.package import list_models, load_model
 from napari_nucleus_kd.types import Modality, Region
 
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 WINDOW_PX, _OVERLAP_PX = 512, 128  # of the pictures that the network sees; it judges each as a whole
 _DARKEST, _BRIGHTEST = 1.0, 99.8  # percentiles of a picture that become 0 and 1
+_MOSTLY_BRIGHT = 0.5  # median of what is a bright background
 _LEAST_RANGE = 0.25  # that is taken for contrast; less is stretched as if it were this, and noise with it
+
+Polarity = Literal["bright", "dark"]
 
 
 def names() -> tuple[str, ...]:
@@ -34,22 +37,28 @@ def names() -> tuple[str, ...]:
     return tuple(model.spec.name for model in list_models("enhancer"))
 
 
-def polarity_of(recipe: Recipe, modality: Modality, reason: str = "") -> Literal["bright", "dark"]:
+def usual_polarity(recipe: Recipe, modality: Modality) -> Polarity | None:
     """Return how nuclei look in what a mapping makes of an image: as the recipe says, else as is usual.
 
-    In H&E and IHC they are dark, unless the mapping takes the stains apart; in fluorescence bright. A grey
-    picture that nobody says to be fluorescence has dark nuclei if its background is bright.
-
-    Parameters
-    ----------
-    reason : why it is taken for this kind of image, if nobody says it; see modality.suggest_modality.
+    In H&E and IHC they are dark, unless the mapping takes the stains apart. None: the pixels tell; see
+    polarity_in.
     """
     if recipe.polarity != "auto":
         return recipe.polarity
-    if BRIGHT_BACKGROUND in reason:
-        return "dark"
-    looks = recipe.model_copy(update={"modality": modality, "enhance": None}).looks
-    return "bright" if looks is Modality.FLUORESCENCE else "dark"
+    if recipe.mapping in OF_STAINS:
+        return "bright"
+    return None if modality is Modality.FLUORESCENCE else "dark"
+
+
+def polarity_in(picture: FloatArray) -> Polarity:
+    """Return how nuclei look in a picture: dark if most of it is bright, as a background is in bright-field.
+
+    Parameters
+    ----------
+    picture : (3, Y, X) in [0, 1], or some pixels of it, scaled so that its darkest and brightest ones are
+        about 0 and 1. Not changed.
+    """
+    return "dark" if np.median(grey_nuclei(picture, dark=False)) > _MOSTLY_BRIGHT else "bright"
 
 
 def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
@@ -175,12 +184,12 @@ def load_enhancer(name: str) -> Model:
     return model
 
 
-def open_enhancer(recipe: Recipe, modality: Modality, reason: str = "") -> Enhancer | None:
+def open_enhancer(recipe: Recipe, modality: Modality, look: Callable[[], FloatArray]) -> Enhancer | None:
     """Return the enhancer that a recipe asks for, on its device; None if it asks for none.
 
     Parameters
     ----------
-    modality, reason : see polarity_of.
+    look : returns pixels of what the mapping makes of the image, see polarity_in; called only if need be.
 
     Raises
     ------
@@ -196,7 +205,8 @@ def open_enhancer(recipe: Recipe, modality: Modality, reason: str = "") -> Enhan
             f"the recipe was made with other weights of {recipe.enhance}; get those, or remove enhance_hash "
             "from the recipe to accept a new result"
         )
-    return Enhancer(model, open_engine(model, recipe.device), polarity_of(recipe, modality, reason) == "dark")
+    polarity = usual_polarity(recipe, modality) or polarity_in(look())
+    return Enhancer(model, open_engine(model, recipe.device), polarity == "dark")
 
 
 def _starts(length: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from napari_nucleus_kd import segmenters
-from napari_nucleus_kd.channels import InputMap, distinct_names, sample_blocks
+from napari_nucleus_kd.channels import InputMap, distinct_names, sample_blocks, sample_pixels
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
 from napari_nucleus_kd.enhancer import open_enhancer
 from napari_nucleus_kd.errors import ModelError, SettingsError
@@ -150,14 +150,14 @@ def prepare(image: Image, recipe: Recipe) -> Job:
     UnknownSegmenterError, DeviceError
     """
     region = checked_region(recipe.region or Region(0, 0, *image.shape_yx), image)
-    modality, reason, notes = recipe.modality, "", []
+    modality, notes = recipe.modality, []
     if modality is None:
         modality, reason = suggest_modality(image)
         notes.append(f"{modality}: {reason}")
     elif modality is Modality.FLUORESCENCE and image.rgb:
-        looks, why = suggest_modality(image)
+        looks, reason = suggest_modality(image)
         if looks is not modality:
-            notes.append(f"taken as fluorescence as the settings say, but it looks like {looks}: {why}")
+            notes.append(f"taken as fluorescence as the settings say, but it looks like {looks}: {reason}")
     segmenter = segmenters.load(recipe.segmenter, recipe.model_copy(update={"modality": modality}))
     _check_model(recipe, segmenter)
     notes.append(segmenter.description)
@@ -173,7 +173,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
             f"pixels are taken as {pixel_size:g} um as the settings say, the file says "
             f"{image.pixel_size_um:g} um; leave the pixel size out of the settings to take the file's"
         )
-    enhancer = open_enhancer(recipe, modality, reason)
+    enhancer = open_enhancer(recipe, modality, partial(_some_pixels, image, input_map))
     if enhancer is not None:
         notes.append(enhancer.description)
         polarity = "dark" if enhancer.dark else "bright"
@@ -320,6 +320,11 @@ def _diameter(recipe: Recipe, pixel_size_um: float | None) -> float | None:
             "too small to find; check the pixel size"
         )
     return diameter
+
+
+def _some_pixels(image: Image, seen: InputMap) -> FloatArray:
+    """Return pixels of what the network sees of an image, (3, 1, N)."""
+    return seen.scale(sample_pixels(image.pixels, seen.channels)[:, None])
 
 
 def _scaled(job: Job, part: Region) -> FloatArray:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SAMPLE_PIXELS = 1 << 18
-BRIGHT_BACKGROUND = ", though its background is bright: check that nuclei are brighter than it"  # a reason
 BRIGHT = 0.35  # median brightness; stained tissue 0.43 to 0.95, fluorescence near 0
 STAINED = 0.3  # summed optical density above which a pixel is tissue, not glass
 _MOST_OF_A_CAMERA = 3  # channels; a multiplex image is never brightfield, and reading all of it is slow
@@ -35,7 +34,7 @@ def suggest_modality(image: Image) -> tuple[Modality, str]:
     if not image.rgb:
         reason = "not a colour picture"
         if len(image.channels) <= _MOST_OF_A_CAMERA and has_bright_background(image.levels):
-            reason += BRIGHT_BACKGROUND
+            reason += ", though its background is bright: check that nuclei are brighter than it"
         return Modality.FLUORESCENCE, reason
     sample = _sample(image.levels)
     if np.median(sample.mean(axis=0)) < BRIGHT:

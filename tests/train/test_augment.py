@@ -101,6 +101,22 @@ def browner(density, where):
     return float(density[2][where].mean() - density[0][where].mean())
 
 
+@pytest.mark.parametrize("modality", [Modality.FLUORESCENCE, Modality.HE])
+def test_pictures_are_turned_around_only_where_nobody_says_how_they_look(disc, modality):
+    image, labels = disc
+    bright = modality is Modality.FLUORESCENCE
+    picture = np.repeat(image if bright else 0.9 - 0.6 * image, 3, 0)
+
+    def turned(**how):
+        out = []
+        for seed in range(60):
+            seen = recolor(picture, labels, modality, np.random.default_rng(seed), **how).mean(0)
+            out.append((seen[labels > 0].mean() > seen[labels == 0].mean()) != bright)
+        return np.sum(out)
+
+    assert turned() > turned(turned=False) == 0
+
+
 def test_immunostains_are_painted_on_nuclei_or_around_them(tissue):
     density, labels = tissue
     kinds = set()

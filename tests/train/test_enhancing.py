@@ -1,6 +1,7 @@
 """GeNSeg-Net's networks learn, resume, and become packages that runs take."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,24 @@ def test_crops_are_grey_with_bright_nuclei_and_ideal_ones_to_draw(index):
         if (ideal > 0).any():
             bright.append(picture[ideal > 0].mean() > picture[ideal == 0].mean())
     assert np.mean(bright) > 0.9
+
+
+def test_crops_are_as_enhancers_see_them(index):
+    samples = [replace(s, image=s.image * np.float16(0.4)) for s in finish(load_steps(index, "train"))]
+    brightest = {}
+    for kind, more in (("enhancer", {}), ("three-classes", {"learns_from": "pictures"})):
+        batch = grey_batches(samples, settings(kind=kind, crops={"batch": 16, "crop_px": 96}, **more), 0)[0]
+        brightest[kind] = batch.x.amax((1, 2, 3))
+    assert brightest["enhancer"].mean() > brightest["three-classes"].mean() + 0.1
+
+
+def test_grey_pictures_with_dark_nuclei_teach_as_they_are_seen_in_a_run(index):
+    samples = [s for s in finish(load_steps(index, "train")) if s.modality is Modality.FLUORESCENCE]
+    turned = [replace(s, image=1 - s.image) for s in samples]
+    for some in (samples, turned):
+        batch = grey_batches(some, settings(crops={"batch": 16, "crop_px": 96}), 0)[0]
+        inside = batch.maps[:, :1] > 0
+        assert batch.x[:, :1][inside].mean() > batch.x[:, :1][~inside].mean() + 0.2
 
 
 def test_polarity_turns_dark_nuclei_around():
@@ -208,7 +227,9 @@ def test_the_command_trains_an_enhancer(index, tmp_path):
     assert done.exit_code == 0, done.output
     assert load_model(str(tmp_path / "run" / "my-enhancer")).role == "enhancer"
     place.write_text(json.dumps(SMALL | {"kind": "three-classes", "name": "unet"}))
-    assert train(tmp_path / "unet", "--steps", 1).exit_code == 0  # the recipe says of what kind it is
+    classes = train(tmp_path / "unet", "--steps", 1)
+    assert classes.exit_code == 0  # the recipe says of what kind it is
+    assert "Not judged: it learnt from ideal nuclei" in " ".join(classes.output.split())
     assert load_model(str(tmp_path / "unet" / "unet")).spec.architecture == "three-classes"
     refused = train(tmp_path / "x", "--kind", "enhancer", "--student", "nano")
     assert refused.exit_code == 2 and "--student is for students" in " ".join(refused.output.split())
@@ -220,13 +241,16 @@ def test_the_edges_between_nuclei_weigh_as_much_as_is_said(index, tmp_path):
     labels[10:30, 10:30], labels[10:30, 30:50] = 1, 2  # which touch
     maps = torch.from_numpy(_targets(labels))[None].repeat(2, 1, 1, 1)
     batch = batch._replace(maps=maps, valid=torch.ones(2, 1, 64, 64))
-    errors = []
+    errors, learnt = [], []
     for weight in (1, 3):
+        torch.manual_seed(0)
         run = settings(between_weight=weight)
         course = EnhancerCourse(open_fabric(run), run, {}, tmp_path / str(weight))
         errors.append(float(course.judged(lambda x: torch.zeros_like(x[:, :1]), batch)[0]))
+        learnt.append(course.learn(batch)["L1"])
     missed = ideal_nuclei(labels)[between_nuclei(labels, 2)].sum() / labels.size
     assert missed > 0 and errors[1] - errors[0] == pytest.approx(2 * missed, rel=1e-4)
+    assert learnt[1] > 1.05 * learnt[0]
 
 
 @pytest.mark.parametrize("kind", [EnhancerCourse, ThreeClassCourse])

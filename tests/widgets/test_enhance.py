@@ -166,10 +166,9 @@ def test_another_enhancer_is_taken_at_once_if_it_is_on(make, session):
 
 
 def test_the_polarity_follows_the_image_unless_it_is_said(widget, session, viewer, settle, nuclei):
-    assert listed(widget.polarity) == ["Automatic (bright)", BRIGHT, DARK]
+    assert listed(widget.polarity) == ["Automatic", BRIGHT, DARK]
     choose(widget.polarity, 2)
     assert session.workspace.recipe.polarity == "dark"
-    assert listed(widget.polarity)[0] == "Automatic (bright)", "what it would come to"
     session.open_sample("he")
     settle(session)
     assert listed(widget.polarity)[0] == "Automatic (dark)"
@@ -181,9 +180,9 @@ def test_the_polarity_follows_the_image_unless_it_is_said(widget, session, viewe
     viewer.layers.clear()
     viewer.add_image(255 - nuclei, name="bright-field")
     settle(session)
-    assert widget.polarity.currentText() == "Automatic (dark)", "its background is bright"
-    settled = session.runs.settled_recipe()
-    assert settled.modality is Modality.FLUORESCENCE and settled.polarity == "dark"
+    assert widget.polarity.currentText() == "Automatic"
+    run(widget, settle)
+    assert "Nuclei were taken for dark in the image." in widget.outcome.text()
 
 
 # The layer
@@ -474,6 +473,10 @@ def test_both_are_segmented_and_their_differences_told(
     run(widget, settle, widget.both)
     assert [each.name for each in viewer.layers].count("Where they differ (cells)") == 1
     assert differ not in viewer.layers
+    session.choose(None)
+    del viewer.layers["Where they differ (cells)"]
+    session.choose(chosen)
+    assert widget.outcome.isHidden(), "of what is gone nothing is told"
 
 
 def test_the_words_count_the_nuclei_that_were_found_without():

@@ -176,7 +176,7 @@ def settle(path: Path) -> None:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put Ctrl-C off until the end of the block, so that labels and their recipe are written together."""
+    """Put Ctrl-C off until the end of the block, so that files that belong together are written together."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -117,12 +117,12 @@ def recolor(
     """Vary stain, light, focus and noise as the modality allows; returns a new array.
 
     Only where all nuclei are annotated (`complete`) can stain be painted on and around them. A few pictures
-    of fluorescence become dark on bright, for networks that are not told (`turned`).
+    are `turned` to dark on bright, or back, for networks that are not told which they see.
     """
     if modality is Modality.FLUORESCENCE:
         image = _fluorescent(image, rng, turned)
     else:
-        image = _stained(image, labels if complete else np.zeros_like(labels), rng)
+        image = _stained(image, labels if complete else np.zeros_like(labels), rng, turned)
     image = np.clip(image, 0, 1) ** np.float32(np.exp(rng.normal(0, 0.3)))
     if rng.random() < 0.3:
         image = ndimage.gaussian_filter(image, (0, *[rng.uniform(0.3, 1.6)] * 2))
@@ -159,7 +159,7 @@ def _glow(image: FloatArray, sigma_px: float) -> FloatArray:
     return glow
 
 
-def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:
+def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator, turned: bool) -> FloatArray:
     density = -np.log(np.clip(image, 0.01, 1))  # (3, H, W) optical density
     if rng.random() < 0.35 and labels.any():
         density = _immuno(density, labels, rng)
@@ -172,7 +172,7 @@ def _stained(image: FloatArray, labels: LabelArray, rng: np.random.Generator) ->
         image = np.repeat(image.mean(0, keepdims=True), 3, 0)
     elif chance < 0.12:
         image = image[rng.permutation(3)]
-    return 1 - image if rng.random() < 0.04 else image
+    return 1 - image if rng.random() < 0.04 and turned else image
 
 
 def _immuno(density: FloatArray, labels: LabelArray, rng: np.random.Generator) -> FloatArray:

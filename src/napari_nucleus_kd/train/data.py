@@ -196,7 +196,7 @@ class Batches(Dataset[Batch]):
     enlarge_to_px : diameter to which the model enlarges smaller nuclei, where it segments.
     panel : fewest and most channels of the panels that are drawn around the nuclei of grey pictures; None:
         the pictures themselves.
-    seen : what is made of a picture (3, Y, X) of a kind before a network sees it; None: nothing.
+    seen : what is made of a picture (3, Y, X), cut from a sample, before a network sees it; None: nothing.
     targets : makes the maps (M, Y, X) of labels.
     """
 
@@ -207,7 +207,7 @@ class Batches(Dataset[Batch]):
         seed: int,
         enlarge_to_px: float | None = None,
         panel: tuple[int, int] | None = None,
-        seen: Callable[[FloatArray, Modality], FloatArray] | None = None,
+        seen: Callable[[FloatArray, Sample], FloatArray] | None = None,
         targets: Callable[[LabelArray], FloatArray] = encode,
     ):
         self.seen, self.targets = seen, targets
@@ -256,7 +256,7 @@ class Batches(Dataset[Batch]):
             image = np.ascontiguousarray(np.broadcast_to(image, (3, *labels.shape)))
             complete, turned = sample.valid is None, self.seen is None  # else they are of one polarity
             image = recolor(image, labels, sample.modality, rng, complete=complete, turned=turned)
-            image = image if self.seen is None else self.seen(image, sample.modality)
+            image = image if self.seen is None else self.seen(image, sample)
         inner = slice(MARGIN_PX, MARGIN_PX + crops.crop_px)
         return (
             image[:, inner, inner],

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_nucleus_kd.channels import grey_nuclei
-from napari_nucleus_kd.enhancer import load_enhancer, seen_by_enhancers
+from napari_nucleus_kd.config import Recipe
+from napari_nucleus_kd.enhancer import load_enhancer, polarity_in, seen_by_enhancers, usual_polarity
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.ideal import BODY, between_nuclei, ideal_nuclei, three_classes
 from napari_nucleus_kd.io.atomic import beside
@@ -26,7 +27,6 @@ from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNe
 from napari_nucleus_kd.train.data import Batches
 from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.log import write_log
-from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
 _CLIP_NORM = 5.0  # largest norm of a gradient
+_LOOK_STEP = 4  # every so manieth pixel tells whether nuclei are dark
 _BETWEEN_PX = 2  # from two nuclei, at most
 _SURE = 9.0  # logit of what is as good as certain
 SHEET = "samples.png"  # picture, what was drawn, and what was to be drawn, of tuning crops
@@ -48,14 +49,17 @@ _KEPT = ("step", "best_objective", "best_step", "best", "records", "sums")
 
 
 def grey_batches(samples: Sequence[Sample], settings: EnhancingSettings, seed: int) -> Batches:
-    """Return batches of grey pictures (B, 3, S, S): ideal nuclei, classes, and what lies between nuclei."""
+    """Return batches of grey pictures whose maps are ideal nuclei, classes, and what lies between nuclei."""
     is_seen = settings.kind == "enhancer" or settings.enhancer is not None
     grey = partial(_as_grey, seen_by_enhancers if is_seen else grey_nuclei)
     return Batches(samples, settings.crops, seed, seen=grey, targets=_targets)
 
 
-def _as_grey(grey: Callable[..., FloatArray], picture: FloatArray, modality: Modality) -> FloatArray:
-    return np.repeat(grey(picture, dark=modality is not Modality.FLUORESCENCE)[None], 3, axis=0)
+def _as_grey(grey: Callable[..., FloatArray], picture: FloatArray, sample: Sample) -> FloatArray:
+    """Return a picture as grey with bright nuclei; as in a run, the whole image tells how they look."""
+    usual = usual_polarity(Recipe(), sample.modality)
+    polarity = usual or polarity_in(sample.pixels()[:, ::_LOOK_STEP, ::_LOOK_STEP])
+    return np.repeat(grey(picture, dark=polarity == "dark")[None], 3, axis=0)
 
 
 def _targets(labels: LabelArray) -> FloatArray:
@@ -226,7 +230,10 @@ class Course(ABC):
 
 
 class EnhancerCourse(Course):
-    """A generator against a discriminator: L1, and 0.01 of the adversarial loss (section 3.4)."""
+    """A generator against a discriminator: L1, and 0.01 of the adversarial loss (section 3.4).
+
+    L1 may weigh more between nuclei, which the paper does not do.
+    """
 
     shown = ("picture", "drawn", "ideal")
     learns_by = "draw"
@@ -246,10 +253,10 @@ class EnhancerCourse(Course):
         terms = {"L1": _error(drawn, batch, self.settings.between_weight)}
         loss = terms["L1"]
         if judge is not None:
-            verdicts = [judge(picture).float() for picture in (ideal, known.detach())]
+            verdicts = [judge(_smooth(picture)).float() for picture in (ideal, known.detach())]
             terms["discriminator"] = (_told(verdicts[0], real=True) + _told(verdicts[1], real=False)) / 2
             self.descend("discriminator", terms["discriminator"])
-            terms["adversarial"] = _told(judge(known).float(), real=True)
+            terms["adversarial"] = _told(judge(_smooth(known)).float(), real=True)
             loss = loss + self.settings.adversarial * terms["adversarial"]
         self.descend("network", loss)
         return {"objective": loss, **terms}
@@ -265,6 +272,11 @@ def _error(drawn: torch.Tensor, batch: Batch, between_weight: float) -> torch.Te
     """Return the mean absolute error where the annotation is complete."""
     weight = torch.where(batch.maps[:, 2:] > 0, between_weight, 1.0) * batch.valid
     return ((drawn - batch.maps[:, :1]).abs() * weight).sum() / batch.valid.sum().clamp(min=1)
+
+
+def _smooth(picture: torch.Tensor) -> torch.Tensor:
+    """Return what a discriminator sees of a picture: the stairs of enlarged labels are not to be imitated."""
+    return F.avg_pool2d(picture, 3, 1, 1, count_include_pad=False)
 
 
 def _told(verdicts: torch.Tensor, *, real: bool) -> torch.Tensor:

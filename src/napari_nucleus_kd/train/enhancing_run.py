@@ -131,7 +131,8 @@ def _learnt(settings: EnhancingSettings) -> str:
             f"cross-entropy {settings.cross_entropy:g} + Dice {settings.dice:g}, from {settings.learns_from}"
         )
     against = "" if settings.discriminator == "none" else f" against a {settings.discriminator} discriminator"
-    return f"{settings.generator.blocks}{against}, L1 + {settings.adversarial:g} of its loss"
+    between = "" if settings.between_weight == 1 else f" ({settings.between_weight:g} times between nuclei)"
+    return f"{settings.generator.blocks}{against}, L1{between} + {settings.adversarial:g} of its loss"
 
 
 def _spec(settings: EnhancingSettings, index: Path) -> ModelSpec:

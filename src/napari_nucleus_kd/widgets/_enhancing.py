@@ -12,7 +12,7 @@ from napari_nucleus_kd.mistakes import Mistakes, Verdict, mistakes
 from napari_nucleus_kd.mistakes import picture as picture_of
 from napari_nucleus_kd.types import Progress, retold
 from napari_nucleus_kd.widgets import _steps
-from napari_nucleus_kd.widgets._layers import FROM_KEY, made_from
+from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, made_from
 from napari_nucleus_kd.widgets._show import placed
 from napari_nucleus_kd.widgets._verdicts import add_verdicts
 from napari_nucleus_kd.words import count
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import Array, Image, Region
-    from napari_nucleus_kd.widgets._layers import Plane
+    from napari_nucleus_kd.widgets._layers import Plane, Source
     from napari_nucleus_kd.widgets._steps import Found
 
+_WORDS_KEY = "nucleus_kd_differences"  # what became of the nuclei, on the layer that shows it
 SHOWN_PX = 1024  # edge of what is shown side by side, at most
 DIFFERENCES = {
     Verdict.CORRECT: "alike",
@@ -127,7 +128,11 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
     from napari.layers import Image as ImageLayer
 
     name = f"{plane.source.name} enhanced"
-    former = _former(viewer, plane, ImageLayer, name)
+    former = [
+        layer
+        for layer in made_from(plane.source, viewer.layers)
+        if isinstance(layer, ImageLayer) and layer.name == name
+    ]
     layer = ImageLayer(
         np.expand_dims(enhanced.picture, plane.hidden),
         name=name,
@@ -137,27 +142,31 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
         **placed(plane, enhanced.recipe.region),
     )
     viewer.add_layer(layer)  # first: if the former one is in hand, this one follows it
-    _put_in_place(viewer, layer, former, name)
+    for each in former:
+        viewer.layers.remove(each)
+    layer.name = name
     return layer
 
 
-def add_differences(viewer: ViewerModel, plane: Plane, both: Both, region: Region | None) -> None:
-    """Add a layer of where the nuclei of both differ, in place of the former one."""
-    from napari.layers import Labels
-
-    name = f"Where they differ ({plane.source.name})"
-    former = _former(viewer, plane, Labels, name)
+def add_differences(
+    viewer: ViewerModel, plane: Plane, image: Image, both: Both, region: Region | None
+) -> None:
+    """Add a layer of where the nuclei of both differ, in place of the former one of the same plane."""
+    name, former = f"Where they differ ({plane.source.name})", _differences(viewer, plane.source, image)
     layer = add_verdicts(viewer, plane, both.verdicts, region, name)
-    _put_in_place(viewer, layer, former, name)
-
-
-def _former(viewer: ViewerModel, plane: Plane, kind: type[Layer], name: str) -> list[Layer]:
-    """Return the layers of a kind and name that were made of a plane's image before."""
-    made = made_from(plane.source, viewer.layers)
-    return [layer for layer in made if isinstance(layer, kind) and layer.name == name]
-
-
-def _put_in_place(viewer: ViewerModel, layer: Layer, former: list[Layer], name: str) -> None:
+    layer.metadata.update({PLANE_KEY: image.notes, _WORDS_KEY: both.words()})
     for each in former:
         viewer.layers.remove(each)
-    layer.name = name  # which napari had numbered while the former one was there
+    layer.name = name
+
+
+def told_differences(viewer: ViewerModel, source: Source, image: Image) -> str:
+    """Return what a layer of differences of an image, as it is shown, says; "" if there is none."""
+    layers = _differences(viewer, source, image)
+    below = "Both are layers of labels, below the one of where they differ."
+    return f"{layers[-1].metadata[_WORDS_KEY]}\n{below}" if layers else ""
+
+
+def _differences(viewer: ViewerModel, source: Source, image: Image) -> list[Layer]:
+    made = made_from(source, viewer.layers)
+    return [e for e in made if _WORDS_KEY in e.metadata and e.metadata[PLANE_KEY] == image.notes]

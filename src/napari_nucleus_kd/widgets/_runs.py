@@ -11,8 +11,6 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
-from napari_nucleus_kd.enhancer import polarity_of
-from napari_nucleus_kd.modality import BRIGHT_BACKGROUND
 from napari_nucleus_kd.widgets import _layers, _show, _steps, _words
 from napari_nucleus_kd.widgets._worker import one_step
 from napari_nucleus_kd.words import count
@@ -130,9 +128,7 @@ class Runs(QObject):
         recipe, suggestion = self._session.workspace.recipe, self._session.workspace.suggestion
         shown: dict[str, Any] = {"region": self.region()}
         if recipe.modality is None and suggestion is not None:
-            shown["modality"], reason = suggestion
-            if BRIGHT_BACKGROUND in reason:  # which an enhancer has to be told with the kind of image
-                shown["polarity"] = polarity_of(recipe, *suggestion)
+            shown["modality"] = suggestion[0]
         if recipe.mapping not in OF_NUCLEAR_CHANNELS:
             panel = self._session.workspace.panel or self._session.workspace.remembered_panel()
             shown["channels"] = None if panel is None else panel.used

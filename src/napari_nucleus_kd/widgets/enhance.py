@@ -10,7 +10,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QVBoxLayout
 
-from napari_nucleus_kd.enhancer import names, polarity_of
+from napari_nucleus_kd.enhancer import names, usual_polarity
 from napari_nucleus_kd.pipeline import ENHANCER
 from napari_nucleus_kd.widgets import _enhancing, _layers, _words
 from napari_nucleus_kd.widgets._before_after import BeforeAfter
@@ -57,11 +57,11 @@ class EnhanceWidget(StepWidget):
         self.runs = self.session.runs
         self._names: tuple[str, ...] | None = None  # until they were looked for
         self._place: _Place | None = None  # of what is shown and told
-        self._compared: dict[_Place, str] = {}  # what became of the nuclei, to be told again
         self.plan = WordsLabel()
         self.enhancer = narrow_combo("The network that draws the nuclei")
         self.polarity = narrow_combo(
-            "How nuclei look in the image: bright on dark as in fluorescence, or dark on bright as in H&E"
+            "How nuclei look in the image: bright on dark as in fluorescence, or dark on bright as in H&E; "
+            "automatic: dark in H&E and IHC, and where most of a grey picture is bright"
         )
         self.region = RegionControl(self)
         self.always = QCheckBox("Enhance before segmenting")
@@ -161,11 +161,10 @@ class EnhanceWidget(StepWidget):
     def _automatic(self, recipe: Recipe) -> str:
         """Say what the polarity comes to if nobody says it."""
         suggested = self.workspace.suggestion
-        modality, reason = (recipe.modality, "") if recipe.modality else suggested or (None, "")
-        if modality is None:
-            return "Automatic"
+        modality = recipe.modality or (suggested and suggested[0])
         anew = recipe.model_copy(update={"polarity": "auto"})
-        return f"Automatic ({polarity_of(anew, modality, reason)})"
+        usual = None if modality is None else usual_polarity(anew, modality)
+        return "Automatic" if usual is None else f"Automatic ({usual})"
 
     def _on_enhancer(self, _: int) -> None:
         self._forget()
@@ -228,7 +227,10 @@ class EnhanceWidget(StepWidget):
         layer = _enhancing.add_enhanced(self.session.viewer, plane, enhanced)
         if self._takes(plane, image):
             self.pictures.set_pictures(enhanced.before, enhanced.after)
-            self._say(f"“{layer.name}” is a layer now. To find nuclei in it, choose it as Image in Segment.")
+            taken = f"Nuclei were taken for {enhanced.recipe.polarity} in the image. "
+            self._say(
+                f"{taken}“{layer.name}” is a layer now. To find nuclei in it, choose it as Image in Segment."
+            )
 
     def _show_both(self, plane: Plane, image: Image, both: Both) -> None:
         runs = self.runs
@@ -240,15 +242,13 @@ class EnhanceWidget(StepWidget):
         for layer in layers:
             layer.visible = False  # on top of each other they cannot be told apart
         region = both.without.result.recipe.region
-        _enhancing.add_differences(self.session.viewer, plane, both, region)
+        _enhancing.add_differences(self.session.viewer, plane, image, both, region)
         source = self.session.source
         if source is not None and source.key == plane.source.key:
             self.workspace.result = None  # its layer is hidden, too
             self.workspace.outcome = ""
-        said = f"{both.words()}\nBoth are layers of labels, below the one of where they differ."
-        self._compared[plane.source.key, image.notes] = said
         if self._takes(plane, image):
-            self._say(said, with_legend=True)
+            self._tell_differences()
 
     def _takes(self, plane: Plane, image: Image) -> bool:
         """Tell whether what came of an image is to be shown here: it is still in hand, and this open."""
@@ -270,7 +270,13 @@ class EnhanceWidget(StepWidget):
     def _on_image(self, _: Image | None) -> None:
         if self._in_hand() != self._place:
             self._forget()
-            said = self._compared.get(self._in_hand() or ("", ()), "")
+            self._tell_differences()
+
+    def _tell_differences(self) -> None:
+        """Tell what a layer of differences of what is in hand shows, while there is one."""
+        source, image = self.session.source, self.workspace.image
+        if source is not None and image is not None:
+            said = _enhancing.told_differences(self.session.viewer, source, image)
             self._say(said, with_legend=bool(said))
 
     def _forget(self) -> None:
