@@ -29,7 +29,7 @@ from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_oth
 from napari_nucleus_kd.train.log import write_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lightning_fabric import Fabric
@@ -50,16 +50,23 @@ _KEPT = ("step", "best_objective", "best_step", "best", "records", "sums")
 
 def grey_batches(samples: Sequence[Sample], settings: EnhancingSettings, seed: int) -> Batches:
     """Return batches of grey pictures whose maps are ideal nuclei, classes, and what lies between nuclei."""
-    is_seen = settings.kind == "enhancer" or settings.enhancer is not None
-    grey = partial(_as_grey, seen_by_enhancers if is_seen else grey_nuclei)
+    enhanced = settings.kind == "enhancer" or settings.enhancer is not None
+    grey = partial(_as_grey, for_enhancers=enhanced)
     return Batches(samples, settings.crops, seed, seen=grey, targets=_targets)
 
 
-def _as_grey(grey: Callable[..., FloatArray], picture: FloatArray, sample: Sample) -> FloatArray:
-    """Return a picture as grey with bright nuclei; as in a run, the whole image tells how they look."""
+def _as_grey(picture: FloatArray, sample: Sample, *, for_enhancers: bool) -> FloatArray:
+    """Return a picture as grey with bright nuclei, as it is seen in a run.
+
+    There an enhancer is told by the whole image how nuclei look; who segments without one, by its kind.
+    """
     usual = usual_polarity(Recipe(), sample.modality)
-    polarity = usual or polarity_in(sample.pixels()[:, ::_LOOK_STEP, ::_LOOK_STEP])
-    return np.repeat(grey(picture, dark=polarity == "dark")[None], 3, axis=0)
+    if for_enhancers:
+        polarity = usual or polarity_in(sample.pixels()[:, ::_LOOK_STEP, ::_LOOK_STEP])
+        grey = seen_by_enhancers(picture, dark=polarity == "dark")
+    else:
+        grey = grey_nuclei(picture, dark=usual == "dark")
+    return np.repeat(grey[None], 3, axis=0)
 
 
 def _targets(labels: LabelArray) -> FloatArray:
