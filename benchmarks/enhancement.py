@@ -4,11 +4,10 @@
 
 *student*: the shipped student without and with the enhancer. *retrained*: the same student, trained on
 enhanced images, which replace the grey picture or lie beside it as a channel of their own (then it is varied
-in training as stained pictures are, which keep three channels). *ablation*:
-tables 5 and 6 of the paper, with five generators and discriminators; the network of three classes behind
-them learns from ideal nuclei, as in the paper, the one without enhancement from the pictures. *other kinds*:
-all of it learns from one kind of images and is judged on the others. *cost*: time and memory at 512 x 512
-pixels.
+in training as stained pictures are, which keep three channels). *ablation*: tables 5 and 6 of the paper, with
+five generators and discriminators; the network of three classes behind them learns from ideal nuclei, as in
+the paper, the one without enhancement from the pictures. *other kinds*: all of it learns from one kind of
+images and is judged on the others. *cost*: time and memory at 512 x 512 pixels.
 
 All networks get the same steps and crops. Judges on the "val" images, with 95% bootstrap intervals over
 images. A stopped run goes on where it was when it is started again. Prints tables and one JSON line.
@@ -35,23 +34,24 @@ from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.evaluate import evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, read_splits
-from napari_nucleus_kd.io.atomic import beside, write_csv, write_text
+from napari_nucleus_kd.io.atomic import write_csv, write_text
 from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.io.read import read
 from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig
 from napari_nucleus_kd.package import load_model
-from napari_nucleus_kd.pipeline import enhance_steps, seen, segment
+from napari_nucleus_kd.pipeline import enhance_steps, save, seen, segment
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
-from napari_nucleus_kd.types import Image, Modality, finish
+from napari_nucleus_kd.types import Channel, Image, Modality, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from napari_nucleus_kd.index import Row
+    from napari_nucleus_kd.package import Model
 
 METRICS = {"aji": "AJI", "aji_plus": "AJI+", "dice": "Dice", "dq": "DQ", "sq": "SQ", "pq": "PQ"}
 # generator, discriminator: tables 5 and 6 of the paper
@@ -68,7 +68,7 @@ KINDS = {
     "stained": ("dsb2018-stained", "consep"),
 }
 # What becomes of the enhanced picture in a retrained student's input, and the kind that it is taken for.
-_KINDS = {"replacing": Modality.FLUORESCENCE, "extra": Modality.HE}
+_INPUTS = {"replacing": Modality.FLUORESCENCE, "extra": Modality.HE}
 PARTS = ("student", "retrained", "ablation", "other kinds", "cost")
 _ENHANCER = {"learning_rate": 3e-4, "discriminator_rate": 0.1, "between_weight": 6}  # as of the shipped one
 _COST_PX = 512
@@ -162,7 +162,7 @@ class Bench:
     def retrained(self) -> list[Way]:
         """Train the shipped student on enhanced images, and judge it on such."""
         ways = []
-        for how in _KINDS:
+        for how in _INPUTS:
             everything = self._enhanced_index(how)
             name = f"student-{how}-{self.args.student_steps}-{self.enhancer.hash[:8]}"
             folder = self.args.output / name
@@ -171,9 +171,8 @@ class Bench:
                 learnt = self._without_val(everything, folder.with_suffix(".csv"))
                 asked = _RETRAINED.model_copy(update={"name": name, "steps": self.args.student_steps})
                 show(run_steps(asked, learnt, folder), self.console)
-            recipe = Recipe(model=str(folder / name), modality=_KINDS[how])
-            beside = self.enhancer.parameters or 0
-            ways.append(self._judged("retrained", how, recipe, everything, beside))
+            recipe = Recipe(model=str(folder / name), modality=_INPUTS[how])
+            ways.append(self._judged("retrained", how, recipe, everything, self.enhancer))
         return ways
 
     def _enhanced_index(self, how: str) -> Path:
@@ -188,7 +187,7 @@ class Bench:
                 place = folder / f"{split}-{number}.ome.tif"
                 if not place.exists():
                     _write_enhanced(row, how, self.args.enhancer, place)
-                told = [_KINDS[how].value, row.source, split]
+                told = [_INPUTS[how].value, row.source, split]
                 lines.append([str(place.resolve()), str(row.labels.resolve()), *told])
         write_csv(folder / "index.csv", lines)
         return folder / "index.csv"
@@ -255,15 +254,17 @@ class Bench:
         return int(json.loads(done.stdout.splitlines()[-1])["peak_bytes"])
 
     def _judged(
-        self, part: str, name: str, recipe: Recipe, index: Path | None = None, beside: int = 0
+        self, part: str, name: str, recipe: Recipe, index: Path | None = None, before: Model | None = None
     ) -> Way:
+        """Judge a recipe, or take what was found before; `before`: the enhancer that made the images."""
         models = [load_model(each) for each in (recipe.model, recipe.enhance) if each is not None]
-        learnt = beside + sum(model.parameters or 0 for model in models)
+        models += [] if before is None else [before]
+        learnt = sum(model.parameters or 0 for model in models)
         asked = [recipe.model_dump(mode="json", exclude_unset=True), *(model.hash for model in models)]
         made_of = json.dumps(asked, sort_keys=True)
         place = self.args.output / f"{part} {name}.json".replace("/", "-")
-        if place.exists() and (before := json.loads(place.read_text()))["recipe"] == made_of:
-            return Way(name, learnt, before["scores"])
+        if place.exists() and (known := json.loads(place.read_text()))["recipe"] == made_of:
+            return Way(name, learnt, known["scores"])
         scores: Scores = {}
         for score in show(evaluate_steps(index or self.args.index, "val", recipe), self.console):
             scores.setdefault(score.source, []).append({key: score.values[key] for key in METRICS})
@@ -329,14 +330,14 @@ def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
     """Write what a retrained student sees of an image: drawn nuclei alone, or grey, grey and drawn."""
     image = read(row.image)
     recipe = Recipe(modality=row.modality, enhance=enhancer)
-    drawing, known, _ = finish(enhance_steps(image, recipe))
-    drawn = np.asarray(drawing.pixels)
+    drawn, known, _ = finish(enhance_steps(image, recipe))
     if how == "extra":
         picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
         grey = grey_nuclei(picture, dark=known.polarity == "dark")
-        drawn = np.concatenate([np.repeat(np.round(255 * grey)[None], 2, 0).astype(np.uint8), drawn])
-    with beside(place) as partial:
-        write_image(partial, drawn, rgb=how == "extra", pixel_size_um=None)
+        twice = np.repeat(np.round(255 * grey)[None], 2, 0).astype(np.uint8)
+        pixels = np.concatenate([twice, np.asarray(drawn.pixels)])
+        drawn = Image((pixels,), tuple(map(Channel, ("grey", "grey", "drawn"))), rgb=True)
+    save(drawn, place)
 
 
 def table(part: str, ways: Sequence[Way]) -> str:
