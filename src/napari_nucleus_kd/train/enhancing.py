@@ -62,7 +62,8 @@ def _as_grey(picture: FloatArray, sample: Sample, *, for_enhancers: bool) -> Flo
     """
     usual = usual_polarity(Recipe(), sample.modality)
     if for_enhancers:
-        polarity = usual or polarity_in(sample.pixels()[:, ::_LOOK_STEP, ::_LOOK_STEP])
+        some = sample.image[:, ::_LOOK_STEP, ::_LOOK_STEP].astype(np.float32)
+        polarity = usual or polarity_in(np.broadcast_to(some, (3, *some.shape[1:])))
         grey = seen_by_enhancers(picture, dark=polarity == "dark")
     else:
         grey = grey_nuclei(picture, dark=usual == "dark")
