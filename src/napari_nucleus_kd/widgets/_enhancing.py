@@ -18,7 +18,7 @@ from napari_nucleus_kd.widgets._verdicts import add_verdicts
 from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     import numpy.typing as npt
     from napari.components import ViewerModel
@@ -142,9 +142,7 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
         **placed(plane, enhanced.recipe.region),
     )
     viewer.add_layer(layer)  # first: if the former one is in hand, this one follows it
-    for each in former:
-        viewer.layers.remove(each)
-    layer.name = name
+    _put_in_place(viewer, layer, former, name)
     return layer
 
 
@@ -155,9 +153,13 @@ def add_differences(
     name, former = f"Where they differ ({plane.source.name})", _differences(viewer, plane.source, image)
     layer = add_verdicts(viewer, plane, both.verdicts, region, name)
     layer.metadata.update({PLANE_KEY: image.notes, _WORDS_KEY: both.words()})
+    _put_in_place(viewer, layer, former, name)
+
+
+def _put_in_place(viewer: ViewerModel, layer: Layer, former: Sequence[Layer], name: str) -> None:
     for each in former:
         viewer.layers.remove(each)
-    layer.name = name
+    layer.name = name  # napari numbered it while the former one was there
 
 
 def told_differences(viewer: ViewerModel, source: Source, image: Image) -> str:
