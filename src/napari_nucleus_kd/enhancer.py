@@ -64,7 +64,8 @@ def polarity_in(picture: FloatArray) -> Polarity:
 def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
     """Return what an enhancer sees of a picture: grey, nuclei bright, its contrast stretched.
 
-    Stains that absorb little leave little contrast once they are grey, as faint nuclei do.
+    Stains that absorb little leave little contrast once they are grey. Of bright nuclei the square root is
+    seen: faint ones show beside bright ones, and the noise of light is alike in both.
 
     Parameters
     ----------
@@ -78,7 +79,8 @@ def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
     grey = grey_nuclei(picture, dark=dark)
     low, high = np.percentile(grey, (_DARKEST, _BRIGHTEST))
     stretched: FloatArray = (grey - np.float32(low)) / np.float32(max(high - low, _LEAST_RANGE))
-    return np.clip(stretched, 0, 1, out=stretched)
+    np.clip(stretched, 0, 1, out=stretched)
+    return stretched if dark else np.sqrt(stretched, out=stretched)
 
 
 @dataclass(frozen=True, slots=True)
