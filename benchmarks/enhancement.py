@@ -29,7 +29,6 @@ from rich.console import Console
 
 import _common as common
 from napari_nucleus_kd._cli_show import show
-from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.evaluate import evaluate_steps
@@ -41,6 +40,7 @@ from napari_nucleus_kd.metrics import bootstrap
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import enhance_steps, save, seen, segment
+from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
 from napari_nucleus_kd.train.run import run_steps

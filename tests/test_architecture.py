@@ -34,6 +34,7 @@ GROUPS = {
         "folders",
         "review",
         "simulate",
+        "stains",
         "ideal",
         "project",
     },

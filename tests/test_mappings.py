@@ -10,7 +10,7 @@ from scipy import ndimage
 from napari_nucleus_kd import channels as channels_module
 from napari_nucleus_kd import mappings, pipeline
 from napari_nucleus_kd._cli_recipe import build_recipe
-from napari_nucleus_kd.channels import estimate_stains, haematoxylin, sample_blocks, sample_pixels
+from napari_nucleus_kd.channels import sample_blocks, sample_pixels
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.export import export_steps
@@ -19,6 +19,7 @@ from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping, names
 from napari_nucleus_kd.networks.adapter import FixedAdapter, FixedConfig, InvariantAdapter, InvariantConfig
 from napari_nucleus_kd.package import ModelSpec, list_models, load_model, save_model
 from napari_nucleus_kd.pipeline import segment
+from napari_nucleus_kd.stains import estimate_stains, haematoxylin
 from napari_nucleus_kd.types import Channel, Image, Modality, Region, finish
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE

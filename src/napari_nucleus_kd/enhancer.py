@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
+from napari_nucleus_kd.channels import NETWORK_CHANNELS
 from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.types import Modality, Region
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
     Parameters
     ----------
     picture : (3, Y, X) float32 in [0, 1], of any size: a window, or a crop. Not changed.
-    dark : see channels.grey_nuclei.
+    dark : see stains.grey_nuclei.
 
     Returns
     -------

@@ -13,19 +13,17 @@ from napari_nucleus_kd.channels import (
     NETWORK_CHANNELS,
     InputMap,
     choose_channels,
-    estimate_stains,
     fit_input,
     given_input,
-    haematoxylin,
     sample_blocks,
     sample_pixels,
     scale_channels,
     scale_limits,
-    unmixing,
 )
 from napari_nucleus_kd.config import OF_STAINS
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.package import list_models, load_model
+from napari_nucleus_kd.stains import estimate_stains, haematoxylin, unmixing
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:

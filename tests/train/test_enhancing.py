@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd._cli_train import kind_of
-from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.engine import Engine
@@ -20,6 +19,7 @@ from napari_nucleus_kd.ideal import between_nuclei, ideal_nuclei
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import segment
+from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.train.augment import DAB, HAEMATOXYLIN
 from napari_nucleus_kd.train.data import load_steps
 from napari_nucleus_kd.train.enhancing import EnhancerCourse, ThreeClassCourse, _targets, grey_batches

@@ -18,10 +18,10 @@ from napari_nucleus_kd.baselines import (
     weight_files,
     weights_digest,
 )
-from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.errors import DeviceError, ModelError
 from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, same_scale
+from napari_nucleus_kd.stains import haematoxylin
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 from napari_nucleus_kd.words import count
 

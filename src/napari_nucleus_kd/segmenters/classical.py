@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from napari_nucleus_kd.channels import haematoxylin
 from napari_nucleus_kd.config import DecodeSettings
 from napari_nucleus_kd.segmenters.base import kept_nuclei, refuse_weights
+from napari_nucleus_kd.stains import haematoxylin
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 
 if TYPE_CHECKING:

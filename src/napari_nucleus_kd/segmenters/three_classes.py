@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from napari_nucleus_kd.channels import NETWORK_CHANNELS, grey_nuclei
+from napari_nucleus_kd.channels import NETWORK_CHANNELS
 from napari_nucleus_kd.ideal import nuclei_in
 from napari_nucleus_kd.metrics import median_diameter
 from napari_nucleus_kd.segmenters.base import PackageSegmenter, kept_nuclei
+from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.types import Maps, Nuclei
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from monai.losses import DiceLoss
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from napari_nucleus_kd.channels import grey_nuclei
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer, polarity_in, seen_by_enhancers, usual_polarity
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.ideal import BODY, between_nuclei, ideal_nuclei, three_classes
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNet, build_discriminator
+from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.train.data import Batches
 from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.log import write_log

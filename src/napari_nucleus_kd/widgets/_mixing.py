@@ -16,8 +16,8 @@ from napari_nucleus_kd.widgets._parts import button, row
 from napari_nucleus_kd.widgets._worker import one_step
 
 if TYPE_CHECKING:
-    from napari_nucleus_kd.channels import Stains
     from napari_nucleus_kd.mappings import Fitted
+    from napari_nucleus_kd.stains import Stains
     from napari_nucleus_kd.widgets._layers import Source
     from napari_nucleus_kd.widgets._parts import StepWidget
 
