@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray
 
 WINDOW_PX, _OVERLAP_PX = 512, 128  # of the pictures that the network sees; it judges each as a whole
+_MARGIN_PX = 16  # of mirrored picture around a window; at an edge of nothing nuclei are drawn where none are
 _DARKEST, _BRIGHTEST = 1.0, 99.8  # percentiles of a picture that become 0 and 1
 _MOSTLY_BRIGHT = 0.5  # median of what is a bright background
 _LEAST_RANGE = 0.25  # that is taken for contrast; less is stretched as if it were this, and noise with it
@@ -166,8 +167,10 @@ class Enhancer:
         """Return what the network makes of one window, (Y, X)."""
         height, width = grey.shape
         step = self.model.spec.multiple_px
-        padded = np.pad(grey, [(0, -height % step), (0, -width % step)], mode="symmetric")
-        return self.engine.run(np.repeat(padded[None], NETWORK_CHANNELS, axis=0))[0, :height, :width]
+        margins = [(_MARGIN_PX, _MARGIN_PX + -edge % step) for edge in (height, width)]
+        padded = np.pad(grey, margins, mode="symmetric")
+        drawn: FloatArray = self.engine.run(np.repeat(padded[None], NETWORK_CHANNELS, axis=0))[0]
+        return drawn[_MARGIN_PX:, _MARGIN_PX:][:height, :width]
 
 
 def load_enhancer(name: str) -> Model:
