@@ -121,8 +121,9 @@ def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
     (learnt,) = (tmp_path / "runs").glob("student-extra-1-*.csv")
     assert "images-extra" in learnt.read_text() and ",val" not in learnt.read_text()
     picture = next(tmp_path.glob("runs/images-extra-*/train-*.tif"))
-    grey, same, drawn = np.moveaxis(tifffile.imread(picture), -1, 0)
-    assert np.array_equal(grey, same) and not np.array_equal(grey, drawn)
+    red, drawn, blue = np.moveaxis(tifffile.imread(picture), -1, 0)
+    assert np.array_equal(red, blue) and not np.array_equal(red, drawn)
+    assert np.median(red) > 128  # as in H&E, though the nuclei of these images are bright
 
 
 def test_a_simulated_person_corrects_and_retrains(tmp_path, draw, run):
