@@ -476,6 +476,17 @@ def test_a_panel_is_suggested_and_used_for_images_in_another_order(files, tmp_pa
     )
 
 
+def test_a_panel_says_what_is_enhanced(files, tmp_path):
+    path, out = tmp_path / "panel.json", tmp_path / "out"
+    panel(Vimentin=N, CD3=M).with_percentiles([0], (10, 90)).save(path)
+    asked = ["enhance", *files, "--panel", path, "--output", out]
+    assert "In another order" in run(*asked)
+    said = [Recipe.model_validate_json((out / f"{n}_enhanced_recipe.json").read_text("utf-8")) for n in "ab"]
+    assert [(one.channels, one.percentiles) for one in said] == [(("Vimentin",), (10, 90))] * 2
+    assert run(*asked).count("done before") == 2
+    assert "leave --channel" in run(*asked, "--channel", "CD3", status=2)
+
+
 def test_percentiles_of_a_panel_reach_the_run(files, tmp_path):
     path, out = tmp_path / "panel.json", tmp_path / "out"
     panel(Vimentin=N, CD3=M).with_percentiles([0], (10, 90)).save(path)

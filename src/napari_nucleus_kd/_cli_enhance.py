@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from napari_nucleus_kd import io
+from napari_nucleus_kd._cli_panel import fit_panel
+from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.enhancer import load_enhancer
@@ -25,17 +27,25 @@ if TYPE_CHECKING:
     from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd.config import Recipe
+    from napari_nucleus_kd.panel import Panel
     from napari_nucleus_kd.types import Progress
 
 _STEM = "_enhanced"
 
 
 def enhance_all(
-    jobs: Sequence[Job], recipe: Recipe, plane: Plane, output: Path, console: Console, *, overwrite: bool
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    panel: Panel | None,
+    plane: Plane,
+    output: Path,
+    console: Console,
+    *,
+    overwrite: bool,
 ) -> bool:
     """Enhance images one after the other; one that fails does not stop the others.
 
-    Pictures that are there and answer the same question are kept.
+    Pictures that are there and answer the same question are kept. A panel says the channels of each.
 
     Returns
     -------
@@ -51,7 +61,7 @@ def enhance_all(
     failed = 0
     for job in mine:
         try:
-            notes = show(_steps(job, recipe, plane, output, overwrite=overwrite), console)
+            notes = show(_steps(job, recipe, panel, plane, output, overwrite=overwrite), console)
         except (NucleusKDError, OSError, MemoryError) as error:
             failed += 1
             console.print(f"[bold red]{escape(job.name)}: {escape(told(error))}[/]", soft_wrap=True)
@@ -69,7 +79,7 @@ def _is_result(job: Job, output: Path) -> bool:
 
 
 def _steps(
-    job: Job, recipe: Recipe, plane: Plane, output: Path, *, overwrite: bool
+    job: Job, recipe: Recipe, panel: Panel | None, plane: Plane, output: Path, *, overwrite: bool
 ) -> Generator[Progress, None, tuple[str, ...]]:
     if job.problem:
         raise WriteError(job.problem)
@@ -84,11 +94,13 @@ def _steps(
         raise WriteError(
             f"{target} exists and {', '.join(reasons)}; add --overwrite or choose another --output"
         )
+    if panel is not None:
+        recipe, image = fit_panel(recipe, panel, image)
     picture, resolved, notes = yield from enhance_steps(image, recipe)
     with uninterrupted():
         record.unlink(missing_ok=True)  # from here it would no longer be true
         save(picture, target, overwrite=True)
-        write_text(output / f"{job.name}{_STEM}_recipe.json", resolved.model_dump_json(indent=2) + "\n")
+        write_recipe(output / f"{job.name}{_STEM}_recipe.json", resolved, image)
         write_text(record, asked.model_dump_json(indent=2) + "\n")
     return (*image.notes, *notes)
 

@@ -1,23 +1,47 @@
-"""What `nucleus-kd panel` does, and what a panel says to `nucleus-kd segment`."""
+"""What `nucleus-kd panel` does, and what a panel says to `segment` and `enhance`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from napari_nucleus_kd._cli_show import show
-from napari_nucleus_kd.errors import WriteError
-from napari_nucleus_kd.panel import suggest_steps
+from napari_nucleus_kd.errors import SettingsError, WriteError
+from napari_nucleus_kd.panel import apply_panel, check_panel, read_panel, suggest_steps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.panel import Panel
     from napari_nucleus_kd.types import Image
+
+
+def chosen_panel(path: Path | None, *besides: object) -> Panel | None:
+    """Return the panel of a file; None if there is none.
+
+    Raises
+    ------
+    ReadError, SettingsError : the file is no panel; or `besides` is given what a panel says.
+    """
+    if path is not None and any(besides):
+        raise SettingsError(
+            "--panel says channels and percentiles; leave --channel, --channel-weight and --percentiles out"
+        )
+    return None if path is None else read_panel(path)
+
+
+def fit_panel(request: Recipe, panel: Panel, image: Image) -> tuple[Recipe, Image]:
+    """Return the request with the nuclear channels of this image; its notes say how the panel differs."""
+    settings = apply_panel(panel, image, mapping=request.mapping).settings(request.mapping)
+    words = check_panel(panel, image).words()
+    notes = tuple(f"the channels differ from the panel's, and are taken by name: {word}" for word in words)
+    return request.model_copy(update=settings), replace(image, notes=(*image.notes, *notes))
 
 
 def given_by(panel: Panel, mapping: str) -> dict[str, Any]:

@@ -9,11 +9,15 @@ from pydantic import ValidationError
 from napari_nucleus_kd.config import OF_STAINS, DecodeSettings, Recipe, complaint, recipe_from
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import SettingsError
+from napari_nucleus_kd.io.atomic import write_text
 from napari_nucleus_kd.mappings import BUILT_IN, NUCLEAR, check_mapping
+from napari_nucleus_kd.panel import by_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from napari_nucleus_kd.types import Image
 
 # What a resolved recipe holds of its own image, by the option that makes it untrue.
 _STALE = {
@@ -50,6 +54,18 @@ def read_recipe(path: Path) -> Recipe:
         raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:
         raise SettingsError(f"{path} is not a recipe of this version: {complaint(error, Recipe)}") from error
+
+
+def write_recipe(path: Path, recipe: Recipe, image: Image) -> None:
+    """Write the recipe of a run; channels by name, for images that have them in another order.
+
+    Raises
+    ------
+    WriteError : the disk refuses.
+    """
+    if recipe.channels is not None and not image.rgb and len(image.channels) > 1:
+        recipe = recipe.model_copy(update={"channels": by_name(image, recipe.channels)})
+    write_text(path, recipe.model_dump_json(indent=2) + "\n")
 
 
 def channel_keys(texts: Sequence[str] | None) -> tuple[int | str, ...] | None:

@@ -16,7 +16,8 @@ from rich.table import Table
 
 from napari_nucleus_kd import io, pipeline, segmenters
 from napari_nucleus_kd._cli_options import Format
-from napari_nucleus_kd._cli_recipe import decode_settings
+from napari_nucleus_kd._cli_panel import fit_panel
+from napari_nucleus_kd._cli_recipe import decode_settings, write_recipe
 from napari_nucleus_kd._cli_record import (
     Plane,
     Question,
@@ -29,7 +30,6 @@ from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
 from napari_nucleus_kd.io.atomic import uninterrupted, write_text
 from napari_nucleus_kd.io.tables import write_columns
-from napari_nucleus_kd.panel import apply_panel, by_name, check_panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -187,9 +187,7 @@ def _finish(
         version=__version__,
     )
     table.replace(_table_path(job, order))
-    if recipe.channels is not None and not image.rgb and len(image.channels) > 1:
-        recipe = recipe.model_copy(update={"channels": by_name(image, recipe.channels)})
-    write_text(order.output / f"{job.name}_recipe.json", recipe.model_dump_json(indent=2) + "\n")
+    write_recipe(order.output / f"{job.name}_recipe.json", recipe, image)
     write_text(_record_path(job, order), record.model_dump_json(indent=2) + "\n")
     return outcome
 
@@ -259,19 +257,10 @@ def segment_job_steps(job: Job, order: Order) -> Generator[Progress, None, Outco
     plane = order.plane
     image = io.read(job.source, z=plane.z, t=plane.t, series=plane.series)
     if order.panel is not None:
-        order, image = _fitted(order, order.panel, image)
+        request, image = fit_panel(order.request, order.panel, image)
+        order = replace(order, request=request)
     steps = _tiff_steps if order.format is Format.TIFF else _zarr_steps
     return (yield from steps(job, order, image, asked))
-
-
-def _fitted(order: Order, panel: Panel, image: Image) -> tuple[Order, Image]:
-    """Return the order with the nuclear channels of this image; its notes say how the panel differs."""
-    mapping = order.request.mapping
-    settings = apply_panel(panel, image, mapping=mapping).settings(mapping)
-    words = check_panel(panel, image).words()
-    notes = tuple(f"the channels differ from the panel's, and are taken by name: {word}" for word in words)
-    fitted = replace(order, request=order.request.model_copy(update=settings))
-    return fitted, replace(image, notes=(*image.notes, *notes))
 
 
 def _attempt(job: Job, order: Order, show: Callable[[Progress], None]) -> Outcome:

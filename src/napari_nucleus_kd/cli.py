@@ -107,18 +107,13 @@ def segment(
     same command again.
     """
     from napari_nucleus_kd._cli_inputs import find_jobs
-    from napari_nucleus_kd._cli_panel import given_by
+    from napari_nucleus_kd._cli_panel import chosen_panel, given_by
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
     from napari_nucleus_kd.config import Recipe
-    from napari_nucleus_kd.panel import read_panel
     from napari_nucleus_kd.types import Region
 
-    if panel is not None and (channel or channel_weight or percentiles):
-        raise SettingsError(
-            "--panel says channels and percentiles; leave --channel, --channel-weight and --percentiles out"
-        )
     if diameter is not None and diameter_um is not None:
         raise SettingsError("--diameter and --diameter-um say the same; give one of them")
     given = {
@@ -140,7 +135,7 @@ def segment(
         "polarity": None if polarity is None else polarity.value,
     }
     base = None if recipe is None else read_recipe(recipe)
-    chosen = None if panel is None else read_panel(panel)
+    chosen = chosen_panel(panel, channel, channel_weight, percentiles)
     if chosen is not None:
         given |= given_by(chosen, mapping or (base or Recipe()).mapping)
     decode = {
@@ -179,6 +174,7 @@ def enhance(
     mapping: options.MappingName = None,
     channel_weight: options.ChannelWeights = None,
     stains: options.Stains = None,
+    panel: options.PanelFile = None,
     percentiles: options.Percentiles = None,
     modality: options.ModalityOption = None,
     series: options.Series = 0,
@@ -195,8 +191,10 @@ def enhance(
     """
     from napari_nucleus_kd._cli_enhance import enhance_all
     from napari_nucleus_kd._cli_inputs import find_jobs
+    from napari_nucleus_kd._cli_panel import chosen_panel, given_by
     from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
     from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.pipeline import ENHANCER
     from napari_nucleus_kd.types import Region
 
@@ -214,8 +212,11 @@ def enhance(
         "region": None if region is None else Region(*region),
         "device": device,
     }
+    chosen = chosen_panel(panel, channel, channel_weight, percentiles)
+    if chosen is not None:
+        given |= given_by(chosen, mapping or (base or Recipe()).mapping)
     asked, plane = build_recipe(base, given, refit=refit), Plane(series=series, z=z, t=t)
-    if not enhance_all(find_jobs(inputs), asked, plane, output, Console(), overwrite=overwrite):
+    if not enhance_all(find_jobs(inputs), asked, chosen, plane, output, Console(), overwrite=overwrite):
         raise typer.Exit(FAILED)
 
 
