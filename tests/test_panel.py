@@ -12,6 +12,7 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 import napari_nucleus_kd as nk
+from napari_nucleus_kd._cli_recipe import build_recipe, read_recipe, write_recipe
 from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.errors import SettingsError, WriteError
@@ -485,6 +486,13 @@ def test_a_panel_says_what_is_enhanced(files, tmp_path):
     assert [(one.channels, one.percentiles) for one in said] == [(("Vimentin",), (10, 90))] * 2
     assert run(*asked).count("done before") == 2
     assert "leave --channel" in run(*asked, "--channel", "CD3", status=2)
+
+
+def test_a_recipe_names_what_an_adapter_chose_from(files, tmp_path):
+    recipe = Recipe(mapping="nucleus-adapter", channels=(0,), adapter_channels=(0, 3))
+    write_recipe(tmp_path / "recipe.json", recipe, nk.read(files[0]))
+    again = build_recipe(read_recipe(tmp_path / "recipe.json"), {})
+    assert (again.channels, again.adapter_channels) == (("DAPI",), ("DAPI", "Ki67"))
 
 
 def test_percentiles_of_a_panel_reach_the_run(files, tmp_path):

@@ -22,37 +22,41 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import Image
 
 
-def chosen_panel(path: Path | None, *besides: object) -> Panel | None:
-    """Return the panel of a file; None if there is none.
+def said_by_panel(path: Path | None, mapping: str, *besides: object) -> tuple[Panel | None, dict[str, Any]]:
+    """Return the panel of a file, and what it says to a Recipe with a mapping: its channels by name.
+
+    Parameters
+    ----------
+    path : None if no panel is given; then nothing is said.
+    besides : options that say what a panel says, and are therefore refused beside it.
 
     Raises
     ------
-    ReadError, SettingsError : the file is no panel; or `besides` is given what a panel says.
+    ReadError : the file is no panel.
+    SettingsError : no channel of it is nuclear; or one of `besides` is given.
     """
-    if path is not None and any(besides):
+    if path is None:
+        return None, {}
+    if any(besides):
         raise SettingsError(
             "--panel says channels and percentiles; leave --channel, --channel-weight and --percentiles out"
         )
-    return None if path is None else read_panel(path)
+    panel = read_panel(path)
+    said = panel.settings(mapping)
+    return panel, said | {"channels": tuple(panel.names[index] for index in said["channels"])}
 
 
 def fit_panel(request: Recipe, panel: Panel, image: Image) -> tuple[Recipe, Image]:
-    """Return the request with the nuclear channels of this image; its notes say how the panel differs."""
+    """Return the request with the nuclear channels of this image; its notes say how the panel differs.
+
+    Raises
+    ------
+    SettingsError : the image lacks channels of the panel.
+    """
     settings = apply_panel(panel, image, mapping=request.mapping).settings(request.mapping)
     words = check_panel(panel, image).words()
     notes = tuple(f"the channels differ from the panel's, and are taken by name: {word}" for word in words)
     return request.model_copy(update=settings), replace(image, notes=(*image.notes, *notes))
-
-
-def given_by(panel: Panel, mapping: str) -> dict[str, Any]:
-    """Return what a panel says to a Recipe with a mapping for any image: its channels by name.
-
-    Raises
-    ------
-    SettingsError if no channel is nuclear.
-    """
-    said = panel.settings(mapping)
-    return said | {"channels": tuple(panel.names[index] for index in said["channels"])}
 
 
 def write_panel(image: Image, path: Path, console: Console, *, overwrite: bool) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
     from napari_nucleus_kd.types import Image
 
 # What a resolved recipe holds of its own image, by the option that makes it untrue.
@@ -24,7 +26,7 @@ _STALE = {
     "model": ("model_hash",),
     "segmenter": ("model_hash", "weights", "decode", "percentiles", "scaling_low", "scaling_high"),
     "weights": ("model_hash", "decode"),
-    "channels": ("adapter_channels", "channel_weights", "scaling_low", "scaling_high"),
+    "channels": ("adapter_channels", "channel_weights", "scaling_low", "scaling_high", "polarity"),
     "mapping": (
         *("mapping_hash", "channels", "adapter_channels", "channel_weights", "stains"),
         *("scaling_low", "scaling_high", "polarity"),
@@ -63,9 +65,22 @@ def write_recipe(path: Path, recipe: Recipe, image: Image) -> None:
     ------
     WriteError : the disk refuses.
     """
-    if recipe.channels is not None and not image.rgb and len(image.channels) > 1:
-        recipe = recipe.model_copy(update={"channels": by_name(image, recipe.channels)})
+    if not image.rgb and len(image.channels) > 1:
+        known = {"channels": recipe.channels, "adapter_channels": recipe.adapter_channels}
+        named = {field: by_name(image, some) for field, some in known.items() if some is not None}
+        recipe = recipe.model_copy(update=named)
     write_text(path, recipe.model_dump_json(indent=2) + "\n")
+
+
+def tell_of_refit(base: Recipe | None, request: Recipe, console: Console) -> None:
+    """Say so if a run takes what a recipe measured in its own image; refit leaves nothing of that."""
+    measured = request.scaling_low is not None
+    if base is not None and (measured or request.polarity == base.polarity != "auto"):
+        console.print(
+            "Brightness limits, polarity and nucleus size are the recipe's, measured in its own image; "
+            "for other images add --refit.",
+            style="yellow",
+        )
 
 
 def channel_keys(texts: Sequence[str] | None) -> tuple[int | str, ...] | None:

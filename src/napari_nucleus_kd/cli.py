@@ -107,8 +107,8 @@ def segment(
     same command again.
     """
     from napari_nucleus_kd._cli_inputs import find_jobs
-    from napari_nucleus_kd._cli_panel import chosen_panel, given_by
-    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
+    from napari_nucleus_kd._cli_panel import said_by_panel
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe, tell_of_refit
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd._cli_segment import Order, segment_all, settle_request, show_summary
     from napari_nucleus_kd.config import Recipe
@@ -135,9 +135,8 @@ def segment(
         "polarity": None if polarity is None else polarity.value,
     }
     base = None if recipe is None else read_recipe(recipe)
-    chosen = chosen_panel(panel, channel, channel_weight, percentiles)
-    if chosen is not None:
-        given |= given_by(chosen, mapping or (base or Recipe()).mapping)
+    mapped = mapping or (base or Recipe()).mapping
+    chosen, said = said_by_panel(panel, mapped, channel, channel_weight, percentiles)
     decode = {
         "by": None if decode_by is None else decode_by.value,
         "foreground": foreground,
@@ -147,14 +146,9 @@ def segment(
         "fill_holes": fill_holes,
     }
     jobs = find_jobs(inputs)
-    request = settle_request(build_recipe(base, given, refit=refit), decode)
+    request = settle_request(build_recipe(base, given | said, refit=refit), decode)
     console = Console()
-    if request.scaling_low is not None and not refit:
-        console.print(
-            "Brightness limits and nucleus size are the recipe's, measured in its own image; "
-            "for other images add --refit.",
-            style="yellow",
-        )
+    tell_of_refit(base, request, console)
     order = Order(output, file_format, overwrite, Plane(series=series, z=z, t=t), request, chosen)
     outcomes = segment_all(jobs, order, console)
     show_summary(outcomes, console)
@@ -191,8 +185,8 @@ def enhance(
     """
     from napari_nucleus_kd._cli_enhance import enhance_all
     from napari_nucleus_kd._cli_inputs import find_jobs
-    from napari_nucleus_kd._cli_panel import chosen_panel, given_by
-    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe
+    from napari_nucleus_kd._cli_panel import said_by_panel
+    from napari_nucleus_kd._cli_recipe import build_recipe, channel_keys, read_recipe, tell_of_refit
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.pipeline import ENHANCER
@@ -212,11 +206,12 @@ def enhance(
         "region": None if region is None else Region(*region),
         "device": device,
     }
-    chosen = chosen_panel(panel, channel, channel_weight, percentiles)
-    if chosen is not None:
-        given |= given_by(chosen, mapping or (base or Recipe()).mapping)
-    asked, plane = build_recipe(base, given, refit=refit), Plane(series=series, z=z, t=t)
-    if not enhance_all(find_jobs(inputs), asked, chosen, plane, output, Console(), overwrite=overwrite):
+    mapped = mapping or (base or Recipe()).mapping
+    chosen, said = said_by_panel(panel, mapped, channel, channel_weight, percentiles)
+    jobs, console, plane = find_jobs(inputs), Console(), Plane(series=series, z=z, t=t)
+    request = build_recipe(base, given | said, refit=refit)
+    tell_of_refit(base, request, console)
+    if not enhance_all(jobs, request, chosen, plane, output, console, overwrite=overwrite):
         raise typer.Exit(FAILED)
 
 
