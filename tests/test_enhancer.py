@@ -22,6 +22,7 @@ from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.ondisk import partial_path
 from napari_nucleus_kd.package import list_models, load_model, save_model
 from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
+from napari_nucleus_kd.stains import DAB, HAEMATOXYLIN
 from napari_nucleus_kd.types import Channel, Image, Modality, finish
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE
@@ -77,8 +78,13 @@ def test_the_polarity_is_found_anew_for_another_image(folder, tmp_path, draw):
     assert command("segment", tmp_path / "dark.tif", "--enhance", folder, *given).exit_code == 0
     recipe = tmp_path / "out" / "dark_recipe.json"
     assert json.loads(recipe.read_text())["polarity"] == "dark"
+    for ask in ("enhance", "segment"):
+        kept = command(ask, tmp_path / "bright.tif", "--recipe", recipe, "-o", tmp_path / "kept")
+        assert "for other images add --refit" in " ".join(kept.output.split())
+    other = build_recipe(nk.Recipe.model_validate_json(recipe.read_text()), {"channels": ("DAPI",)})
+    assert other.polarity == "auto", "it is that of the channels before"
     again = command("segment", tmp_path / "bright.tif", "--recipe", recipe, "--refit", *given)
-    assert again.exit_code == 0, again.output
+    assert again.exit_code == 0 and "--refit" not in again.output, again.output
     assert json.loads((tmp_path / "out" / "bright_recipe.json").read_text())["polarity"] == "bright"
 
 
@@ -102,28 +108,60 @@ def test_weights_and_stains_reach_the_enhancer(folder, tmp_path, draw):
     assert recipe.stains == (stains[:3], stains[3:]) and recipe.polarity == "bright"
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (5, 70), (33, 512), (512, 47)])
+def test_the_network_sees_beyond_the_edges_and_draws_what_is_within(folder, shape):
+    given = []
+
+    class Echo:
+        def run(self, grey):
+            given.append(grey)
+            return grey
+
+    picture = np.repeat(spots(*shape)[None], 3, 0)
+    found = Enhancer(opened(folder).model, Echo(), dark=False, stained=False)(picture)
+    seen = seen_by_enhancers(picture, dark=False, stained=False)
+    assert np.allclose(found[0], seen, atol=1e-6)
+    (whole,) = given
+    for edge, inside in zip(whole.shape[1:], shape, strict=True):
+        assert edge % 16 == 0 and edge >= inside + 64
+    assert whole[0, 31, 31] == whole[0, 32, 32] == seen[0, 0], "mirrored, not black"
+
+
 def test_dark_and_bright_nuclei_look_alike_to_the_network(folder):
     picture = np.clip(np.repeat(1.6 * spots(80, 90)[None] - 0.4, 3, 0), 0, 1)  # from 0, as it is stretched
     bright = picture**2  # its square root is seen
     assert np.allclose(opened(folder)(bright), opened(folder, dark=True)(1 - picture), atol=2e-2)
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_only_of_stained_tissue_red_is_seen_alone(dark):
+    density = np.zeros((3, 60, 60), np.float32)
+    density[:, 10:20, 10:20] = np.reshape(HAEMATOXYLIN, (3, 1, 1))
+    density[:, 30:40, 10:20] = np.reshape(DAB, (3, 1, 1))
+    density[:, 30:40, 30:40] = np.reshape([0.07, 0.99, 0.11], (3, 1, 1))  # eosin
+    seen = seen_by_enhancers(np.exp(-density), dark=True, stained=True)
+    assert seen[15, 15] > 0.9 and seen[35, 15] > 0.4 and seen[35, 35] < 0.2
+    channels = np.full((3, 60, 60), float(dark), np.float32)
+    channels[1, 10:20, 10:20] = not dark  # nuclei of the second channel of three
+    assert seen_by_enhancers(channels, dark=dark, stained=False)[15, 15] > 0.8
+
+
 def test_faint_nuclei_show_beside_bright_ones():
     picture = np.zeros((3, 60, 60), np.float32)
     picture[:, 10:20, 10:20], picture[:, 30:40, 30:40] = 1, 0.09
-    seen = seen_by_enhancers(picture, dark=False)
+    seen = seen_by_enhancers(picture, dark=False, stained=False)
     assert seen[15, 15] == 1 and seen[35, 35] == pytest.approx(0.3) and not seen[:10].any()
 
 
 def test_weak_contrast_is_stretched_but_not_noise():
     pale = 0.6 - 0.5 * np.repeat(spots(200, 210)[None], 3, 0)  # nuclei absorb half of the light at most
-    seen = seen_by_enhancers(pale, dark=True)
+    seen = seen_by_enhancers(pale, dark=True, stained=True)
     assert seen.dtype == np.float32 and seen.shape == (200, 210)
     assert seen.min() == 0 and seen.max() == 1
     assert np.corrcoef(seen.ravel(), spots(200, 210).ravel())[0, 1] > 0.99
     noise = 0.02 * np.random.default_rng(0).random((3, 60, 60), np.float32)
-    assert seen_by_enhancers(noise, dark=False).max() < 0.3
-    assert not seen_by_enhancers(np.full((3, 4, 5), 0.7, np.float32), dark=True).any()
+    assert seen_by_enhancers(noise, dark=False, stained=False).max() < 0.3
+    assert not seen_by_enhancers(np.full((3, 4, 5), 0.7, np.float32), dark=True, stained=True).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 700), (33, 47), (512, 512), (513, 900), (1300, 640)])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.types import FloatArray
 
 WINDOW_PX, _OVERLAP_PX = 512, 128  # of the pictures that the network sees; it judges each as a whole
-_MARGIN_PX = 16  # of mirrored picture around a window; at an edge of nothing nuclei are drawn where none are
+_MARGIN_PX = 32  # of mirrored picture around a window: the network draws nuclei where it sees no more
 _DARKEST, _BRIGHTEST = 1.0, 99.8  # percentiles of a picture that become 0 and 1
 _MOSTLY_BRIGHT = 0.5  # median of what is a bright background
 _LEAST_RANGE = 0.25  # that is taken for contrast; less is stretched as if it were this, and noise with it
@@ -63,22 +63,24 @@ def polarity_in(picture: FloatArray) -> Polarity:
     return "dark" if np.median(grey_nuclei(picture, dark=False)) > _MOSTLY_BRIGHT else "bright"
 
 
-def seen_by_enhancers(picture: FloatArray, *, dark: bool) -> FloatArray:
+def seen_by_enhancers(picture: FloatArray, *, dark: bool, stained: bool) -> FloatArray:
     """Return what an enhancer sees of a picture: grey, nuclei bright, its contrast stretched.
 
-    Stains that absorb little leave little contrast once they are grey. Of bright nuclei the square root is
-    seen: faint ones show beside bright ones, and the noise of light is alike in both.
+    Stains that absorb little leave little contrast once they are grey. Of stained tissue red is seen, which
+    haematoxylin absorbs, DAB half as much, and eosin hardly; else luminance. Of bright nuclei the square root
+    is seen: faint ones show beside bright ones, and the noise of light is alike in both.
 
     Parameters
     ----------
     picture : (3, Y, X) float32 in [0, 1], of any size: a window, or a crop. Not changed.
     dark : see stains.grey_nuclei.
+    stained : whether it is a colour picture of stained tissue.
 
     Returns
     -------
     (Y, X) float32 in [0, 1]
     """
-    grey = grey_nuclei(picture, dark=dark)
+    grey = 1 - picture[0] if stained and dark else grey_nuclei(picture, dark=dark)
     low, high = np.percentile(grey, (_DARKEST, _BRIGHTEST))
     stretched: FloatArray = (grey - np.float32(low)) / np.float32(max(high - low, _LEAST_RANGE))
     np.clip(stretched, 0, 1, out=stretched)
@@ -92,11 +94,13 @@ class Enhancer:
     Attributes
     ----------
     dark : whether nuclei are dark in the pictures that it is given.
+    stained : whether these are of stained tissue, in colour.
     """
 
     model: Model
     engine: Engine
     dark: bool
+    stained: bool
 
     @property
     def description(self) -> str:
@@ -151,7 +155,7 @@ class Enhancer:
         for y, after in zip(starts, (*starts[1:], height), strict=True):
             for x in columns:
                 window = Region(y, x, y + edge, min(x + WINDOW_PX, width))
-                part = seen_by_enhancers(read(window), dark=self.dark)
+                part = seen_by_enhancers(read(window), dark=self.dark, stained=self.stained)
                 weight = np.multiply.outer(*(_ramp(n) for n in part.shape))
                 here = pending[:, :, x : x + WINDOW_PX]
                 here += np.stack([self._drawn(part) * weight, weight])
@@ -167,7 +171,7 @@ class Enhancer:
         """Return what the network makes of one window, (Y, X)."""
         height, width = grey.shape
         step = self.model.spec.multiple_px
-        margins = [(_MARGIN_PX, _MARGIN_PX + -edge % step) for edge in (height, width)]
+        margins = [(_MARGIN_PX, _MARGIN_PX + -(edge + 2 * _MARGIN_PX) % step) for edge in grey.shape]
         padded = np.pad(grey, margins, mode="symmetric")
         drawn: FloatArray = self.engine.run(np.repeat(padded[None], NETWORK_CHANNELS, axis=0))[0]
         return drawn[_MARGIN_PX:, _MARGIN_PX:][:height, :width]
@@ -212,7 +216,8 @@ def open_enhancer(recipe: Recipe, modality: Modality, look: Callable[[], FloatAr
             "from the recipe to accept a new result"
         )
     polarity = usual_polarity(recipe, modality) or polarity_in(look())
-    return Enhancer(model, open_engine(model, recipe.device), polarity == "dark")
+    stained = modality is not Modality.FLUORESCENCE
+    return Enhancer(model, open_engine(model, recipe.device), polarity == "dark", stained)
 
 
 def _starts(length: int) -> list[int]:

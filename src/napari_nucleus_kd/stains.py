@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Stain = tuple[float, float, float]
 Stains = tuple[Stain, Stain]
+DAB = np.array([0.27, 0.57, 0.78], np.float32)  # optical density of the brown stain in red, green, blue
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
 _DARK_NUCLEUS = 0.25  # haematoxylin of a dark nucleus in scikit-image's units
 _STAINED, _DARKEST, _FEWEST_STAINED = 0.15, 1 / 255, 100  # optical density, intensity, pixels
 _ALIKE = 0.02  # sine of the angle between two stains that cannot be taken apart
@@ -32,14 +34,13 @@ def grey_nuclei(picture: FloatArray, *, dark: bool) -> FloatArray:
 
     Returns
     -------
-    (Y, X) float32 in [0, 1]: where nuclei are bright its luminance (ITU-R BT.709); where they are dark its
-        red, turned around, which haematoxylin and DAB absorb and eosin hardly does.
+    (Y, X) float32 in [0, 1]: its luminance (ITU-R BT.709).
 
-    Source: GeNSeg-Net, section 3.4, which does not say what its grey is made of.
+    Source: GeNSeg-Net, section 3.4.
     """
     red, green, blue = picture
-    grey: FloatArray = (1 - red if dark else 0.2125 * red + 0.7154 * green + 0.0721 * blue).astype(np.float32)
-    return grey
+    grey: FloatArray = (0.2125 * red + 0.7154 * green + 0.0721 * blue).astype(np.float32)
+    return 1 - grey if dark else grey
 
 
 def haematoxylin(picture: FloatArray, stains: Sequence[Sequence[float]] | None = None) -> FloatArray:

@@ -20,7 +20,6 @@ from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import segment
 from napari_nucleus_kd.stains import grey_nuclei
-from napari_nucleus_kd.train.augment import DAB, HAEMATOXYLIN
 from napari_nucleus_kd.train.data import load_steps
 from napari_nucleus_kd.train.enhancing import EnhancerCourse, ThreeClassCourse, _targets, grey_batches
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
@@ -83,20 +82,10 @@ def test_grey_pictures_with_dark_nuclei_teach_as_they_are_seen_in_a_run(index):
 
 
 def test_polarity_turns_dark_nuclei_around():
-    picture = np.repeat(np.random.default_rng(0).random((1, 5, 6), np.float32), 3, axis=0)
+    picture = np.random.default_rng(0).random((3, 5, 6), np.float32)
     bright, dark = (grey_nuclei(picture, dark=dark) for dark in (False, True))
-    assert bright.shape == (5, 6) and np.allclose(bright + dark, 1, atol=1e-3)
+    assert bright.shape == (5, 6) and np.allclose(bright + dark, 1, atol=1e-6)
     assert np.allclose(grey_nuclei(np.full((3, 2, 2), 0.4, np.float32), dark=False), 0.4, atol=1e-3)
-
-
-def test_grey_of_stained_tissue_shows_nuclei_and_hides_eosin():
-    eosin = np.array([0.07, 0.99, 0.11])  # optical density, as of the other two
-    stains = {"haematoxylin": HAEMATOXYLIN, "brown": DAB, "eosin": eosin}
-    seen = {
-        name: float(grey_nuclei(np.exp(-stain).reshape(3, 1, 1).astype(np.float32), dark=True)[0, 0])
-        for name, stain in stains.items()
-    }
-    assert seen["eosin"] < 0.1 and min(seen["haematoxylin"], seen["brown"]) > 2 * seen["eosin"]
 
 
 @pytest.mark.parametrize("kind", ["enhancer", "three-classes"])

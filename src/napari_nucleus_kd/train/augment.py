@@ -13,15 +13,13 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
+from napari_nucleus_kd.stains import DAB, HAEMATOXYLIN
 from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_nucleus_kd.types import FloatArray, LabelArray
-
-DAB = np.array([0.27, 0.57, 0.78], np.float32)  # optical density of the brown stain in red, green, blue
-HAEMATOXYLIN = np.array([0.65, 0.70, 0.29], np.float32)
 
 
 def warp(

@@ -27,6 +27,7 @@ from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.train.data import Batches
 from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.log import write_log
+from napari_nucleus_kd.types import Modality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +65,8 @@ def _as_grey(picture: FloatArray, sample: Sample, *, for_enhancers: bool) -> Flo
     if for_enhancers:
         some = sample.image[:, ::_LOOK_STEP, ::_LOOK_STEP].astype(np.float32)
         polarity = usual or polarity_in(np.broadcast_to(some, (3, *some.shape[1:])))
-        grey = seen_by_enhancers(picture, dark=polarity == "dark")
+        stained = sample.modality is not Modality.FLUORESCENCE
+        grey = seen_by_enhancers(picture, dark=polarity == "dark", stained=stained)
     else:
         grey = grey_nuclei(picture, dark=usual == "dark")
     return np.repeat(grey[None], 3, axis=0)
