@@ -10,7 +10,8 @@ without enhancement from the pictures. *other kinds*: all of it learns from one 
 on the others. *cost*: time and memory at 512 x 512 pixels.
 
 All networks get the same steps and crops. Judges on the "val" images, with 95% bootstrap intervals over
-images. A stopped run goes on where it was when it is started again. Prints tables and one JSON line.
+images. A stopped run goes on where it was when it is started again; what the folder holds of another version
+of the code is taken for its own, so choose a new one then. Prints tables and one JSON line.
 """
 
 from __future__ import annotations
