@@ -104,7 +104,7 @@ def test_weights_and_stains_reach_the_enhancer(folder, tmp_path, draw):
     given = ["enhance", tmp_path / "he.tif", "--enhancer", folder, "--modality", "he", "-o", tmp_path / "he"]
     done = command(*given, "--mapping", "haematoxylin", "--stains", *stains)
     assert done.exit_code == 0, done.output
-    recipe = nk.Recipe.model_validate_json((tmp_path / "he" / "he_enhanced_recipe.json").read_text())
+    recipe = nk.Recipe.model_validate_json((tmp_path / "he" / "he_enhancement_recipe.json").read_text())
     assert recipe.stains == (stains[:3], stains[3:]) and recipe.polarity == "bright"
 
 
@@ -271,7 +271,7 @@ def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw
     assert np.array_equal(
         np.asarray(written.pixels), nk.enhance(nk.read(images / "a.tif"), enhance=folder).pixels
     )
-    recipe = json.loads((out / "a_enhanced_recipe.json").read_text())
+    recipe = json.loads((out / "a_enhancement_recipe.json").read_text())
     assert recipe["polarity"] == "bright" and recipe["enhance_hash"] == load_model(folder).hash
     (images / "broken.tif").unlink()
     again = command("enhance", images, "-o", out, "--enhancer", folder)
@@ -284,13 +284,13 @@ def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw
         ).exit_code
         == 0
     )
-    ends = (".ome.tif", "_recipe.json", "_run.json")
-    written = sorted(f"{name}_enhanced{end}" for name in "ab" for end in ends)
+    ends = ("enhanced.ome.tif", "enhancement_recipe.json", "enhancement_run.json")
+    written = sorted(f"{name}_{end}" for name in "ab" for end in ends)
     assert sorted(path.name for path in out.iterdir()) == written
     repeated = command(
-        "enhance", images / "a.tif", "-o", tmp_path / "x", "--recipe", out / "a_enhanced_recipe.json"
+        "enhance", images / "a.tif", "-o", tmp_path / "x", "--recipe", out / "a_enhancement_recipe.json"
     )
-    assert repeated.exit_code == 0 and '"dark"' in (tmp_path / "x" / "a_enhanced_recipe.json").read_text()
+    assert repeated.exit_code == 0 and '"dark"' in (tmp_path / "x" / "a_enhancement_recipe.json").read_text()
 
 
 def test_the_recipe_of_a_run_draws_what_was_segmented(folder, tmp_path, draw):
@@ -300,7 +300,7 @@ def test_the_recipe_of_a_run_draws_what_was_segmented(folder, tmp_path, draw):
     done = command("enhance", image, "--recipe", out / "a_recipe.json", "-o", out)
     assert done.exit_code == 0, done.output
     found = nk.Recipe.model_validate_json((out / "a_recipe.json").read_text())
-    drawn = nk.Recipe.model_validate_json((out / "a_enhanced_recipe.json").read_text())
+    drawn = nk.Recipe.model_validate_json((out / "a_enhancement_recipe.json").read_text())
     assert found.model_hash is not None and drawn.model_hash == found.model_hash
     assert (drawn.segmenter, drawn.scaling_high) == (found.segmenter, found.scaling_high)
 
@@ -310,29 +310,28 @@ def test_a_replacement_that_fails_is_not_done_before(folder, tmp_path, draw):
     tifffile.imwrite(image, draw(90, 100)[0])
     given = ["enhance", image, "-o", out, "--enhancer", folder]
     assert command(*given).exit_code == 0
-    (out / "a_enhanced_recipe.json").unlink()
-    (out / "a_enhanced_recipe.json").mkdir()  # which cannot be written
+    (out / "a_enhancement_recipe.json").unlink()
+    (out / "a_enhancement_recipe.json").mkdir()  # which cannot be written
     assert command(*given, "--polarity", "dark", "--overwrite").exit_code == 1
-    (out / "a_enhanced_recipe.json").rmdir()
+    (out / "a_enhancement_recipe.json").rmdir()
     again = command(*given)
     assert again.exit_code == 1 and "nothing beside it says how it was made" in " ".join(again.output.split())
 
 
-def test_only_what_the_command_wrote_is_left_out(folder, tmp_path, draw):
-    tifffile.imwrite(tmp_path / "kidney_enhanced.tif", draw(90, 100)[0])
+def test_enhanced_pictures_and_their_images_share_a_folder(folder, tmp_path, draw):
+    tifffile.imwrite(tmp_path / "kidney.tif", draw(90, 100)[0])
+    tifffile.imwrite(tmp_path / "other_enhanced.ome.tif", draw(90, 100)[0])  # by a person
     given = ["enhance", tmp_path, "-o", tmp_path, "--enhancer", folder]
-    first, again = command(*given), command(*given)
-    assert first.exit_code == 0 and "1 of 1 enhanced" in first.output
-    assert "1 image left out, which this command wrote" in again.output and "1 of 1" in again.output
-    segmented = command(
-        "segment", tmp_path / "kidney_enhanced.tif", "-o", tmp_path, "--segmenter", "classical"
-    )
-    assert segmented.exit_code == 0, "which writes a record beside it, too"
-    assert "1 of 1 enhanced" in command(*given).output
-    (tmp_path / "kidney_enhanced.tif").unlink()
-    (tmp_path / "kidney_enhanced_labels.tif").unlink()
-    none = command(*given)
-    assert none.exit_code == 1 and "0 of 0 enhanced" in none.output
+    assert "2 of 2 enhanced" in command(*given).output
+    again = command(*given)
+    assert "2 of 2 enhanced" in again.output and again.output.count("done before") == 2
+    by = ["-o", tmp_path, "--segmenter", "classical"]
+    assert "kidney_enhanced" not in command("segment", tmp_path, *by).output
+    drawn = command("segment", tmp_path / "kidney_enhanced.ome.tif", *by)
+    assert drawn.exit_code == 0 and (tmp_path / "kidney_enhanced_recipe.json").exists()
+    assert command(*given).output.count("done before") == 2, "its records are those of the picture still"
+    (tmp_path / "kidney.tif").unlink()
+    assert "kidney_enhanced" in command("segment", tmp_path, *by).output, "its image is not there"
 
 
 def test_an_enhanced_picture_is_saved(folder, tmp_path, draw):

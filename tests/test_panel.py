@@ -482,7 +482,9 @@ def test_a_panel_says_what_is_enhanced(files, tmp_path):
     panel(Vimentin=N, CD3=M).with_percentiles([0], (10, 90)).save(path)
     asked = ["enhance", *files, "--panel", path, "--output", out]
     assert "In another order" in run(*asked)
-    said = [Recipe.model_validate_json((out / f"{n}_enhanced_recipe.json").read_text("utf-8")) for n in "ab"]
+    said = [
+        Recipe.model_validate_json((out / f"{n}_enhancement_recipe.json").read_text("utf-8")) for n in "ab"
+    ]
     assert [(one.channels, one.percentiles) for one in said] == [(("Vimentin",), (10, 90))] * 2
     assert run(*asked).count("done before") == 2
     assert "leave --channel" in run(*asked, "--channel", "CD3", status=2)

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from napari_nucleus_kd import io
+from napari_nucleus_kd._cli_inputs import ENHANCED, RECORD
 from napari_nucleus_kd._cli_panel import fit_panel
 from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
@@ -16,7 +17,6 @@ from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
 from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
 from napari_nucleus_kd.pipeline import enhance_steps, save
-from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.panel import Panel
     from napari_nucleus_kd.types import Progress
 
-_STEM = "_enhanced"
+_RECIPE = "_enhancement_recipe.json"  # not the picture's name: what segment writes of it is called by that
 
 
 def enhance_all(
@@ -49,17 +49,14 @@ def enhance_all(
 
     Returns
     -------
-    Whether there was something to do, and none failed.
+    Whether none failed.
     """
     make_folder(output)
     assert recipe.enhance is not None
     pinned = recipe.enhance_hash or load_enhancer(recipe.enhance).hash
     recipe = recipe.model_copy(update={"enhance_hash": pinned})
-    mine = [job for job in jobs if not _is_result(job, output)]
-    if skipped := len(jobs) - len(mine):
-        console.print(f"{count(skipped, 'image')} left out, which this command wrote")
     failed = 0
-    for job in mine:
+    for job in jobs:
         try:
             notes = show(_steps(job, recipe, panel, plane, output, overwrite=overwrite), console)
         except (NucleusKDError, OSError, MemoryError) as error:
@@ -68,14 +65,8 @@ def enhance_all(
         else:
             said = f"{job.name}: {'; '.join(notes)}"
             console.print(escape(said), soft_wrap=True, highlight=False)
-    console.print(f"{len(mine) - failed} of {len(mine)} enhanced in {escape(str(output))}", soft_wrap=True)
-    return bool(mine) and not failed
-
-
-def _is_result(job: Job, output: Path) -> bool:
-    """Tell whether an image is a picture that this command wrote into the folder of the images."""
-    written = job.name.endswith(_STEM) and job.source.resolve().parent == output.resolve()
-    return written and _read(output / f"{job.name}_run.json") is not None  # segment's record is another
+    console.print(f"{len(jobs) - failed} of {len(jobs)} enhanced in {escape(str(output))}", soft_wrap=True)
+    return not failed
 
 
 def _steps(
@@ -84,7 +75,7 @@ def _steps(
     if job.problem:
         raise WriteError(job.problem)
     image = io.read(job.source, series=plane.series, z=plane.z, t=plane.t)
-    target, record = output / f"{job.name}{_STEM}.ome.tif", output / f"{job.name}{_STEM}_run.json"
+    target, record = output / f"{job.name}{ENHANCED}", output / f"{job.name}{RECORD}"
     asked = question(job.source, plane, recipe)
     if target.exists() and not overwrite:
         before = _read(record)
@@ -100,7 +91,7 @@ def _steps(
     with uninterrupted():
         record.unlink(missing_ok=True)  # from here it would no longer be true
         save(picture, target, overwrite=True)
-        write_recipe(output / f"{job.name}{_STEM}_recipe.json", resolved, image)
+        write_recipe(output / f"{job.name}{_RECIPE}", resolved, image)
         write_text(record, asked.model_dump_json(indent=2) + "\n")
     return (*image.notes, *notes)
 

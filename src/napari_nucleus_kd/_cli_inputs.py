@@ -16,6 +16,7 @@ from napari_nucleus_kd.io import image_suffix
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+ENHANCED, RECORD = "_enhanced.ome.tif", "_enhancement_run.json"  # what enhance writes of an image
 _RESULT_ENDINGS = ("_labels.tif", "_labels.tiff", "_labels.ome.tif", "_labels.ome.zarr")
 
 
@@ -34,8 +35,11 @@ class Job:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """Return the images directly in a folder; results of this program are not images."""
-    return [
+    """Return the images directly in a folder; results of this program are not images.
+
+    Enhanced pictures are, unless the image that they were drawn from lies beside them.
+    """
+    found = [
         path
         for path in sorted(folder.iterdir())
         if image_suffix(path)
@@ -43,6 +47,8 @@ def _in_folder(folder: Path) -> list[Path]:
         and not path.name.lower().endswith(_RESULT_ENDINGS)
         and (path.is_file() or path.suffix.lower() == ".zarr")
     ]
+    drawn = {f"{_stem(path)}{ENHANCED}" for path in found if Path(folder, f"{_stem(path)}{RECORD}").exists()}
+    return [path for path in found if path.name not in drawn]
 
 
 def _expand(text: str) -> list[Path]:

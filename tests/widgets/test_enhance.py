@@ -487,7 +487,8 @@ def test_the_words_count_the_nuclei_that_were_found_without():
     second[2:8, 50:56] = 5
     both = _enhancing.Both(None, None, mistakes(first, second), first)
     assert both.words() == (
-        "5 nuclei without, 5 enhanced: 1 alike, 1 only without, 1 only enhanced, 1 split, 2 merged."
+        "5 nuclei without, 5 enhanced: 1 alike, 1 only without, 1 only enhanced, 1 split into 2, "
+        "2 merged into 1."
     )
 
 

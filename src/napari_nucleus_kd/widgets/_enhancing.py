@@ -75,12 +75,12 @@ class Both:
     def words(self) -> str:
         """Say how many nuclei there are, and what became of those that were found without enhancement."""
         first, second = (len(ids) for ids in (self.found.true_ids, self.found.pred_ids))
-        counted = {
-            verdict: (self.found.pred if verdict is Verdict.SPURIOUS else self.found.true) == verdict
-            for verdict in DIFFERENCES
-        }
-        parts = ", ".join(f"{which.sum()} {DIFFERENCES[verdict]}" for verdict, which in counted.items())
-        return f"{count(first, 'nucleus', 'nuclei')} without, {second} enhanced: {parts}."
+        said = []
+        for verdict, word in DIFFERENCES.items():
+            before, after = (int(np.sum(side == verdict)) for side in (self.found.true, self.found.pred))
+            both = verdict in (Verdict.SPLIT, Verdict.MERGED)  # the others are as many, or on one side only
+            said.append(f"{before} {word} into {after}" if both else f"{max(before, after)} {word}")
+        return f"{count(first, 'nucleus', 'nuclei')} without, {second} enhanced: {', '.join(said)}."
 
 
 def enhanced_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, Enhanced]:
