@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import tifffile
 from scipy import ndimage
+from typer.testing import CliRunner
 
+import napari_nucleus_kd as nk
+from napari_nucleus_kd.cli import app
 from napari_nucleus_kd.errors import NucleusKDError, SettingsError
 from napari_nucleus_kd.io import samples
 from napari_nucleus_kd.io.samples import SAMPLES, sample, sample_labels
+from napari_nucleus_kd.pairs import find_pairs
 
 SAMPLE_DATA = Path(__file__).resolve().parent.parent / "sample_data"
 DRAWN = [s.name for s in SAMPLES if s.file]
@@ -31,6 +35,27 @@ def artists():
 @pytest.fixture(scope="module")
 def shapes(artists):
     return importlib.import_module("drawing.shapes")
+
+
+def test_the_command_writes_what_the_other_commands_take(tmp_path):
+    def command(*arguments):
+        return CliRunner().invoke(app, [str(each) for each in arguments])
+
+    assert command("samples", "-o", tmp_path / "all").exit_code == 0
+    for each in SAMPLES:
+        picture, image = nk.read(tmp_path / "all" / f"{each.name}.ome.tif"), sample(each.name)
+        assert np.array_equal(np.asarray(picture.pixels), np.asarray(image.pixels))
+        assert [c.name for c in picture.channels] == [c.name for c in image.channels]
+        assert (picture.rgb, picture.pixel_size_um) == (image.rgb, image.pixel_size_um)
+    assert command("samples", "fluorescence", "lamin", "-o", tmp_path / "known").exit_code == 0
+    pairs = find_pairs(tmp_path / "known")
+    assert [picture.name for picture, _ in pairs] == ["fluorescence.ome.tif", "lamin.ome.tif"]
+    assert np.array_equal(tifffile.imread(pairs[0][1]), sample_labels("fluorescence"))
+    again = command("samples", "lamin", "-o", tmp_path / "known")
+    assert again.exit_code == 1 and "--overwrite" in again.output
+    assert command("samples", "lamin", "-o", tmp_path / "known", "--overwrite").exit_code == 0
+    assert "choose from" in " ".join(command("samples", "nope", "-o", tmp_path / "x").output.split())
+    assert not (tmp_path / "x").exists()
 
 
 def assert_exact(labels):

@@ -209,6 +209,13 @@ PanelOutput = Annotated[
 ]
 ReplacePanel = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
 PanelImage = Annotated[Path, typer.Argument(metavar="IMAGE", help="An image with its channels named.")]
+SampleNames = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which of them; default: all.")
+]
+SamplesOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the images and labels.", file_okay=False)
+]
+ReplaceSamples = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 DataChannels = Annotated[
     list[str] | None,
     _channels(

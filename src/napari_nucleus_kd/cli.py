@@ -435,6 +435,18 @@ def info(
 
 
 @app.command()
+def samples(
+    output: options.SamplesOutput,
+    names: options.SampleNames = None,
+    overwrite: options.ReplaceSamples = False,
+) -> None:
+    """Write the sample images, with their labels where these are known, to try the other commands on."""
+    from napari_nucleus_kd._cli_samples import write_samples
+
+    write_samples(names or (), output, Console(), overwrite=overwrite)
+
+
+@app.command()
 def train(
     output: options.RunFolder,
     recipe: options.TrainingRecipe = None,

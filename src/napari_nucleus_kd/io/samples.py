@@ -111,7 +111,7 @@ def sample(name: str) -> Image:
     SettingsError if no sample has this name.
     ReadError if its file is missing or damaged.
     """
-    found = _find(name)
+    found = find_sample(name)
     return _MADE[name]() if found.file is None else read(_path(found.file))
 
 
@@ -133,7 +133,7 @@ def sample_labels(name: str) -> LabelArray | None:
     """
     import tifffile
 
-    file = _find(name).labels_file
+    file = find_sample(name).labels_file
     if file is None:
         return None
     path = _path(file)
@@ -143,7 +143,8 @@ def sample_labels(name: str) -> LabelArray | None:
         raise ReadError(f"{path} is damaged ({error}); install napari-nucleus-kd again") from error
 
 
-def _find(name: str) -> Sample:
+def find_sample(name: str) -> Sample:
+    """Return a sample by its name; raise SettingsError if there is none."""
     for candidate in SAMPLES:
         if candidate.name == name:
             return candidate
