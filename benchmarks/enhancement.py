@@ -331,7 +331,7 @@ def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
     """Write what a retrained student sees of an image: drawn nuclei alone, or these in place of green."""
     image = read(row.image)
     recipe = Recipe(modality=row.modality, enhance=enhancer)
-    drawn, known, _ = finish(enhance_steps(image, recipe))
+    drawn, known = finish(enhance_steps(image, recipe))
     if how == "extra":
         picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
         red, _, blue = np.round(255 * (picture if known.polarity == "dark" else 1 - picture)).astype(np.uint8)

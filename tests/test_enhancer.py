@@ -65,7 +65,7 @@ def test_in_grey_pictures_the_pixels_tell_the_polarity(folder, draw, offset):
     dark = bright.max() + offset - bright
     found = segment(dark, enhance=folder, segmenter="classical")
     assert found.recipe.polarity == "dark" and found.recipe.modality is FL
-    assert any("nuclei are dark before" in note for note in found.notes)
+    assert any("nuclei were taken as dark on bright" in note for note in found.notes)
     said = segment(dark, enhance=folder, segmenter="classical", polarity="bright")
     assert said.recipe.polarity == "bright", "a person knows better"
 
@@ -276,8 +276,13 @@ def test_the_command_writes_pictures_that_read_gives_back(folder, tmp_path, draw
     (images / "broken.tif").unlink()
     again = command("enhance", images, "-o", out, "--enhancer", folder)
     assert again.exit_code == 0 and again.output.count("done before") == 2
+    finer = images.parent / "finer.json"  # what segments does not change the picture
+    finer.write_text(json.dumps({"tile_px": 512, "decode": {"split": 0.9}, "diameter_px": 30}))
+    same = command("enhance", images, "-o", out, "--enhancer", folder, "--recipe", finer)
+    assert same.exit_code == 0 and same.output.count("done before") == 2
     other = command("enhance", images, "-o", out, "--enhancer", folder, "--polarity", "dark")
     assert other.exit_code == 1 and "--overwrite" in other.output
+    assert "polarity was auto and is dark now" in " ".join(other.output.split())
     assert (
         command(
             "enhance", images, "-o", out, "--enhancer", folder, "--polarity", "dark", "--overwrite"
@@ -327,6 +332,7 @@ def test_enhanced_pictures_and_their_images_share_a_folder(folder, tmp_path, dra
     assert "2 of 2 enhanced" in again.output and again.output.count("done before") == 2
     by = ["-o", tmp_path, "--segmenter", "classical"]
     assert "kidney_enhanced" not in command("segment", tmp_path, *by).output
+    assert "kidney_enhanced" not in command("segment", tmp_path / "*.tif", *by).output
     drawn = command("segment", tmp_path / "kidney_enhanced.ome.tif", *by)
     assert drawn.exit_code == 0 and (tmp_path / "kidney_enhanced_recipe.json").exists()
     assert command(*given).output.count("done before") == 2, "its records are those of the picture still"
@@ -334,8 +340,18 @@ def test_enhanced_pictures_and_their_images_share_a_folder(folder, tmp_path, dra
     assert "kidney_enhanced" in command("segment", tmp_path, *by).output, "its image is not there"
 
 
+def test_what_is_asked_of_images_is_no_recipe(folder, tmp_path, draw):
+    tifffile.imwrite(tmp_path / "a.tif", draw(90, 100)[0])
+    given = ["enhance", tmp_path / "a.tif", "-o", tmp_path / "out", "--enhancer", folder]
+    assert command(*given).exit_code == 0
+    refused = command(*given, "--recipe", tmp_path / "out" / "a_enhancement_run.json")
+    assert refused.exit_code == 2 and "*_recipe.json" in refused.output
+    assert "--refit is for --recipe" in " ".join(command(*given, "--refit").output.split())
+
+
 def test_an_enhanced_picture_is_saved(folder, tmp_path, draw):
     picture = nk.enhance(draw(90, 100)[0], enhance=folder)
+    assert any("nuclei were taken as bright on dark" in note for note in picture.notes)
     place = nk.save(picture, tmp_path / "x.ome.tif")
     again = nk.read(place)
     assert np.array_equal(np.asarray(again.pixels), picture.pixels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -13,10 +15,12 @@ from napari_nucleus_kd._cli_panel import fit_panel
 from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
 from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
 from napari_nucleus_kd.pipeline import enhance_steps, save
+from napari_nucleus_kd.types import Progress, retold
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -26,10 +30,14 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd._cli_record import Plane
-    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.panel import Panel
-    from napari_nucleus_kd.types import Progress
 
+# What segments, and what it is told, does not change the picture.
+_SEGMENTS = (
+    *("segmenter", "model", "weights", "model_hash", "decode", "tile_px"),
+    *("diameter_px", "diameter_um"),
+)
+_OF_SEGMENTATION = {name: getattr(Recipe(), name) for name in _SEGMENTS}
 _RECIPE = "_enhancement_recipe.json"  # not the picture's name: what segment writes of it is called by that
 
 
@@ -55,45 +63,54 @@ def enhance_all(
     assert recipe.enhance is not None
     pinned = recipe.enhance_hash or load_enhancer(recipe.enhance).hash
     recipe = recipe.model_copy(update={"enhance_hash": pinned})
-    failed = 0
+    failed, said = 0, set[str]()
     for job in jobs:
+        steps = _steps(job, recipe, panel, plane, output, overwrite=overwrite)
         try:
-            notes = show(_steps(job, recipe, panel, plane, output, overwrite=overwrite), console)
+            outcome, notes = show(retold(steps, partial(_named, job.name)), console)
         except (NucleusKDError, OSError, MemoryError) as error:
             failed += 1
             console.print(f"[bold red]{escape(job.name)}: {escape(told(error))}[/]", soft_wrap=True)
         else:
-            said = f"{job.name}: {'; '.join(notes)}"
-            console.print(escape(said), soft_wrap=True, highlight=False)
+            console.print(escape(f"{job.name}: {outcome}"), soft_wrap=True, highlight=False)
+            new = [note for note in notes if note not in said]
+            said.update(new)
+            for note in new:
+                console.print(escape(f"{job.name}: {note}"), soft_wrap=True, style="dim", highlight=False)
     console.print(f"{len(jobs) - failed} of {len(jobs)} enhanced in {escape(str(output))}", soft_wrap=True)
     return not failed
 
 
+def _named(name: str, progress: Progress) -> Progress:
+    return replace(progress, message=f"{name}: {progress.message}")
+
+
 def _steps(
     job: Job, recipe: Recipe, panel: Panel | None, plane: Plane, output: Path, *, overwrite: bool
-) -> Generator[Progress, None, tuple[str, ...]]:
+) -> Generator[Progress, None, tuple[str, tuple[str, ...]]]:
+    """Enhance one image; returns what became of it, and notes."""
     if job.problem:
         raise WriteError(job.problem)
     image = io.read(job.source, series=plane.series, z=plane.z, t=plane.t)
     target, record = output / f"{job.name}{ENHANCED}", output / f"{job.name}{RECORD}"
-    asked = question(job.source, plane, recipe)
+    asked = question(job.source, plane, recipe.model_copy(update=_OF_SEGMENTATION))
     if target.exists() and not overwrite:
         before = _read(record)
         reasons = ["nothing beside it says how it was made"] if before is None else before.differences(asked)
         if not reasons:
-            return ("done before",)
+            return "done before", ()
         raise WriteError(
             f"{target} exists and {', '.join(reasons)}; add --overwrite or choose another --output"
         )
     if panel is not None:
         recipe, image = fit_panel(recipe, panel, image)
-    picture, resolved, notes = yield from enhance_steps(image, recipe)
+    picture, resolved = yield from enhance_steps(image, recipe)
     with uninterrupted():
         record.unlink(missing_ok=True)  # from here it would no longer be true
         save(picture, target, overwrite=True)
         write_recipe(output / f"{job.name}{_RECIPE}", resolved, image)
         write_text(record, asked.model_dump_json(indent=2) + "\n")
-    return (*image.notes, *notes)
+    return "enhanced", picture.notes
 
 
 def _read(record: Path) -> Question | None:

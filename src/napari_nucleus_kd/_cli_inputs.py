@@ -35,20 +35,26 @@ class Job:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """Return the images directly in a folder; results of this program are not images.
-
-    Enhanced pictures are, unless the image that they were drawn from lies beside them.
-    """
+    """Return the images directly in a folder."""
     found = [
         path
         for path in sorted(folder.iterdir())
         if image_suffix(path)
         and not path.name.startswith(".")
-        and not path.name.lower().endswith(_RESULT_ENDINGS)
         and (path.is_file() or path.suffix.lower() == ".zarr")
     ]
-    drawn = {f"{_stem(path)}{ENHANCED}" for path in found if Path(folder, f"{_stem(path)}{RECORD}").exists()}
-    return [path for path in found if path.name not in drawn]
+    return _without_results(found)
+
+
+def _without_results(found: Sequence[Path]) -> list[Path]:
+    """Return the images among files: results of this program are none.
+
+    Enhanced pictures are, unless the image that they were drawn from is among them, too.
+    """
+    images = [path for path in found if not path.name.lower().endswith(_RESULT_ENDINGS)]
+    stems = [path.with_name(_stem(path)) for path in images]
+    drawn = {Path(f"{stem}{ENHANCED}") for stem in stems if Path(f"{stem}{RECORD}").exists()}
+    return [path for path in images if path not in drawn]
 
 
 def _expand(text: str) -> list[Path]:
@@ -58,8 +64,7 @@ def _expand(text: str) -> list[Path]:
         return _in_folder(path)
     # A file may have brackets in its name, so a pattern is tried only where no such file is.
     if not path.exists() and has_magic(text):
-        matches = (Path(match) for match in sorted(glob(str(path), recursive=True)))
-        return [match for match in matches if not match.name.lower().endswith(_RESULT_ENDINGS)]
+        return _without_results([Path(match) for match in sorted(glob(str(path), recursive=True))])
     return [path]
 
 

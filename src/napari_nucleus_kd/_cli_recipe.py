@@ -51,6 +51,8 @@ def read_recipe(path: Path) -> Recipe:
         text = path.read_bytes()
         if b'"role"' in text and b'"model"' not in text:
             raise SettingsError(f"{path} is a panel and no recipe; give it with --panel")
+        if b'"modified_ns"' in text:
+            raise SettingsError(f"{path} says what was asked; give the recipe beside it, *_recipe.json")
         return Recipe.model_validate_json(text)
     except OSError as error:
         raise SettingsError(f"cannot read the recipe {path}: {error.strerror}") from error
@@ -99,6 +101,8 @@ def build_recipe(base: Recipe | None, given: Mapping[str, Any], *, refit: bool =
     SettingsError naming the value that is outside its range, or does not go with the mapping.
     ModelError if there is no such mapping or enhancer.
     """
+    if refit and base is None:
+        raise SettingsError("--refit is for --recipe; give one, or leave it out")
     values: dict[str, Any] = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in given.items() if value is not None}
     stale = set(_OF_THE_IMAGE if refit else ()).union(*(_STALE.get(name, ()) for name in given))

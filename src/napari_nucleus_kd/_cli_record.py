@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -10,6 +10,8 @@ from napari_nucleus_kd.config import Recipe, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_SHOWN = 60  # characters of a value; checksums have 64
 
 
 class Plane(Settings):
@@ -34,8 +36,23 @@ class Question(Settings):
             return [f"it was made from {self.source}"]
         found = ["the image has changed since"] if self.modified_ns != other.modified_ns else []
         found += [] if self.plane == other.plane else ["it was made from another plane"]
-        mine, theirs = self.request.model_dump(), other.request.model_dump()
-        return found + [f"{name} was {mine[name]}" for name in mine if mine[name] != theirs[name]]
+        mine, theirs = _settings(self.request), _settings(other.request)
+        changed = [name for name in mine if mine[name] != theirs[name]]
+        return found + [
+            f"{name} was {_told(mine[name])} and is {_told(theirs[name])} now" for name in changed
+        ]
+
+
+def _settings(request: Recipe) -> dict[str, Any]:
+    """Return the settings by name, those of decoding among them."""
+    values = request.model_dump(mode="json")
+    return values | {f"decode.{name}": value for name, value in values.pop("decode").items()}
+
+
+def _told(value: object) -> str:
+    """Return the value of a setting for a person; checksums shortened."""
+    text = "not given" if value is None else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:12]}..."
 
 
 class RunRecord(Settings):

@@ -40,13 +40,15 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
         TextColumn("{task.fields[values]}"),
     )
     with Progress(*columns, console=console) as bar, _ctrl_c_waits() as pressed:
-        task = bar.add_task("starting", total=None, values="")
+        task, stepped = bar.add_task("starting", total=None, values=""), False
         while not pressed.is_set():
             try:
                 step = next(steps)
             except StopIteration as stop:
+                bar.update(task, visible=stepped)
                 result: T = stop.value
                 return result
+            stepped = True
             shown = {k: v for k, v in step.values.items() if k == "objective"} or step.values
             values = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
             bar.update(

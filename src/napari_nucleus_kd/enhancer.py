@@ -105,10 +105,9 @@ class Enhancer:
     @property
     def description(self) -> str:
         """Model, polarity and device, for people."""
-        spec, looks = self.model.spec, "dark" if self.dark else "bright"
-        return (
-            f"enhanced by {spec.name} {spec.version} on {self.engine.description}; nuclei are {looks} before"
-        )
+        spec, looks = self.model.spec, "dark on bright" if self.dark else "bright on dark"
+        how = f"{spec.name} {spec.version} on {self.engine.description}"
+        return f"enhanced by {how}; nuclei were taken as {looks}"
 
     def __call__(self, picture: FloatArray) -> FloatArray:
         """Return a picture with every nucleus enhanced.

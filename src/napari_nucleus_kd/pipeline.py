@@ -161,7 +161,7 @@ def enhance(image: Image | npt.NDArray[Any], recipe: Recipe | None = None, **set
 
     Returns
     -------
-    Image of the region, with one channel, uint8: nuclei bright on black.
+    Image of the region, with one channel, uint8: nuclei bright on black. Its notes say what was chosen.
 
     Raises
     ------
@@ -175,14 +175,12 @@ def enhance(image: Image | npt.NDArray[Any], recipe: Recipe | None = None, **set
     return finish(enhance_steps(to_image(image), recipe))[0]
 
 
-def enhance_steps(
-    image: Image, recipe: Recipe
-) -> Generator[Progress, None, tuple[Image, Recipe, tuple[str, ...]]]:
+def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tuple[Image, Recipe]]:
     """Enhance an image step by step; see `enhance`.
 
     Returns
     -------
-    The enhanced image, the recipe with what was measured, and what was chosen, in words.
+    The enhanced image, and the recipe with what was measured.
     """
     yield Progress(0, 0, "opening the enhancer")
     if recipe.enhance is None:
@@ -194,8 +192,10 @@ def enhance_steps(
     done = yield from job.enhanced_steps(pixels)
     kept = {name: getattr(recipe, name) for name in (*alone, "decode")}
     resolved = job.recipe.model_copy(update=kept)
-    picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=resolved.pixel_size_um, name=image.name)
-    return picture, resolved, tuple(note for note in done.notes if note != job.segmenter.description)
+    notes = (*image.notes, *(note for note in done.notes if note != job.segmenter.description))
+    size = resolved.pixel_size_um
+    picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=size, name=image.name, notes=notes)
+    return picture, resolved
 
 
 def redecode(result: Result, settings: DecodeSettings) -> Result:

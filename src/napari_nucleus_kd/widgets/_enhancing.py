@@ -87,7 +87,7 @@ def enhanced_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, En
     """Enhance a part of an image, and make it and what it was drawn from small enough to be shown."""
     from napari_nucleus_kd.pipeline import enhance_steps, seen
 
-    drawn, resolved, _ = yield from enhance_steps(image, recipe)
+    drawn, resolved = yield from enhance_steps(image, recipe)
     yield Progress(0, 0, "showing both")
     before, _ = seen(image, resolved.model_copy(update={"enhance": None, "enhance_hash": None}))
     picture = np.asarray(drawn.pixels)
