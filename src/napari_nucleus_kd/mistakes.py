@@ -40,13 +40,13 @@ class Verdict(IntEnum):
     MERGED = 5
 
 
-# Okabe and Ito's colours, safe for the colour-blind.
+# Okabe and Ito's colours, safe for the colour-blind; their pink cannot be seen on H&E.
 COLOURS = {
     Verdict.CORRECT: "#009e73",
-    Verdict.MISSED: "#0072b2",
+    Verdict.MISSED: "#56b4e9",
     Verdict.SPURIOUS: "#d55e00",
     Verdict.SPLIT: "#f0e442",
-    Verdict.MERGED: "#cc79a7",
+    Verdict.MERGED: "#e6007e",
 }
 
 
