@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_nucleus_kd.ideal import BACKGROUND, BODY, EDGE, PENDING, ideal_nuclei, nuclei_in, three_classes
+from napari_nucleus_kd.ideal import (
+    BACKGROUND,
+    BODY,
+    EDGE,
+    PENDING,
+    between_nuclei,
+    ideal_nuclei,
+    nuclei_in,
+    three_classes,
+)
 from napari_nucleus_kd.metrics import scores
 
 
@@ -65,8 +74,25 @@ def test_a_nucleus_that_fills_the_picture_is_deepest_everywhere():
     assert (ideal_nuclei(labels) == 1).all() and (three_classes(labels) == BODY).all()
 
 
-def test_numbers_may_have_gaps(touching):
-    assert np.array_equal(ideal_nuclei(touching), ideal_nuclei(touching * 20_000_000))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.int64, np.uint64])
+def test_numbers_may_have_any_type_and_gaps(touching, dtype):
+    drawn = ideal_nuclei(touching)
+    assert np.array_equal(drawn, ideal_nuclei(touching.astype(dtype)))
+    assert np.array_equal(drawn, ideal_nuclei(touching.astype(dtype) * dtype(100)))
+    alone = np.pad(np.ones((6, 6), dtype), 4)
+    assert not between_nuclei(alone, 2).any() and ideal_nuclei(alone).min(where=alone > 0, initial=1) >= 0.5
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_thin_nucleus_between_two_others_is_drawn(width):
+    labels = np.zeros((20, 20), np.int32)
+    labels[5:15, 2:9], labels[5:15, 9 : 9 + width], labels[5:15, 9 + width : 18] = 1, 2, 3
+    drawn = ideal_nuclei(labels)
+    assert (drawn[labels == 2] == 1).all()
+    assert (drawn[5:15, 8] == PENDING).all() and (drawn[5:15, 9 + width] == PENDING).all()
+    one = np.zeros((20, 20), np.int32)
+    one[5:15, 5:15], one[9, 15] = 1, 2
+    assert ideal_nuclei(one)[9, 15] == 1 and ideal_nuclei(one)[9, 14] == np.float32(PENDING)
 
 
 def test_holes_are_closed_but_no_other_nucleus():
@@ -89,3 +115,12 @@ def test_from_the_classes_of_labels_come_the_labels(draw):
     labels = draw(200, 220)[1]
     classes = np.eye(3, dtype=np.float32)[three_classes(labels)].transpose(2, 0, 1)
     assert scores(labels, nuclei_in(classes))["pq"] > 0.95
+
+
+@pytest.mark.parametrize(("diameter", "overlap"), [(6, 0.6), (9, 0.8), (16, 0.9), (40, 0.95)])
+def test_nuclei_of_any_size_come_back_from_their_classes(diameter, overlap):
+    labels = disc((60, 60), (30, 30), diameter / 2).astype(np.int32)
+    classes = np.eye(3, dtype=np.float32)[three_classes(labels)].transpose(2, 0, 1)
+    found = nuclei_in(classes, 1)
+    assert found.max() == 1
+    assert (found & labels).sum() / (found | labels).sum() >= overlap

@@ -26,11 +26,12 @@ def ideal_nuclei(labels: LabelArray) -> FloatArray:
     """Draw nuclei as they would be seen best: solid, brightest in the middle, fading towards their edge.
 
     How bright a pixel is goes with its distance to the boundary. Pixels of nuclei that touch another one get
-    one intensity, PENDING, on both sides of the boundary.
+    one intensity, PENDING, on both sides of the boundary; a nucleus of which nothing else is left keeps its
+    deepest ones.
 
     Parameters
     ----------
-    labels : (Y, X), 0 is background. Not changed.
+    labels : (Y, X) whole numbers, 0 is background. Not changed.
 
     Returns
     -------
@@ -44,7 +45,9 @@ def ideal_nuclei(labels: LabelArray) -> FloatArray:
     """
     share, _ = _depth(labels)
     drawn = np.where(labels > 0, _RIM + (1 - _RIM) * share, 0)
-    drawn[(labels > 0) & between_nuclei(labels, 1)] = PENDING
+    pending = (labels > 0) & between_nuclei(labels, 1)
+    is_thin = ~np.isin(labels, np.unique(labels[~pending]))
+    drawn[pending & ~(is_thin & (share == 1))] = PENDING
     return drawn.astype(np.float32)
 
 
@@ -55,7 +58,7 @@ def three_classes(labels: LabelArray) -> npt.NDArray[np.uint8]:
 
     Parameters
     ----------
-    labels : (Y, X), 0 is background. Not changed.
+    labels : (Y, X) whole numbers, 0 is background. Not changed.
 
     Source: GeNSeg-Net, sections 3.3 and 4.1.
     """
@@ -71,7 +74,7 @@ def between_nuclei(labels: LabelArray, reach_px: int) -> npt.NDArray[np.bool_]:
     """Return the pixels, of nuclei or not, that have two nuclei within reach, also diagonally."""
     size = 2 * reach_px + 1
     highest = ndimage.maximum_filter(labels, size)
-    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, np.iinfo(labels.dtype).max), size)
+    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, labels.max(initial=0)), size)
     found: npt.NDArray[np.bool_] = (highest > 0) & (highest != lowest)
     return found
 
