@@ -212,6 +212,17 @@ def test_a_run_sees_the_enhanced_image_and_can_be_repeated(folder, draw):
             segment(pixels, enhance=wrong)
 
 
+def test_enhance_sees_what_a_run_of_the_same_settings_sees(folder, make_model, tmp_path, draw, monkeypatch):
+    seen, student = [], shutil.copytree(make_model(), tmp_path / "student")
+    spec = json.loads((student / "model.json").read_text())
+    (student / "model.json").write_text(json.dumps(spec | {"percentiles": [5.0, 95.0]}))
+    monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: seen.append(grey) or grey)
+    segment(draw(90, 100)[0], enhance=folder, model=str(student))
+    nk.enhance(draw(90, 100)[0], enhance=folder, model=str(student))
+    nk.enhance(draw(90, 100)[0], enhance=folder)
+    assert np.array_equal(seen[0], seen[1]) and not np.array_equal(seen[0], seen[2])
+
+
 def test_an_image_in_colour_is_enhanced_as_grey_with_dark_nuclei(folder, monkeypatch):
     image, seen = sample("he"), []
     monkeypatch.setattr(Enhancer, "_drawn", lambda self, grey: seen.append(grey) or grey)

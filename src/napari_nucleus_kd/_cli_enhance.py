@@ -15,11 +15,10 @@ from napari_nucleus_kd._cli_panel import fit_panel
 from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
-from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
 from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
-from napari_nucleus_kd.pipeline import enhance_steps, save
+from napari_nucleus_kd.pipeline import enhance_steps, of_picture, save
 from napari_nucleus_kd.types import Progress, retold
 
 if TYPE_CHECKING:
@@ -30,14 +29,9 @@ if TYPE_CHECKING:
 
     from napari_nucleus_kd._cli_inputs import Job
     from napari_nucleus_kd._cli_record import Plane
+    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.panel import Panel
 
-# What segments, and what it is told, does not change the picture.
-_SEGMENTS = (
-    *("segmenter", "model", "weights", "model_hash", "decode", "tile_px"),
-    *("diameter_px", "diameter_um"),
-)
-_OF_SEGMENTATION = {name: getattr(Recipe(), name) for name in _SEGMENTS}
 _RECIPE = "_enhancement_recipe.json"  # not the picture's name: what segment writes of it is called by that
 
 
@@ -93,7 +87,7 @@ def _steps(
         raise WriteError(job.problem)
     image = io.read(job.source, series=plane.series, z=plane.z, t=plane.t)
     target, record = output / f"{job.name}{ENHANCED}", output / f"{job.name}{RECORD}"
-    asked = question(job.source, plane, recipe.model_copy(update=_OF_SEGMENTATION))
+    asked = question(job.source, plane, of_picture(recipe))
     if target.exists() and not overwrite:
         before = _read(record)
         reasons = ["nothing beside it says how it was made"] if before is None else before.differences(asked)

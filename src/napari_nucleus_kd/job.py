@@ -133,8 +133,7 @@ class Job:
 
     def all_notes(self) -> tuple[str, ...]:
         """Return the notes, with what the segmenter had to change while it ran."""
-        of_enhancer = () if self.enhancer is None else tuple(self.enhancer.engine.notes)
-        return (*self.notes, *of_enhancer, *self.segmenter.notes)
+        return (*self.notes, *self.segmenter.notes)
 
 
 def prepare(image: Image, recipe: Recipe) -> Job:

@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 ENHANCER = "nucleus-enhancer"
+_SEGMENTS = ("segmenter", "model", "weights", "model_hash", "decode", "tile_px", "diameter_px", "diameter_um")
 _FEW_CHANNELS = 32  # an array whose last axis is no longer, and the others are, has its channels last
 ONE_TILE_PX = 2048  # regions up to this edge run in one go, and their maps are kept
 
@@ -175,6 +176,17 @@ def enhance(image: Image | npt.NDArray[Any], recipe: Recipe | None = None, **set
     return finish(enhance_steps(to_image(image), recipe))[0]
 
 
+def of_picture(recipe: Recipe) -> Recipe:
+    """Return the settings that an enhanced picture depends on; those that only segment are as by default.
+
+    Raises
+    ------
+    ModelError : the recipe names a model that is not there, and no percentiles.
+    """
+    segments = {name: getattr(Recipe(), name) for name in _SEGMENTS}
+    return recipe.model_copy(update={**segments, "percentiles": segmenters.percentiles(recipe)})
+
+
 def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tuple[Image, Recipe]]:
     """Enhance an image step by step; see `enhance`.
 
@@ -186,12 +198,10 @@ def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tup
     if recipe.enhance is None:
         recipe = recipe.model_copy(update={"enhance": ENHANCER})
     # Nothing is segmented, so no model is opened.
-    alone = {"segmenter": "classical", "weights": None, "model_hash": None}
-    job = prepare(image, recipe.model_copy(update=alone))
+    job = prepare(image, of_picture(recipe).model_copy(update={"segmenter": "classical"}))
     pixels = np.empty((1, *job.region.shape_yx), np.uint8)
     done = yield from job.enhanced_steps(pixels)
-    kept = {name: getattr(recipe, name) for name in (*alone, "decode")}
-    resolved = job.recipe.model_copy(update=kept)
+    resolved = job.recipe.model_copy(update={name: getattr(recipe, name) for name in _SEGMENTS})
     notes = (*image.notes, *(note for note in done.notes if note != job.segmenter.description))
     size = resolved.pixel_size_um
     picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=size, name=image.name, notes=notes)

@@ -6,14 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from napari_nucleus_kd.errors import UnknownSegmenterError
-from napari_nucleus_kd.segmenters.base import Segmenter
+from napari_nucleus_kd.package import load_model
+from napari_nucleus_kd.segmenters.base import OWN_PERCENTILES, Segmenter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_nucleus_kd.config import Recipe
 
-__all__ = ["Segmenter", "load", "names", "register"]
+__all__ = ["Segmenter", "load", "names", "percentiles", "register"]
 
 _LOADERS: dict[str, str | Callable[[Recipe], Segmenter]] = {
     "student": "napari_nucleus_kd.segmenters.student:load",
@@ -42,6 +43,20 @@ def register(name: str, loader: str | Callable[[Recipe], Segmenter]) -> None:
     if name in _LOADERS:
         raise UnknownSegmenterError(f"segmenter {name!r} is registered already; choose another name")
     _LOADERS[name] = loader
+
+
+def percentiles(recipe: Recipe) -> tuple[float, float]:
+    """Return those that are scaled to 0 and 1 for the segmenter of a recipe, which is not opened.
+
+    Raises
+    ------
+    ModelError : the package that it names is not there.
+    """
+    if "percentiles" in recipe.model_fields_set:
+        return recipe.percentiles
+    if recipe.segmenter == "student":
+        return load_model(recipe.model).spec.percentiles
+    return OWN_PERCENTILES.get(recipe.segmenter, recipe.percentiles)
 
 
 def load(name: str, recipe: Recipe) -> Segmenter:

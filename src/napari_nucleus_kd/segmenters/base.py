@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.package import Model
     from napari_nucleus_kd.types import FloatArray, LabelArray, Maps, Nuclei
 
+# Scaled to 0 and 1, of tools that learnt from other ones than those of a Recipe.
+OWN_PERCENTILES = {"cellpose": (1.0, 99.0), "cellpose4": (1.0, 99.0)}
 MORE_LOOKS = 3  # for the diameter, at the scale that the last look suggests
 _SAME_SCALE = 0.12  # log of the ratio of scales that are not worth another look
 

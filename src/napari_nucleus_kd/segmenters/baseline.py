@@ -18,9 +18,9 @@ from napari_nucleus_kd.baselines import (
     weight_files,
     weights_digest,
 )
-from napari_nucleus_kd.config import DecodeSettings
+from napari_nucleus_kd.config import DecodeSettings, Recipe
 from napari_nucleus_kd.errors import DeviceError, ModelError
-from napari_nucleus_kd.segmenters.base import MORE_LOOKS, kept_nuclei, same_scale
+from napari_nucleus_kd.segmenters.base import MORE_LOOKS, OWN_PERCENTILES, kept_nuclei, same_scale
 from napari_nucleus_kd.stains import haematoxylin
 from napari_nucleus_kd.types import Maps, Modality, Nuclei
 from napari_nucleus_kd.words import count
@@ -28,7 +28,6 @@ from napari_nucleus_kd.words import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.types import FloatArray, LabelArray
 
 _BLOCK = 32  # network pixels that become whole image pixels: scales are rounded to that
@@ -109,7 +108,7 @@ class BaselineSegmenter:
             foreground=min(max(self._about.foreground, 0.01), 0.99),
             min_area_px=0 if self._is_stardist else _MIN_AREA_PX,
         )
-        self.percentiles = (1.0, 99.8) if self._is_stardist else (1.0, 99.0)
+        self.percentiles = OWN_PERCENTILES.get(name, Recipe().percentiles)
         self.default_diameter_px = self._about.default_diameter_px or _STARDIST_PX
         self._decoded: tuple[weakref.ref[FloatArray], tuple[float, int], LabelArray] | None = None
 
