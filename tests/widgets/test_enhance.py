@@ -364,6 +364,25 @@ def test_both_pictures_are_shown_and_go_with_their_image(widget, session, viewer
     assert widget.pictures.isHidden() and not widget.pictures.has_pictures and widget.outcome.isHidden()
 
 
+@pytest.mark.parametrize(
+    "changed", [{"percentiles": (5.0, 95.0)}, {"polarity": "dark"}, {"modality": Modality.HE}]
+)
+def test_pictures_that_would_be_others_now_are_let_go(widget, session, settle, folder, changed):
+    run(widget, settle)
+    for segments in ({"diameter_px": 30.0}, {"segmenter": "classical"}, {"enhance": folder}):
+        session.workspace.set_recipe(**segments)
+        assert widget.pictures.has_pictures and widget.outcome.text(), "what segments does not count"
+    session.workspace.set_recipe(**changed)
+    assert not widget.pictures.has_pictures and not widget.outcome.text()
+
+
+def test_the_differences_are_told_while_their_layer_is_there(widget, session, settle, draws_half):
+    run(widget, settle, widget.both)
+    told = widget.outcome.text()
+    choose(widget.polarity, 2)
+    assert "only without" in told and widget.outcome.text() == told and widget.legend.isVisible()
+
+
 def test_another_plane_of_a_stack_lets_go_of_the_picture(make, viewer, settle, nuclei):
     viewer.add_image(np.stack([nuclei] * 3))
     widget = make()

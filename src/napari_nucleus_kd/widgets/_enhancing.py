@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.mistakes import Mistakes, Verdict, mistakes
 from napari_nucleus_kd.mistakes import picture as picture_of
 from napari_nucleus_kd.types import Progress, retold
@@ -92,6 +93,17 @@ def enhanced_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, En
     before, _ = seen(image, resolved.model_copy(update={"enhance": None, "enhance_hash": None}))
     picture = np.asarray(drawn.pixels)
     return Enhanced(picture[0], resolved, _small(255 * before), _small(np.repeat(picture, 3, axis=0)))
+
+
+def differ(one: Recipe, other: Recipe) -> bool:
+    """Tell whether two recipes give different pictures of the same part of an image."""
+    from napari_nucleus_kd.pipeline import of_picture
+
+    try:
+        first, second = (of_picture(each.model_copy(update={"region": None})) for each in (one, other))
+    except ModelError:  # nothing can be made with a model that is not there
+        return True
+    return first != second
 
 
 def _small(picture: Array) -> npt.NDArray[np.uint8]:

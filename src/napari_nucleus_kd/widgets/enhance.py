@@ -57,6 +57,7 @@ class EnhanceWidget(StepWidget):
         self.runs = self.session.runs
         self._names: tuple[str, ...] | None = None  # until they were looked for
         self._place: _Place | None = None  # of what is shown and told
+        self._asked: Recipe | None = None  # of the pictures shown
         self.plan = WordsLabel()
         self.enhancer = narrow_combo("The network that draws the nuclei")
         self.polarity = narrow_combo(
@@ -66,8 +67,7 @@ class EnhanceWidget(StepWidget):
         self.region = RegionControl(self)
         self.always = QCheckBox("Enhance before segmenting")
         self.always.setToolTip(
-            "Every run of Segment, of any size, then sees the enhanced image. With the models that ship "
-            "fewer nuclei are found so, as a rule: try “Segment both” first"
+            "Every run of Segment, of any size, then sees the enhanced image; try “Segment both” first"
         )
         self.task = TaskBar(
             self, STEP, "Enhance", "Add the enhanced image as a layer, which Segment takes, too", self.start
@@ -102,6 +102,7 @@ class EnhanceWidget(StepWidget):
         events = self.workspace.events
         for signal in (events.recipe, events.suggestion, events.image):
             self.follow(signal, self._refresh)
+        self.follow(events.recipe, self._on_settings)
         self.follow(events.activity, self._on_activity)
         self.follow(events.image, self._on_image)
         self.follow(self.session.models_changed, self._look)
@@ -153,8 +154,8 @@ class EnhanceWidget(StepWidget):
             self.plan.setText("No image: open one first.")
         else:
             self.plan.setText(
-                f"Draws the nuclei of {image.name} as they would be seen best, so that they are found and "
-                "told apart. Measure in the image itself."
+                f"Draws the nuclei of {image.name} as they would be seen best. The models that ship find "
+                "fewer in the drawing, as a rule: see with “Segment both”. Measure in the image itself."
             )
 
     def _on_activity(self, *_: object) -> None:
@@ -170,12 +171,11 @@ class EnhanceWidget(StepWidget):
         return "Automatic" if usual is None else f"Automatic ({usual})"
 
     def _on_enhancer(self, _: int) -> None:
-        self._forget()
         if self.always.isChecked():
             self.workspace.set_recipe(enhance=self.chosen())
+        self._on_settings()
 
     def _on_polarity(self, index: int) -> None:
-        self._forget()
         polarity = self.polarity.itemData(index)
         self.workspace.set_recipe(polarity=None if polarity == "auto" else polarity)
 
@@ -191,7 +191,7 @@ class EnhanceWidget(StepWidget):
             plane, image, recipe = ready
             steps = _enhancing.enhanced_steps(image, recipe)
             self.session.run_main(
-                STEP, f"Enhancing {plane.source.name}", steps, partial(self._show, plane, image)
+                STEP, f"Enhancing {plane.source.name}", steps, partial(self._show, plane, image, recipe)
             )
 
     def segment_both(self) -> None:
@@ -221,14 +221,19 @@ class EnhanceWidget(StepWidget):
         if problem:
             self.workspace.problem = Problem(STEP, problem)
             return None
-        recipe = self.runs.settled_recipe()
-        if recipe.enhance != name:
-            recipe = recipe.model_copy(update={"enhance": name, "enhance_hash": None})
-        return _layers.shown_plane(source, self.session.viewer), image, recipe
+        return _layers.shown_plane(source, self.session.viewer), image, self._recipe(name)
 
-    def _show(self, plane: Plane, image: Image, enhanced: Enhanced) -> None:
+    def _recipe(self, enhancer: str | None) -> Recipe:
+        """Return the chosen settings, with an enhancer."""
+        recipe = self.runs.settled_recipe()
+        if recipe.enhance == enhancer:
+            return recipe
+        return recipe.model_copy(update={"enhance": enhancer, "enhance_hash": None})
+
+    def _show(self, plane: Plane, image: Image, asked: Recipe, enhanced: Enhanced) -> None:
         layer = _enhancing.add_enhanced(self.session.viewer, plane, enhanced)
         if self._takes(plane, image):
+            self._asked = asked
             self.pictures.set_pictures(enhanced.before, enhanced.after)
             taken = f"Nuclei were taken for {enhanced.recipe.polarity} in the image. "
             self._say(
@@ -273,7 +278,11 @@ class EnhanceWidget(StepWidget):
     def _on_image(self, _: Image | None) -> None:
         if self._in_hand() != self._place:
             self._forget()
-            self._tell_differences()
+
+    def _on_settings(self, *_: object) -> None:
+        """Take the pictures away if they would be others now; of whichever part, that is seen."""
+        if self._asked is not None and _enhancing.differ(self._asked, self._recipe(self.chosen())):
+            self._forget()
 
     def _tell_differences(self) -> None:
         """Tell what a layer of differences of what is in hand shows, while there is one."""
@@ -284,6 +293,7 @@ class EnhanceWidget(StepWidget):
 
     def _forget(self) -> None:
         """Take the pictures away: they are of another image, or made with other settings."""
-        self._place = None
+        self._place = self._asked = None
         self.pictures.clear()
         self._say("")
+        self._tell_differences()
