@@ -124,6 +124,12 @@ def test_a_run_of_other_settings_is_refused(index, tmp_path):
         finish(enhancing_steps(settings(), index, tmp_path / "run"))
 
 
+@pytest.mark.parametrize("against", ["none", "patch"])
+def test_the_card_names_the_discriminator_that_there_was(index, tmp_path, against):
+    card = finish(enhancing_steps(settings(discriminator=against), index, tmp_path / "run")).card
+    assert ("0.01 of its loss" in card) == ("patch discriminator" in card) == (against == "patch")
+
+
 def test_an_enhancer_is_packaged_and_enhances(index, tmp_path, draw):
     model = finish(enhancing_steps(settings(name="mine"), index, tmp_path / "run"))
     assert model.folder.name == "mine" and "pq" in model.spec.metrics["s0"]

@@ -242,7 +242,7 @@ class Course(ABC):
 class EnhancerCourse(Course):
     """A generator against a discriminator: L1, and 0.01 of the adversarial loss (section 3.4).
 
-    L1 may weigh more between nuclei, which the paper does not do.
+    Unlike in the paper L1 may weigh more between nuclei, and the discriminator sees smoothed pictures.
     """
 
     shown = ("picture", "drawn", "ideal")

@@ -130,9 +130,11 @@ def _learnt(settings: EnhancingSettings) -> str:
         return (
             f"cross-entropy {settings.cross_entropy:g} + Dice {settings.dice:g}, from {settings.learns_from}"
         )
-    against = "" if settings.discriminator == "none" else f" against a {settings.discriminator} discriminator"
     between = "" if settings.between_weight == 1 else f" ({settings.between_weight:g} times between nuclei)"
-    return f"{settings.generator.blocks}{against}, L1{between} + {settings.adversarial:g} of its loss"
+    if settings.discriminator == "none":
+        return f"{settings.generator.blocks}, L1{between}"
+    against = f"{settings.generator.blocks} against a {settings.discriminator} discriminator"
+    return f"{against}, L1{between} + {settings.adversarial:g} of its loss"
 
 
 def _spec(settings: EnhancingSettings, index: Path) -> ModelSpec:
