@@ -54,6 +54,8 @@ def test_the_command_writes_what_the_other_commands_take(tmp_path):
     again = command("samples", "lamin", "-o", tmp_path / "known")
     assert again.exit_code == 1 and "--overwrite" in again.output
     assert command("samples", "lamin", "-o", tmp_path / "known", "--overwrite").exit_code == 0
+    (tmp_path / "known" / "ihc_labels.tif").touch()  # of a run: nobody knows the nuclei of that sample
+    assert command("samples", "ihc", "-o", tmp_path / "known").exit_code == 0
     assert "choose from" in " ".join(command("samples", "nope", "-o", tmp_path / "x").output.split())
     assert not (tmp_path / "x").exists()
 

@@ -33,14 +33,15 @@ def write_samples(names: Sequence[str], output: Path, console: Console, *, overw
     WriteError : a file is there already and `overwrite` is False, or the disk refuses.
     """
     chosen = [find_sample(name) for name in names] or SAMPLES
-    places = {s.name: (output / f"{s.name}.ome.tif", output / f"{s.name}_labels.tif") for s in chosen}
-    there = [path for pair in places.values() for path in pair if path.exists()]
-    if there and not overwrite:
-        raise WriteError(f"{there[0]} exists; add --overwrite or choose another --output")
+    written = [output / f"{s.name}.ome.tif" for s in chosen]
+    written += [output / f"{s.name}_labels.tif" for s in chosen if s.labels_file is not None]
+    there = next((path for path in written if path.exists()), None)
+    if there is not None and not overwrite:
+        raise WriteError(f"{there} exists; add --overwrite or choose another --output")
     make_folder(output)
     table = Table("image", "labels", "what it shows", box=None, padding=(0, 1))
     for each in chosen:
-        picture, truth = places[each.name]
+        picture, truth = output / f"{each.name}.ome.tif", output / f"{each.name}_labels.tif"
         image, labels = sample(each.name), sample_labels(each.name)
         save(image, picture, overwrite=overwrite)
         if labels is not None:
