@@ -32,7 +32,7 @@ import _common as common
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
-from napari_nucleus_kd.evaluate import evaluate_steps
+from napari_nucleus_kd.evaluate import FEWEST_IMAGES, evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, read_splits
 from napari_nucleus_kd.io.atomic import write_csv, write_text
 from napari_nucleus_kd.io.images import write_image
@@ -342,8 +342,10 @@ def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
 
 def table(part: str, ways: Sequence[Way]) -> str:
     """Return a part of the report as Markdown: all images, then the PQ of each source."""
-    sources = list(dict.fromkeys(source for way in ways for source in way.scores))
-    head = [part, "parameters", *METRICS.values(), *(f"PQ, {source}" for source in sources)]
+    images = {source: len(scores) for way in ways for source, scores in way.scores.items()}
+    sources = list(images)
+    of_sources = [f"PQ, {source} ({count} images)" for source, count in images.items()]
+    head = [part, "parameters", *METRICS.values(), *of_sources]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for way in ways:
         cells = [_cell(way.values(metric, sources)) for metric in METRICS]
@@ -353,8 +355,9 @@ def table(part: str, ways: Sequence[Way]) -> str:
 
 
 def _cell(values: list[float]) -> str:
+    """Return a mean with its interval, which takes some images."""
     mean, low, high = bootstrap(values)
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})" if len(values) >= FEWEST_IMAGES else f"{mean:.3f}"
 
 
 def cost_table(costs: dict[str, dict[str, float]]) -> str:
