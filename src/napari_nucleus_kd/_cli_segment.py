@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -159,7 +159,8 @@ def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that refuses has been told of
+            partial.unlink(missing_ok=True)
 
 
 def _finish(

@@ -56,6 +56,16 @@ def test_text_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch
     assert [p.name for p in tmp_path.iterdir()] == ["notes.json"]
 
 
+def test_a_disk_that_is_read_only_is_told_of(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    for name in ("write_text", "unlink"):  # there even what is not there cannot be removed
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(WriteError, match=r"notes\.json cannot be written: Read-only file system"):
+        write_text(tmp_path / "notes.json", "text")
+
+
 def test_settling_waits_for_the_disk_and_says_if_it_fails(tmp_path, monkeypatch):
     waited = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: waited.append(os.fstat(descriptor).st_ino))

@@ -104,7 +104,8 @@ def beside(path: Path) -> Iterator[Path]:
             f"{path} cannot be written: {error.strerror or error}; check space and permissions"
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that refuses has been told of
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
