@@ -25,6 +25,8 @@ from napari_nucleus_kd.train.enhancing import EnhancerCourse, ThreeClassCourse, 
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps
 from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings, read_enhancing
 from napari_nucleus_kd.train.loop import open_fabric
+from napari_nucleus_kd.train.run import run_steps
+from napari_nucleus_kd.train.settings import TrainSettings
 from napari_nucleus_kd.types import Modality, finish
 
 SMALL = {
@@ -122,6 +124,18 @@ def test_a_run_of_other_settings_is_refused(index, tmp_path):
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"nothing")
     with pytest.raises(SettingsError, match="is damaged"):
         finish(enhancing_steps(settings(), index, tmp_path / "run"))
+
+
+def test_a_run_of_another_kind_is_called_that(index, tmp_path):
+    finish(enhancing_steps(settings(), index, tmp_path / "run"))
+    student = TrainSettings(name="student", steps=2, crops={"batch": 2, "crop_px": 64})
+    with pytest.raises(SettingsError, match=r"holds a run of another kind; .* --kind"):
+        finish(run_steps(student, index, tmp_path / "run"))
+    student_run = tmp_path / "student"
+    student_run.mkdir()
+    torch.save({"made_from": {}, "network": {}, "optimizer": {}}, student_run / "checkpoint.pt")
+    with pytest.raises(SettingsError, match="holds a run of another kind"):
+        finish(enhancing_steps(settings(), index, student_run))
 
 
 @pytest.mark.parametrize("against", ["none", "patch"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from functools import partial
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,7 +24,13 @@ from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNet, build_discriminator
 from napari_nucleus_kd.stains import grey_nuclei
 from napari_nucleus_kd.train.data import Batches
-from napari_nucleus_kd.train.learner import CHECKPOINT, precision_of, refuse_other, write_checkpoint
+from napari_nucleus_kd.train.learner import (
+    CHECKPOINT,
+    precision_of,
+    read_checkpoint,
+    refuse_other,
+    write_checkpoint,
+)
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality
 
@@ -211,15 +216,9 @@ class Course(ABC):
         write_checkpoint(self.output / CHECKPOINT, state)
 
     def _resume(self) -> None:
-        place = self.output / CHECKPOINT
-        try:
-            state = torch.load(place, map_location="cpu", weights_only=True)
-            before, parts = state["made_from"], (state["networks"], state["optimizers"])
-        except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
-            raise SettingsError(
-                f"{place} is damaged or of another kind of run; discard it, or choose another output folder"
-            ) from error
-        refuse_other(self.output, before, self.made_from)
+        state = read_checkpoint(self.output / CHECKPOINT, "networks", "optimizers")
+        refuse_other(self.output, state["made_from"], self.made_from)
+        parts = state["networks"], state["optimizers"]
         for mine, theirs in zip((self.networks, self.optimizers), parts, strict=True):
             for name, part in mine.items():
                 part.load_state_dict(theirs[name])

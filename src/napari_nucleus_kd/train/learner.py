@@ -91,6 +91,33 @@ def refuse_other(output: Path, before: Mapping[str, str], now: Mapping[str, str]
         )
 
 
+def read_checkpoint(place: Path, *parts: str) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Parameters
+    ----------
+    parts : that every checkpoint of this kind of run has; of one kind at least one has another name.
+
+    Raises
+    ------
+    SettingsError : it is damaged, or of another kind of run.
+    """
+    try:
+        state: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)
+        if "made_from" not in state:
+            raise KeyError("made_from")
+    except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
+        raise SettingsError(
+            f"{place} is damaged; discard this run, or choose another output folder"
+        ) from error
+    if not set(parts) <= state.keys():
+        raise SettingsError(
+            f"{place.parent} holds a run of another kind; to go on with it give the same --kind, or the "
+            "recipe.json that lies there; else choose another output folder"
+        )
+    return state
+
+
 def write_checkpoint(place: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint beside, then put it in place.
 
@@ -354,14 +381,8 @@ class Learner:
         write_checkpoint(self.checkpoint, state)
 
     def _resume(self) -> None:
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            before = _completed(state["made_from"])
-        except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
-            raise SettingsError(
-                f"{self.checkpoint} is damaged; discard this run, or choose another output folder"
-            ) from error
-        refuse_other(self.output, before, self.made_from)
+        state = read_checkpoint(self.checkpoint, "network", "optimizer")
+        refuse_other(self.output, _completed(state["made_from"]), self.made_from)
         for name in _KEPT:
             setattr(self, name, state[name])
         self.network.load_state_dict(state["network"], strict=not self.frozen)
