@@ -21,6 +21,7 @@ from napari_nucleus_kd.errors import ModelError, SettingsError, WriteError
 from napari_nucleus_kd.io.samples import sample, sample_labels
 from napari_nucleus_kd.ondisk import partial_path
 from napari_nucleus_kd.package import list_models, load_model, save_model
+from napari_nucleus_kd.pairs import find_pairs
 from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
 from napari_nucleus_kd.stains import DAB, HAEMATOXYLIN
 from napari_nucleus_kd.types import Channel, Image, Modality, finish
@@ -369,6 +370,8 @@ def test_an_enhanced_picture_is_saved(folder, tmp_path, draw):
     assert again.channels[0].name == "enhanced"
     with pytest.raises(WriteError, match="exists; choose another name"):
         nk.save(picture, place)
+    with pytest.raises(SettingsError, match="takes what segment, read or enhance return, not ndarray"):
+        nk.save(np.zeros((9, 9), int), tmp_path / "y.tif")
     with pytest.raises(WriteError, match=r"let the name end with \.ome\.tif"):
         nk.save(picture, tmp_path / "x.ome.zarr")
 
@@ -425,6 +428,31 @@ def test_segment_takes_an_enhancer_and_says_what_is_wrong(folder, tmp_path, draw
     assert wrong.exit_code == 2 and "--polarity is for --enhance" in " ".join(wrong.output.split())
     missing = command(*given, tmp_path / "x", "--enhance", "drawr")
     assert missing.exit_code == 2 and "no model 'drawr'" in missing.output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there_ends_it_before_the_first_image(folder, tmp_path, draw):
+    tifffile.imwrite(tmp_path / "a.tif", draw(90, 100)[0])
+    given = ["enhance", tmp_path / "a.tif", "-o", tmp_path / "out", "--enhancer", folder, "--device", "cuda"]
+    assert command(*given).exit_code == 2
+
+
+def test_what_may_go_wrong_is_told(folder, draw):
+    doubts = nk.enhance(sample("ihc"), enhance=folder).notes
+    assert any("haematoxylin takes the stains apart" in note for note in doubts)
+    taken_apart = nk.enhance(sample("ihc"), enhance=folder, mapping="haematoxylin").notes
+    assert not any("takes the stains apart first" in note for note in taken_apart)
+    once = nk.enhance(draw(90, 100)[0], enhance=folder)
+    twice = nk.enhance(once, enhance=folder)
+    assert not any("already" in n for n in once.notes) and any("already" in n for n in twice.notes)
+
+
+def test_enhanced_pictures_are_no_images_of_a_data_set(folder, tmp_path, draw):
+    pixels, labels = draw(90, 100)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    tifffile.imwrite(tmp_path / "a_labels.tif", labels)
+    assert command("enhance", tmp_path, "-o", tmp_path, "--enhancer", folder).exit_code == 0
+    assert [image.name for image, _ in find_pairs(tmp_path)] == ["a.tif"]
 
 
 def test_evaluate_judges_with_an_enhancer(folder, tmp_path, draw):

@@ -10,14 +10,15 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from napari_nucleus_kd import io
-from napari_nucleus_kd._cli_inputs import ENHANCED, RECORD
 from napari_nucleus_kd._cli_panel import fit_panel
 from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
 from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
 from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
+from napari_nucleus_kd.pairs import ENHANCED, RECORD
 from napari_nucleus_kd.pipeline import enhance_steps, of_picture, save
 from napari_nucleus_kd.types import Progress, retold
 
@@ -52,11 +53,17 @@ def enhance_all(
     Returns
     -------
     Whether none failed.
+
+    Raises
+    ------
+    DeviceError, ModelError : nothing could be enhanced this way.
+    WriteError : the output folder cannot be made.
     """
     make_folder(output)
     assert recipe.enhance is not None
-    pinned = recipe.enhance_hash or load_enhancer(recipe.enhance).hash
-    recipe = recipe.model_copy(update={"enhance_hash": pinned})
+    enhancer = load_enhancer(recipe.enhance)
+    open_engine(enhancer, recipe.device)  # a device that is not there is no fault of the images
+    recipe = recipe.model_copy(update={"enhance_hash": recipe.enhance_hash or enhancer.hash})
     failed, said = 0, set[str]()
     for job in jobs:
         steps = _steps(job, recipe, panel, plane, output, overwrite=overwrite)

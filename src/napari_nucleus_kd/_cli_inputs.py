@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.io import image_suffix
+from napari_nucleus_kd.pairs import without_enhanced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-ENHANCED, RECORD = "_enhanced.ome.tif", "_enhancement_run.json"  # what enhance writes of an image
 _RESULT_ENDINGS = ("_labels.tif", "_labels.tiff", "_labels.ome.tif", "_labels.ome.zarr")
 
 
@@ -47,14 +47,8 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _without_results(found: Sequence[Path]) -> list[Path]:
-    """Return the images among files: results of this program are none.
-
-    Enhanced pictures are, unless the image that they were drawn from is among them, too.
-    """
-    images = [path for path in found if not path.name.lower().endswith(_RESULT_ENDINGS)]
-    stems = [path.with_name(_stem(path)) for path in images]
-    drawn = {Path(f"{stem}{ENHANCED}") for stem in stems if Path(f"{stem}{RECORD}").exists()}
-    return [path for path in images if path not in drawn]
+    """Return the images among files: results of this program are none; see pairs.without_enhanced."""
+    return without_enhanced([path for path in found if not path.name.lower().endswith(_RESULT_ENDINGS)])
 
 
 def _expand(text: str) -> list[Path]:
@@ -96,7 +90,7 @@ def find_jobs(arguments: Sequence[str]) -> list[Job]:
         for path in paths:
             found.setdefault(path.resolve(), path)
     if not any(_may_exist(path) for path in found.values()):
-        reasons = "; ".join(job.problem for job in empty) or f"no image found in: {', '.join(arguments)}"
+        reasons = "; ".join(job.problem for job in empty) or f"not there: {', '.join(arguments)}"
         raise SettingsError(
             f"{reasons}; name an image, a folder with images in it, or a pattern like 'slides/**/*.tif'"
         )

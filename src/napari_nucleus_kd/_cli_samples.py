@@ -32,7 +32,7 @@ def write_samples(names: Sequence[str], output: Path, console: Console, *, overw
     SettingsError : there is no sample of such a name.
     WriteError : a file is there already and `overwrite` is False, or the disk refuses.
     """
-    chosen = [find_sample(name) for name in names] or SAMPLES
+    chosen = [find_sample(name) for name in dict.fromkeys(names)] or SAMPLES
     written = [output / f"{s.name}.ome.tif" for s in chosen]
     written += [output / f"{s.name}_labels.tif" for s in chosen if s.labels_file is not None]
     there = next((path for path in written if path.exists()), None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_nucleus_kd import segmenters
 from napari_nucleus_kd.channels import InputMap, distinct_names, sample_blocks, sample_pixels
-from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS
+from napari_nucleus_kd.config import OF_NUCLEAR_CHANNELS, OF_STAINS
 from napari_nucleus_kd.enhancer import open_enhancer
 from napari_nucleus_kd.errors import ModelError, SettingsError
 from napari_nucleus_kd.mappings import BUILT_IN, fit_mapping
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.tiling import LabelTarget
     from napari_nucleus_kd.types import Array, FloatArray, Image, Maps, Nuclei
 
+ENHANCED_CHANNEL = "enhanced"  # name of the only one of an enhanced picture
 _CLEAR = 0.4  # weight of a channel that an adapter is sure of, also beside a second stain
 _SAME_SIZE = 0.01  # pixel sizes that differ by less are the same
 _COMPARED_BLOCKS, _COMPARED_STEP = 4, 4  # 4 x 4 blocks of a large image, every fourth pixel of them
@@ -174,7 +175,7 @@ def prepare(image: Image, recipe: Recipe) -> Job:
         )
     enhancer = open_enhancer(recipe, modality, partial(_some_pixels, image, input_map))
     if enhancer is not None:
-        notes.append(enhancer.description)
+        notes += [enhancer.description, *_doubts_of_enhancing(image, modality, recipe)]
         polarity = "dark" if enhancer.dark else "bright"
         measured |= {"enhance_hash": enhancer.model.hash, "polarity": polarity}
     resolved = recipe.model_copy(
@@ -248,6 +249,19 @@ def _seen_notes(image: Image, recipe: Recipe, seen: InputMap) -> list[str]:
             "or name the nuclear channel"
         )
     return notes
+
+
+def _doubts_of_enhancing(image: Image, modality: Modality, recipe: Recipe) -> list[str]:
+    """Say what may go wrong where an image is enhanced."""
+    doubts = []
+    if modality is Modality.IHC and recipe.mapping not in OF_STAINS:
+        doubts.append(
+            "brown (DAB) may be drawn as nuclei, and pale blue nuclei not: the mapping haematoxylin takes "
+            "the stains apart first"
+        )
+    if [channel.name for channel in image.channels] == [ENHANCED_CHANNEL]:
+        doubts.append("the image seems to be enhanced already; give the one that it was made from")
+    return doubts
 
 
 def _planes(image: Image, names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_nucleus_kd.errors import ReadError
@@ -9,11 +10,12 @@ from napari_nucleus_kd.faults import shown
 from napari_nucleus_kd.io import image_suffix, label_groups
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 _IMAGE_FOLDERS = ("images", "image", "imgs", "img")
 _LABEL_FOLDERS = ("labels", "label", "masks", "mask", "gt")
 _LABEL_ENDINGS = ("_cp_masks", "_labels", "_label", "_masks", "_mask", "_gt")  # the longer ones first
+ENHANCED, RECORD = "_enhanced.ome.tif", "_enhancement_run.json"  # what enhance writes of an image
 _CELLPOSE = "_seg.npy"  # how the name of what Cellpose keeps for itself ends
 
 
@@ -124,9 +126,9 @@ def _found(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by their names without suffix."""
+    """Return the images of a folder by their names without suffix; see without_enhanced."""
     found: dict[str, Path] = {}
-    for path in _entries(folder):
+    for path in without_enhanced(_entries(folder)):
         stem = stem_of(path)
         if stem != path.name and not path.name.startswith("."):
             if stem in found:
@@ -135,6 +137,13 @@ def by_stem(folder: Path) -> dict[str, Path]:
                 )
             found[stem] = path
     return found
+
+
+def without_enhanced(paths: Sequence[Path]) -> list[Path]:
+    """Return files without the enhanced pictures of those among them, which are no images of their own."""
+    stems = [path.with_name(stem_of(path)) for path in paths if image_suffix(path)]
+    drawn = {Path(f"{stem}{ENHANCED}") for stem in stems if Path(f"{stem}{RECORD}").exists()}
+    return [path for path in paths if path not in drawn]
 
 
 def stem_of(path: Path) -> str:

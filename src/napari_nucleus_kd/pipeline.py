@@ -17,7 +17,7 @@ from napari_nucleus_kd.config import Recipe, recipe_from
 from napari_nucleus_kd.errors import SettingsError, WriteError
 from napari_nucleus_kd.io.atomic import beside, write_text
 from napari_nucleus_kd.io.images import write_image
-from napari_nucleus_kd.job import measure_diameter, prepare, settle_diameter, used_channels
+from napari_nucleus_kd.job import ENHANCED_CHANNEL, measure_diameter, prepare, settle_diameter, used_channels
 from napari_nucleus_kd.measure import features
 from napari_nucleus_kd.ondisk import read_notes, read_table, segment_to_zarr_steps
 from napari_nucleus_kd.types import Channel, Image, Maps, Nuclei, Progress, Region, finish
@@ -204,7 +204,7 @@ def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tup
     resolved = job.recipe.model_copy(update={name: getattr(recipe, name) for name in _SEGMENTS})
     notes = (*image.notes, *(note for note in done.notes if note != job.segmenter.description))
     size = resolved.pixel_size_um
-    picture = Image((pixels,), (Channel("enhanced"),), pixel_size_um=size, name=image.name, notes=notes)
+    picture = Image((pixels,), (Channel(ENHANCED_CHANNEL),), pixel_size_um=size, name=image.name, notes=notes)
     return picture, resolved
 
 
@@ -275,10 +275,16 @@ def save(result: Result | Image, path: str | os.PathLike[str], *, overwrite: boo
     Raises
     ------
     WriteError if a file exists and overwrite is False, or cannot be written.
+    SettingsError if it is nothing of these.
     """
     path = Path(path)
     if isinstance(result, Image):
         return _save_image(result, path, overwrite=overwrite)
+    if not isinstance(result, Result):
+        raise SettingsError(
+            f"save takes what segment, read or enhance return, not {type(result).__name__}; labels alone are "
+            "written by io.save_labels"
+        )
     recipe = path.with_name(f"{_stem(path)}_recipe.json")
     if recipe.exists() and not overwrite:
         raise WriteError(f"{recipe} exists; choose another name, or say overwrite=True")
