@@ -376,11 +376,26 @@ def test_pictures_that_would_be_others_now_are_let_go(widget, session, settle, f
     assert not widget.pictures.has_pictures and not widget.outcome.text()
 
 
-def test_the_differences_are_told_while_their_layer_is_there(widget, session, settle, draws_half):
+def test_layers_are_told_of_while_they_are_there(widget, viewer, session, settle, draws_half):
     run(widget, settle, widget.both)
-    told = widget.outcome.text()
+    told = widget.differences.text()
     choose(widget.polarity, 2)
-    assert "only without" in told and widget.outcome.text() == told and widget.legend.isVisible()
+    run(widget, settle)
+    assert "only without" in told and widget.differences.text() == told and widget.legend.isVisible()
+    assert "“cells enhanced” is a layer now" in widget.outcome.text()
+    assert [each.name for each in viewer.layers][:2] == ["cells", "cells enhanced"], "labels are seen on it"
+    del viewer.layers["cells enhanced"]
+    assert widget.outcome.isHidden() and not widget.pictures.has_pictures
+    assert widget.differences.text() == told and widget.legend.isVisible()
+    del viewer.layers["Where they differ (cells)"]
+    assert widget.differences.isHidden() and widget.legend.isHidden()
+
+
+def test_nuclei_of_an_enhanced_image_are_called_so(widget, viewer, session, settle, folder):
+    session.workspace.set_recipe(enhance=folder)
+    session.runs.start(lambda _: None)
+    settle(session)
+    assert viewer.layers[-1].name == "cells nuclei, enhanced"
 
 
 def test_another_plane_of_a_stack_lets_go_of_the_picture(make, viewer, settle, nuclei):
@@ -479,23 +494,23 @@ def test_both_are_segmented_and_their_differences_told(
     found = mistakes(first, second)
     alike, lost = ((found.true == v).sum() for v in (Verdict.CORRECT, Verdict.MISSED))
     assert 0 < lost < first.max() == len(found.true)
-    said = widget.outcome.text()
+    said = widget.differences.text()
     counts = f"{first.max()} nuclei without, {second.max()} enhanced"
-    assert said.startswith(f"{counts}: {alike} alike, {lost} only without, ")
+    assert said.startswith(f"{counts}: {alike} alike, {lost} only without")
     assert COLOURS[Verdict.MISSED] in widget.legend.text() and widget.legend.isVisible()
     assert session.workspace.recipe.enhance is None, "the setting is left as it was"
     chosen = session.source
     session.choose(None)
-    assert widget.outcome.isHidden() and widget.legend.isHidden()
+    assert widget.differences.isHidden() and widget.legend.isHidden()
     session.choose(chosen)
-    assert widget.outcome.text() == said and widget.legend.isVisible(), "told again with its image"
+    assert widget.differences.text() == said and widget.legend.isVisible(), "told again with its image"
     run(widget, settle, widget.both)
     assert [each.name for each in viewer.layers].count("Where they differ (cells)") == 1
     assert differ not in viewer.layers
     session.choose(None)
     del viewer.layers["Where they differ (cells)"]
     session.choose(chosen)
-    assert widget.outcome.isHidden(), "of what is gone nothing is told"
+    assert widget.differences.isHidden(), "of what is gone nothing is told"
 
 
 def test_the_words_count_the_nuclei_that_were_found_without():

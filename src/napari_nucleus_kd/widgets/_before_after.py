@@ -118,15 +118,18 @@ class BeforeAfter(QWidget):
         for place, (part, picture, name) in enumerate(zip(parts, self._pictures, self._names, strict=True)):
             painter.setClipRect(part)
             painter.drawPixmap(area, picture)
-            self._paint_name(painter, area, name, is_right=bool(place))
+            self._paint_name(painter, area, part, name, is_right=bool(place))
         painter.setClipping(False)
         self._paint_line(painter, area, area.left() + left)
         painter.end()
 
-    def _paint_name(self, painter: QPainter, area: QRect, name: str, *, is_right: bool) -> None:
+    def _paint_name(self, painter: QPainter, area: QRect, part: QRect, name: str, *, is_right: bool) -> None:
+        """Paint the name of a part in its outer corner, if the line leaves room for it."""
         size = painter.fontMetrics().size(0, name) + QSize(_MARGIN_PX, _MARGIN_PX // 2)
         left = area.right() - size.width() - _MARGIN_PX if is_right else area.left() + _MARGIN_PX
         box = QRect(left, area.top() + _MARGIN_PX, size.width(), size.height())
+        if not part.contains(box):
+            return
         painter.fillRect(box, _SHADE)
         painter.setPen(_LINE)
         painter.drawText(box, Qt.AlignmentFlag.AlignCenter, name)

@@ -80,8 +80,10 @@ class Both:
         for verdict, word in DIFFERENCES.items():
             before, after = (int(np.sum(side == verdict)) for side in (self.found.true, self.found.pred))
             both = verdict in (Verdict.SPLIT, Verdict.MERGED)  # the others are as many, or on one side only
-            said.append(f"{before} {word} into {after}" if both else f"{max(before, after)} {word}")
-        return f"{count(first, 'nucleus', 'nuclei')} without, {second} enhanced: {', '.join(said)}."
+            if before or after:
+                said.append(f"{before} {word} into {after}" if both else f"{max(before, after)} {word}")
+        became = f": {', '.join(said)}" if said else ""
+        return f"{count(first, 'nucleus', 'nuclei')} without, {second} enhanced{became}."
 
 
 def enhanced_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, Enhanced]:
@@ -135,7 +137,7 @@ def _told(which: str, progress: Progress) -> Progress:
 def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> ImageLayer:
     """Add an enhanced picture as an image of its own, in place of the former one of its name.
 
-    It holds no recipe, so that it can be segmented as any other image.
+    It lies on the image, and holds no recipe, so that it can be segmented as any other image.
     """
     from napari.layers import Image as ImageLayer
 
@@ -155,6 +157,8 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
     )
     viewer.add_layer(layer)  # first: if the former one is in hand, this one follows it
     _put_in_place(viewer, layer, former, name)
+    on = max(viewer.layers.index(each) for each in plane.source.layers)
+    viewer.layers.move(viewer.layers.index(layer), on + 1)  # below all labels of the image
     return layer
 
 

@@ -228,11 +228,11 @@ class Runs(QObject):
                 f"{found} in {_words.duration(stored.seconds)}.\nThe labels are in {stored.path}."
             )
 
-    def add_labels(self, plane: Plane, image: Image, found: Found, how: str = "") -> Labels:
-        """Add found nuclei as a layer; `how` they were found ends its name."""
+    def add_labels(self, plane: Plane, image: Image, found: Found) -> Labels:
+        """Add found nuclei as a layer."""
         outlines = self._session.workspace.preferences.outlines
         viewer, result = self._session.viewer, found.result
-        layer = _show.add_labels(viewer, plane, result, found.table, outlines=outlines, how=how)
+        layer = _show.add_labels(viewer, plane, result, found.table, outlines=outlines)
         layer.metadata[_layers.PLANE_KEY] = image.notes
         return layer
 

@@ -167,7 +167,7 @@ def placed(plane: Plane, region: Region | None) -> dict[str, Any]:
 
 
 def add_labels(
-    viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any], *, outlines: bool, how: str = ""
+    viewer: ViewerModel, plane: Plane, result: Result, table: dict[str, Any], *, outlines: bool
 ) -> Labels:
     """Add the nuclei of a result as a Labels layer over its image.
 
@@ -179,10 +179,10 @@ def add_labels(
     plane : that was segmented; the labels of a stack's plane are one pixel thick and lie in it.
     table : columns of `layer.features`; "index" holds the labels.
     outlines : draw outlines, not filled nuclei.
-    how : they were found; ends the name of the layer.
     """
     from napari.layers import Labels
 
+    how = "" if result.recipe.enhance is None else ", enhanced"
     labels = result.nuclei.labels if result.maps is None else result.nuclei.labels.copy()
     layer = Labels(
         np.expand_dims(labels, plane.hidden),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd.widgets._layers import Plane
 
 ERRORS_KEY = "nucleus_kd_errors"  # whose errors a layer shows, as Compare names it; "" if not of Compare
-_FAINT = 0.25  # of what is correct: the eye is to fall on the errors
+_FAINT = 0.4  # of what is correct: the eye is to fall on the errors
 
 
 def add_verdicts(
