@@ -29,6 +29,7 @@ import numpy as np
 from rich.console import Console
 
 import _common as common
+from napari_nucleus_kd._cli_samples import write_samples
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
@@ -37,7 +38,9 @@ from napari_nucleus_kd.index import COLUMNS, read_splits
 from napari_nucleus_kd.io.atomic import write_csv, write_text
 from napari_nucleus_kd.io.images import write_image
 from napari_nucleus_kd.io.read import read
+from napari_nucleus_kd.io.samples import SAMPLES, sample
 from napari_nucleus_kd.metrics import bootstrap
+from napari_nucleus_kd.modality import suggest_modality
 from napari_nucleus_kd.networks.enhancer import GeneratorConfig
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.pipeline import enhance_steps, save, seen, segment
@@ -46,6 +49,7 @@ from napari_nucleus_kd.train.enhancing_settings import EnhancingSettings
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import CropSettings, TrainSettings
 from napari_nucleus_kd.types import Channel, Image, Modality, finish
+from napari_nucleus_kd.words import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +73,7 @@ KINDS = {
 }
 # What becomes of the enhanced picture in a retrained student's input, and the kind that it is taken for.
 _INPUTS = {"replacing": Modality.FLUORESCENCE, "extra": Modality.HE}
-PARTS = ("student", "retrained", "ablation", "other kinds", "cost")
+PARTS = ("student", "samples", "retrained", "ablation", "other kinds", "cost")
 _ENHANCER = {"learning_rate": 3e-4, "discriminator_rate": 0.1, "between_weight": 6}  # as of the shipped one
 _COST_PX = 512
 _RETRAINED = TrainSettings(  # but for name and steps; crops as those of the shipped student
@@ -125,6 +129,7 @@ def main() -> None:
     bench = Bench(args, console)
     judged = {
         "student": bench.student,
+        "samples": bench.samples,
         "retrained": bench.retrained,
         "ablation": bench.ablation,
         "other kinds": bench.other_kinds,
@@ -157,6 +162,22 @@ class Bench:
         return [
             self._judged("student", "as it is", Recipe()),
             self._judged("student", "enhanced", Recipe(enhance=self.args.enhancer)),
+        ]
+
+    def samples(self) -> list[Way]:
+        """Judge it so on the samples, which are drawn; one of them shows a stain that it has not learnt."""
+        known = [each for each in SAMPLES if each.labels_file is not None]
+        folder = self.args.output / "samples"
+        write_samples([each.name for each in known], folder, Console(quiet=True), overwrite=True)
+        lines = [list(COLUMNS)]
+        for each in known:
+            place = (folder / each.name).resolve()
+            modality = suggest_modality(sample(each.name))[0].value
+            lines.append([f"{place}.ome.tif", f"{place}_labels.tif", modality, each.name, "val"])
+        write_csv(folder / "index.csv", lines)
+        return [
+            self._judged("samples", "as it is", Recipe(), folder / "index.csv"),
+            self._judged("samples", "enhanced", Recipe(enhance=self.args.enhancer), folder / "index.csv"),
         ]
 
     def retrained(self) -> list[Way]:
@@ -215,8 +236,6 @@ class Bench:
 
     def cost(self) -> dict[str, dict[str, float]]:
         """Measure a run on one picture, alone and with enhancement: seconds in turn, and memory."""
-        from napari_nucleus_kd.io.samples import sample
-
         image = sample("fluorescence")
         times = [-(-_COST_PX // edge) for edge in image.shape_yx]
         pixels = np.tile(np.asarray(image.pixels), (1, *times))[:, :_COST_PX, :_COST_PX]
@@ -344,7 +363,7 @@ def table(part: str, ways: Sequence[Way]) -> str:
     """Return a part of the report as Markdown: all images, then the PQ of each source."""
     images = {source: len(scores) for way in ways for source, scores in way.scores.items()}
     sources = list(images)
-    of_sources = [f"PQ, {source} ({count} images)" for source, count in images.items()]
+    of_sources = [f"PQ, {source} ({count(some, 'image')})" for source, some in images.items()]
     head = [part, "parameters", *METRICS.values(), *of_sources]
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for way in ways:

@@ -115,6 +115,12 @@ def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
     options += ["--rounds", 1, "--enhancer", enhancer / enhancer.name]
     again, _ = run("enhancement", index, *options, "--parts", "ablation", "cost")
     assert "training" not in again.err and "time to the student alone" in (tmp_path / "report.md").read_text()
+    _, found = run("enhancement", index, *options, "--parts", "samples")
+    assert set(found["pq"]) == {"samples: as it is", "samples: enhanced"}
+    assert (
+        found["pq"]["samples: as it is"]["he"] > 0.8
+        and "lamin (1 image)" in (tmp_path / "report.md").read_text()
+    )
     options += ["--student-steps", 1]
     _, found = run("enhancement", index, *options, "--parts", "retrained")
     assert set(found["pq"]) == {"retrained: replacing", "retrained: extra"}
