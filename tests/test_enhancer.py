@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from napari_nucleus_kd.package import list_models, load_model, save_model
 from napari_nucleus_kd.pairs import find_pairs
 from napari_nucleus_kd.pipeline import segment, segment_to_zarr_steps
 from napari_nucleus_kd.stains import DAB, HAEMATOXYLIN
-from napari_nucleus_kd.types import Channel, Image, Modality, finish
+from napari_nucleus_kd.types import Channel, Image, Modality, Region, finish
 
 FL, HE = Modality.FLUORESCENCE, Modality.HE
 
@@ -374,6 +375,19 @@ def test_an_enhanced_picture_is_saved(folder, tmp_path, draw):
         nk.save(np.zeros((9, 9), int), tmp_path / "y.tif")
     with pytest.raises(WriteError, match=r"let the name end with \.ome\.tif"):
         nk.save(picture, tmp_path / "x.ome.zarr")
+
+
+def test_a_part_keeps_its_place(folder, tmp_path):
+    channels = Channel("DAPI"), Channel("CD3")
+    image = Image((np.zeros((2, 90, 100), np.uint8),), channels, pixel_size_um=0.5)
+    part = nk.enhance(image, enhance=folder, region=Region(20, 30, 60, 80))
+    assert part.corner_yx == (20, 30) and part.shape_yx == (40, 50)
+    with tifffile.TiffFile(nk.save(part, tmp_path / "part.ome.tif")) as file:
+        assert 'PositionX="15.0"' in file.ome_metadata and 'PositionY="10.0"' in file.ome_metadata
+    whole = nk.save(replace(image, corner_yx=(4, 6)), tmp_path / "whole.ome.tif")
+    with tifffile.TiffFile(whole) as file:
+        assert file.ome_metadata.count('PositionX="3.0"') == 2
+    assert nk.read(whole).pixels.shape == (2, 90, 100)
 
 
 def test_an_enhancer_is_shown_as_what_it_is(folder):

@@ -203,8 +203,14 @@ def enhance_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, tup
     done = yield from job.enhanced_steps(pixels)
     resolved = job.recipe.model_copy(update={name: getattr(recipe, name) for name in _SEGMENTS})
     notes = (*image.notes, *(note for note in done.notes if note != job.segmenter.description))
-    size = resolved.pixel_size_um
-    picture = Image((pixels,), (Channel(ENHANCED_CHANNEL),), pixel_size_um=size, name=image.name, notes=notes)
+    picture = Image(
+        (pixels,),
+        (Channel(ENHANCED_CHANNEL),),
+        pixel_size_um=resolved.pixel_size_um,
+        name=image.name,
+        notes=notes,
+        corner_yx=(job.region.y0, job.region.x0),
+    )
     return picture, resolved
 
 
@@ -309,7 +315,8 @@ def _save_image(image: Image, path: Path, *, overwrite: bool) -> Path:
     names = [channel.name for channel in image.channels]
     with beside(path) as partial:
         pixels = np.asarray(image.pixels)
-        write_image(partial, pixels, rgb=image.rgb, pixel_size_um=image.pixel_size_um, channels=names)
+        size, corner = image.pixel_size_um, image.corner_yx
+        write_image(partial, pixels, rgb=image.rgb, pixel_size_um=size, channels=names, corner_yx=corner)
     return path
 
 

@@ -56,6 +56,7 @@ class Image:
     name : short name for people, usually the file's.
     source : the file it was read from, None for arrays in memory.
     notes : what the reader wants a person to know ("z plane 12 of 25").
+    corner_yx : where it lies in the image that it was cut from, in pixels of that.
     z_plane : which z plane of how many of the file it is, counted from 0; None if the file has only one.
     """
 
@@ -67,6 +68,7 @@ class Image:
     source: Path | None = None
     notes: tuple[str, ...] = ()
     z_plane: tuple[int, int] | None = None
+    corner_yx: tuple[int, int] = (0, 0)
 
     @property
     def pixels(self) -> Array:

@@ -23,6 +23,7 @@ def write_image(
     rgb: bool,
     pixel_size_um: float | None,
     channels: Sequence[str] = (),
+    corner_yx: tuple[int, int] = (0, 0),
 ) -> None:
     """Write an image, replacing what is there.
 
@@ -33,6 +34,7 @@ def write_image(
     rgb : the three channels are red, green and blue of a colour picture.
     pixel_size_um : edge of one pixel in micrometres; None leaves it out.
     channels : their names; none leaves them out.
+    corner_yx : where it lies in the image that it was cut from, in pixels; kept as the position of its plane.
 
     Raises
     ------
@@ -43,6 +45,7 @@ def write_image(
     if pixels.dtype.name not in _OME_TYPES:
         pixels = pixels.astype(np.float32)
     words: dict[str, Any] = {"axes": "YXS" if rgb else "CYX", **pixel_size_words(pixel_size_um)}
+    words |= position_words(pixel_size_um, corner_yx, 1 if rgb else len(pixels))
     if channels:
         words["Channel"] = {"Name": list(channels)}
     tifffile.imwrite(
@@ -54,6 +57,23 @@ def write_image(
         bigtiff=pixels.nbytes > _TIFF_BYTES,
         metadata=words,
     )
+
+
+def position_words(um: float | None, corner_yx: tuple[int, int], planes: int = 1) -> dict[str, Any]:
+    """Return the position of all planes of a TIFF in a larger image, for tifffile's metadata.
+
+    Parameters
+    ----------
+    um : edge of one pixel in micrometres; None: the position is in pixels.
+    corner_yx : in pixels; nothing is said of (0, 0).
+    """
+    if not any(corner_yx):
+        return {}
+    at, unit = (um, "µm") if um is not None else (1, "pixel")
+    place: dict[str, Any] = {}
+    for axis, start in zip("YX", corner_yx, strict=True):
+        place |= {f"Position{axis}": [start * at] * planes, f"Position{axis}Unit": [unit] * planes}
+    return {"Plane": place}
 
 
 def pixel_size_words(um: float | None) -> dict[str, Any]:

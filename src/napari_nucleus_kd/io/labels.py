@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, WriteError
 from napari_nucleus_kd.io.atomic import put_in_place
-from napari_nucleus_kd.io.images import pixel_size_words
+from napari_nucleus_kd.io.images import pixel_size_words, position_words
 
 if TYPE_CHECKING:
     import os
@@ -127,11 +127,7 @@ def _write_tiff(
     import tifffile
 
     words: dict[str, Any] = {"axes": "YX", "Name": name, **pixel_size_words(um)}
-    if any(corner):
-        at, unit = (um, "µm") if um is not None else (1, "pixel")
-        words["Plane"] = {}
-        for axis, start in zip("YX", corner, strict=True):
-            words["Plane"] |= {f"Position{axis}": [start * at], f"Position{axis}Unit": [unit]}
+    words |= position_words(um, corner)
     if recipe is not None:
         words["Description"] = recipe
     tifffile.imwrite(

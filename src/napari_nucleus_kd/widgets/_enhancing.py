@@ -157,8 +157,9 @@ def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> Image
     )
     viewer.add_layer(layer)  # first: if the former one is in hand, this one follows it
     _put_in_place(viewer, layer, former, name)
-    on = max(viewer.layers.index(each) for each in plane.source.layers)
-    viewer.layers.move(viewer.layers.index(layer), on + 1)  # below all labels of the image
+    on = [viewer.layers.index(each) for each in plane.source.layers if each in viewer.layers]
+    if on:  # they may be gone by now
+        viewer.layers.move(viewer.layers.index(layer), max(on) + 1)  # below all labels of the image
     return layer
 
 
