@@ -5,9 +5,10 @@
 *student*: the shipped student without and with the enhancer. *retrained*: the same student, trained on
 enhanced images, which replace the picture, or lie in it as a channel of their own: in place of green, which
 eosin absorbs, all nuclei dark, as in H&E. *ablation*: tables 5 and 6 of the paper, with five generators and
-discriminators; the network of three classes behind them learns from ideal nuclei, as in the paper, the one
-without enhancement from the pictures; the last line has the student's enhancer. *other kinds*: all of it
-learns from one kind of images and is judged on the others. *cost*: time and memory at 512 x 512 pixels.
+discriminators; the network of three classes behind them learns from ideal nuclei, as in the paper, the ones
+without enhancement from the pictures, as plain grey or as enhancers see them; the last line has the student's
+enhancer. *other kinds*: all of it learns from one kind of images and is judged on the others. *cost*: time
+and memory at 512 x 512 pixels. *samples*: the student without and with the enhancer on drawn pictures.
 
 All networks but that one get the same steps and crops. Judges on the "val" images, with 95% bootstrap
 intervals over images. A stopped run goes on where it was when it is started again; what the folder holds of
@@ -32,7 +33,7 @@ import _common as common
 from napari_nucleus_kd._cli_samples import write_samples
 from napari_nucleus_kd._cli_show import show
 from napari_nucleus_kd.config import Recipe
-from napari_nucleus_kd.enhancer import load_enhancer
+from napari_nucleus_kd.enhancer import load_enhancer, seen_by_enhancers
 from napari_nucleus_kd.evaluate import FEWEST_IMAGES, evaluate_steps
 from napari_nucleus_kd.index import COLUMNS, read_splits
 from napari_nucleus_kd.io.atomic import write_csv, write_text
@@ -71,8 +72,13 @@ KINDS = {
     "fluorescence": ("dsb2018-fluorescence", "dsb2018-fluorescence-other"),
     "stained": ("dsb2018-stained", "consep"),
 }
-# What becomes of the enhanced picture in a retrained student's input, and the kind that it is taken for.
-_INPUTS = {"replacing": Modality.FLUORESCENCE, "extra": Modality.HE}
+# What images are made into, and the kind that they are taken for then: the drawn picture alone, or in place
+# of one channel, for students that are retrained; the grey that enhancers see.
+_MADE = {
+    "replacing": Modality.FLUORESCENCE,
+    "extra": Modality.HE,
+    "stretched": Modality.FLUORESCENCE,
+}
 PARTS = ("student", "samples", "retrained", "ablation", "other kinds", "cost")
 _ENHANCER = {"learning_rate": 3e-4, "discriminator_rate": 0.1, "between_weight": 6}  # as of the shipped one
 _COST_PX = 512
@@ -183,8 +189,8 @@ class Bench:
     def retrained(self) -> list[Way]:
         """Train the shipped student on enhanced images, and judge it on such."""
         ways = []
-        for how in _INPUTS:
-            everything = self._enhanced_index(how)
+        for how in ("replacing", "extra"):
+            everything = self._made_index(how)
             name = f"student-{how}-{self.args.student_steps}-{self.enhancer.hash[:8]}"
             folder = self.args.output / name
             if not (folder / name / "model.json").exists():
@@ -192,12 +198,12 @@ class Bench:
                 learnt = self._without_val(everything, folder.with_suffix(".csv"))
                 asked = _RETRAINED.model_copy(update={"name": name, "steps": self.args.student_steps})
                 show(run_steps(asked, learnt, folder), self.console)
-            recipe = Recipe(model=str(folder / name), modality=_INPUTS[how])
+            recipe = Recipe(model=str(folder / name), modality=_MADE[how])
             ways.append(self._judged("retrained", how, recipe, everything, self.enhancer))
         return ways
 
-    def _enhanced_index(self, how: str) -> Path:
-        """Write every image as a retrained student sees it; return their index."""
+    def _made_index(self, how: str) -> Path:
+        """Write what is made of every image; return the index of that."""
         folder = self.args.output / f"images-{how}-{self.enhancer.hash[:8]}"
         folder.mkdir(exist_ok=True)
         lines = [list(COLUMNS)]
@@ -207,8 +213,8 @@ class Bench:
                     continue
                 place = folder / f"{split}-{number}.ome.tif"
                 if not place.exists():
-                    _write_enhanced(row, how, self.args.enhancer, place)
-                told = [_INPUTS[how].value, row.source, split]
+                    _write_made(row, how, self.args.enhancer, place)
+                told = [_MADE[how].value, row.source, split]
                 lines.append([str(place.resolve()), str(row.labels.resolve()), *told])
         write_csv(folder / "index.csv", lines)
         return folder / "index.csv"
@@ -217,6 +223,9 @@ class Bench:
         """Train every generator against its discriminator, and judge the networks of three classes behind."""
         pictures, ideal = self._unet("pictures"), self._unet("ideal")
         ways = [self._judged("ablation", "- / -", Recipe(model=pictures))]
+        index = self._made_index("stretched")
+        recipe = Recipe(model=self._unet("pictures", made=index), modality=_MADE["stretched"])
+        ways.append(self._judged("ablation", "- / -, contrast stretched", recipe, index))
         for name in self.args.variants:
             recipe = Recipe(model=ideal, enhance=self._enhancer(name))
             ways.append(self._judged("ablation", name, recipe))
@@ -300,18 +309,20 @@ class Bench:
             f"enhancer {variant}", kind, generator=shape, discriminator=discriminator, **_ENHANCER
         )
 
-    def _unet(self, learns_from: str, kind: str | None = None) -> str:
+    def _unet(self, learns_from: str, kind: str | None = None, made: Path | None = None) -> str:
+        """Return a network of three classes; `made`: the index of what was made of the images."""
         of_width = {"width": self.args.width}
         return self._trained(
-            f"classes {learns_from}",
+            f"classes {learns_from}{' stretched' if made else ''}",
             kind,
+            index=self._without_val(made, made.with_name("learnt.csv")) if made else None,
             kind="three-classes",
             learns_from=learns_from,
             three_classes=of_width,
         )
 
-    def _trained(self, what: str, only: str | None, **settings: Any) -> str:
-        """Return the folder of a package; trains it if it is not there."""
+    def _trained(self, what: str, only: str | None, index: Path | None = None, **settings: Any) -> str:
+        """Return the folder of a package; trains it, on these images or all, if it is not there."""
         told = f"{what} {only or ''} {self.args.steps} {self.args.width}"
         name = "-".join(told.replace("/", " ").split()).lower()
         folder = self.args.output / name
@@ -332,7 +343,7 @@ class Bench:
             }
         )
         common.say(f"training {name}")
-        return str(show(enhancing_steps(asked, self.index, folder), self.console).folder)
+        return str(show(enhancing_steps(asked, index or self.index, folder), self.console).folder)
 
     def _without_val(self, index: Path, place: Path) -> Path:
         """Write an index without the images that are judged by: nothing here may see them."""
@@ -346,17 +357,22 @@ class Bench:
         return place
 
 
-def _write_enhanced(row: Row, how: str, enhancer: str, place: Path) -> None:
-    """Write what a retrained student sees of an image: drawn nuclei alone, or these in place of green."""
+def _write_made(row: Row, how: str, enhancer: str, place: Path) -> None:
+    """Write drawn nuclei of an image, alone or in place of green, or the grey that they are drawn of."""
     image = read(row.image)
     recipe = Recipe(modality=row.modality, enhance=enhancer)
-    drawn, known = finish(enhance_steps(image, recipe))
+    made, known = finish(enhance_steps(image, recipe))
+    picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
+    dark = known.polarity == "dark"
     if how == "extra":
-        picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
-        red, _, blue = np.round(255 * (picture if known.polarity == "dark" else 1 - picture)).astype(np.uint8)
-        pixels = np.stack([red, 255 - np.asarray(drawn.pixels)[0], blue])
-        drawn = Image((pixels,), tuple(map(Channel, ("red", "drawn", "blue"))), rgb=True)
-    save(drawn, place)
+        red, _, blue = np.round(255 * (picture if dark else 1 - picture)).astype(np.uint8)
+        pixels = np.stack([red, 255 - np.asarray(made.pixels)[0], blue])
+        made = Image((pixels,), tuple(map(Channel, ("red", "drawn", "blue"))), rgb=True)
+    elif how == "stretched":
+        stained = row.modality is not Modality.FLUORESCENCE
+        grey = seen_by_enhancers(picture, dark=dark, stained=stained)
+        made = Image((np.round(255 * grey[None]).astype(np.uint8),), (Channel("grey"),))
+    save(made, place)
 
 
 def table(part: str, ways: Sequence[Way]) -> str:

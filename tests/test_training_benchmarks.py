@@ -106,8 +106,8 @@ def test_enhancement_is_judged_and_a_stopped_run_goes_on(index, tmp_path, run):
     options = ["--output", tmp_path / "runs", "--steps", 2, "--width", 4, "--report", tmp_path / "report.md"]
     options += ["--variants", "U-Net / basic"]
     first, found = run("enhancement", index, *options, "--parts", "ablation")
-    assert [list(each) for each in found["pq"].values()] == [["drawn"]] * 3
-    assert first.err.count("training ") == 3
+    assert [list(each) for each in found["pq"].values()] == [["drawn"]] * 4
+    assert first.err.count("training ") == 4
     assert ",val" not in (tmp_path / "runs" / "learnt.csv").read_text()
     report = (tmp_path / "report.md").read_text()
     assert "| U-Net / basic | " in report and "AJI+" in report and "PQ, drawn" in report
