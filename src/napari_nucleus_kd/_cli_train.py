@@ -14,9 +14,9 @@ from napari_nucleus_kd.config import Recipe, reading
 from napari_nucleus_kd.errors import SettingsError
 from napari_nucleus_kd.package import load_model
 from napari_nucleus_kd.train.card import origin
+from napari_nucleus_kd.train.checkpoint import CHECKPOINT
 from napari_nucleus_kd.train.enhancing_run import enhancing_steps, how_judged
 from napari_nucleus_kd.train.enhancing_settings import with_batch
-from napari_nucleus_kd.train.learner import CHECKPOINT
 from napari_nucleus_kd.train.run import run_steps
 from napari_nucleus_kd.train.settings import TrainSettings, taken_over
 

@@ -23,14 +23,9 @@ from napari_nucleus_kd.ideal import BODY, between_nuclei, ideal_nuclei, three_cl
 from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.networks.enhancer import CLASSES, Generator, ThreeClassNet, build_discriminator
 from napari_nucleus_kd.stains import grey_nuclei
+from napari_nucleus_kd.train.checkpoint import CHECKPOINT, read_checkpoint, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.data import Batches
-from napari_nucleus_kd.train.learner import (
-    CHECKPOINT,
-    precision_of,
-    read_checkpoint,
-    refuse_other,
-    write_checkpoint,
-)
+from napari_nucleus_kd.train.learner import precision_of
 from napari_nucleus_kd.train.log import write_log
 from napari_nucleus_kd.types import Modality
 

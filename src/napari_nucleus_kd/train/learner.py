@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import math
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from napari_nucleus_kd.errors import DeviceError, SettingsError
-from napari_nucleus_kd.io.atomic import beside
 from napari_nucleus_kd.train import losses
 from napari_nucleus_kd.train.begin import first_network, frozen_tensors, pretrained_part
+from napari_nucleus_kd.train.checkpoint import CHECKPOINT, read_checkpoint, refuse_other, write_checkpoint
 from napari_nucleus_kd.train.log import open_tensorboard, write_log
 from napari_nucleus_kd.train.settings import LossWeights
 from napari_nucleus_kd.train.teacher import load_teacher
@@ -52,84 +51,8 @@ class Trained(NamedTuple):
     processor: str
 
 
-CHECKPOINT = "checkpoint.pt"
 # What a checkpoint holds of a run beside its weights.
 _KEPT = ("step", "halvings", "checks_since_best", "best_objective", "best_step", "best", "records", "sums")
-
-
-def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return what of a run differs, see TrainSettings.learned_from: names of settings, with both values.
-
-    >>> _differences({"crops": '{"batch": 2, "crop_px": 64}'}, {"crops": '{"batch": 3, "crop_px": 64}'})
-    ['crops.batch (2, not 3)']
-    """
-    told = []
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) == now.get(name):
-            continue
-        try:
-            values = [json.loads(some[name]) for some in (before, now)]
-            if name in ("start", "encoder_of", "encoder_weights"):  # fingerprints of files
-                raise ValueError
-        except (KeyError, ValueError):  # a hash, or a setting that older runs did not have
-            told.append(name)
-            continue
-        if all(isinstance(value, dict) for value in values):
-            inner = [key for key in values[0] | values[1] if values[0].get(key) != values[1].get(key)]
-            told += [f"{name}.{key} ({values[0].get(key)}, not {values[1].get(key)})" for key in inner]
-        else:
-            told.append(name if isinstance(values[0], list) else f"{name} ({values[0]}, not {values[1]})")
-    return told
-
-
-def refuse_other(output: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise SettingsError if the run in a folder was made from something else."""
-    if differing := _differences(before, now):
-        raise SettingsError(
-            f"{output} holds a run with other {', '.join(differing)}; discard it, choose another "
-            "output folder, or give it the settings of its recipe.json"
-        )
-
-
-def read_checkpoint(place: Path, *parts: str) -> dict[str, Any]:
-    """Return what a checkpoint holds.
-
-    Parameters
-    ----------
-    parts : that every checkpoint of this kind of run has; of one kind at least one has another name.
-
-    Raises
-    ------
-    SettingsError : it is damaged, or of another kind of run.
-    """
-    try:
-        state: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)
-        if "made_from" not in state:
-            raise KeyError("made_from")
-    except (EOFError, KeyError, OSError, RuntimeError, TypeError, UnpicklingError) as error:
-        raise SettingsError(
-            f"{place} is damaged; discard this run, or choose another output folder"
-        ) from error
-    if not set(parts) <= state.keys():
-        raise SettingsError(
-            f"{place.parent} holds a run of another kind; to go on with it give the same --kind, or the "
-            "recipe.json that lies there; else choose another output folder"
-        )
-    return state
-
-
-def write_checkpoint(place: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint beside, then put it in place.
-
-    Raises
-    ------
-    WriteError : the disk refuses; the checkpoint before stays.
-    """
-    with beside(place) as partial:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # how torch says that the disk is full
-            raise OSError(str(error).splitlines()[0]) from error
 
 
 def _completed(before: Mapping[str, str]) -> dict[str, str]:

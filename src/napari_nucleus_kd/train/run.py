@@ -37,7 +37,7 @@ from napari_nucleus_kd.train.adapting import (
 )
 from napari_nucleus_kd.train.begin import blended
 from napari_nucleus_kd.train.card import AS_USED, write_card
-from napari_nucleus_kd.train.learner import CHECKPOINT
+from napari_nucleus_kd.train.checkpoint import CHECKPOINT
 from napari_nucleus_kd.train.loop import train_steps
 from napari_nucleus_kd.train.teacher import open_segmenter
 from napari_nucleus_kd.types import Modality
