@@ -17,8 +17,7 @@ from napari_nucleus_kd.folders import read_rows
 from napari_nucleus_kd.index import check_rows_steps, read_truth
 from napari_nucleus_kd.io import image_suffix, read
 from napari_nucleus_kd.io.atomic import beside, make_folder, write_csv, write_text
-from napari_nucleus_kd.mappings import fit_mapping
-from napari_nucleus_kd.pipeline import enhance, segment_steps
+from napari_nucleus_kd.pipeline import seen, segment_steps
 from napari_nucleus_kd.types import Progress
 
 if TYPE_CHECKING:
@@ -278,9 +277,5 @@ def _with_legend(picture: npt.NDArray[np.uint8]) -> pil.Image:
 
 def as_seen(image: Image, recipe: Recipe) -> npt.NDArray[np.uint8]:
     """Return an image as the network saw it in the run of a resolved recipe, (Y, X, 3)."""
-    assert recipe.modality is not None
-    if recipe.enhance is not None:
-        return np.repeat(np.moveaxis(np.asarray(enhance(image, recipe).pixels), 0, -1), 3, axis=-1)
-    seen, _ = fit_mapping(image, recipe, recipe.modality, recipe.percentiles)
-    picture = seen.apply(image.pixels)
+    picture, _ = seen(image, recipe)
     return (picture * 255).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy()
