@@ -362,7 +362,7 @@ def _write_made(row: Row, how: str, enhancer: str, place: Path) -> None:
     image = read(row.image)
     recipe = Recipe(modality=row.modality, enhance=enhancer)
     made, known = finish(enhance_steps(image, recipe))
-    picture, _ = seen(image, known.model_copy(update={"enhance": None, "enhance_hash": None}))
+    picture, _ = seen(image, known.enhanced_by(None))
     dark = known.polarity == "dark"
     if how == "extra":
         red, _, blue = np.round(255 * (picture if dark else 1 - picture)).astype(np.uint8)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -13,14 +11,14 @@ from napari_nucleus_kd import io
 from napari_nucleus_kd._cli_panel import fit_panel
 from napari_nucleus_kd._cli_recipe import write_recipe
 from napari_nucleus_kd._cli_record import Question, question
-from napari_nucleus_kd._cli_show import show
+from napari_nucleus_kd._cli_show import show, show_new_notes
 from napari_nucleus_kd.engine import open_engine
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import NucleusKDError, WriteError, told
 from napari_nucleus_kd.io.atomic import make_folder, uninterrupted, write_text
 from napari_nucleus_kd.pairs import ENHANCED, RECORD
 from napari_nucleus_kd.pipeline import enhance_steps, of_picture, save
-from napari_nucleus_kd.types import Progress, retold
+from napari_nucleus_kd.types import named
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from napari_nucleus_kd._cli_record import Plane
     from napari_nucleus_kd.config import Recipe
     from napari_nucleus_kd.panel import Panel
+    from napari_nucleus_kd.types import Progress
 
 _RECIPE = "_enhancement_recipe.json"  # not the picture's name: what segment writes of it is called by that
 
@@ -68,22 +67,15 @@ def enhance_all(
     for job in jobs:
         steps = _steps(job, recipe, panel, plane, output, overwrite=overwrite)
         try:
-            outcome, notes = show(retold(steps, partial(_named, job.name)), console)
+            outcome, notes = show(named(job.name, steps), console)
         except (NucleusKDError, OSError, MemoryError) as error:
             failed += 1
             console.print(f"[bold red]{escape(job.name)}: {escape(told(error))}[/]", soft_wrap=True)
         else:
             console.print(escape(f"{job.name}: {outcome}"), soft_wrap=True, highlight=False)
-            new = [note for note in notes if note not in said]
-            said.update(new)
-            for note in new:
-                console.print(escape(f"{job.name}: {note}"), soft_wrap=True, style="dim", highlight=False)
+            show_new_notes(job.name, notes, console, said)
     console.print(f"{len(jobs) - failed} of {len(jobs)} enhanced in {escape(str(output))}", soft_wrap=True)
     return not failed
-
-
-def _named(name: str, progress: Progress) -> Progress:
-    return replace(progress, message=f"{name}: {progress.message}")
 
 
 def _steps(

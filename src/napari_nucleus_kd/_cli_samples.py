@@ -33,20 +33,19 @@ def write_samples(names: Sequence[str], output: Path, console: Console, *, overw
     WriteError : a file is there already and `overwrite` is False, or the disk refuses.
     """
     chosen = [find_sample(name) for name in dict.fromkeys(names)] or SAMPLES
-    written = [output / f"{s.name}.ome.tif" for s in chosen]
-    written += [output / f"{s.name}_labels.tif" for s in chosen if s.labels_file is not None]
-    there = next((path for path in written if path.exists()), None)
+    pictures = {each.name: output / f"{each.name}.ome.tif" for each in chosen}
+    truths = {s.name: output / f"{s.name}_labels.tif" for s in chosen if s.labels_file is not None}
+    there = next((path for path in (*pictures.values(), *truths.values()) if path.exists()), None)
     if there is not None and not overwrite:
         raise WriteError(f"{there} exists; add --overwrite or choose another --output")
     make_folder(output)
     table = Table("image", "labels", "what it shows", box=None, padding=(0, 1))
     for each in chosen:
-        picture, truth = output / f"{each.name}.ome.tif", output / f"{each.name}_labels.tif"
-        image, labels = sample(each.name), sample_labels(each.name)
-        save(image, picture, overwrite=overwrite)
+        image, labels, known = sample(each.name), sample_labels(each.name), ""
+        picture = save(image, pictures[each.name], overwrite=overwrite)
         if labels is not None:
-            io.save_labels(labels, truth, pixel_size_um=image.pixel_size_um, overwrite=overwrite)
-        known = "" if labels is None else truth.name
+            truth, size = truths[each.name], image.pixel_size_um
+            known = io.save_labels(labels, truth, pixel_size_um=size, overwrite=overwrite).name
         table.add_row(escape(picture.name), escape(known), escape(each.description))
     console.print(table)
     console.print(escape(f"in {output}"), soft_wrap=True, highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,10 +25,11 @@ from napari_nucleus_kd._cli_record import (
     question,
     read_record,
 )
+from napari_nucleus_kd._cli_show import show_new_notes
 from napari_nucleus_kd.config import Recipe
 from napari_nucleus_kd.enhancer import load_enhancer
 from napari_nucleus_kd.errors import ModelError, ReadError, SettingsError, WriteError, told
-from napari_nucleus_kd.io.atomic import uninterrupted, write_text
+from napari_nucleus_kd.io.atomic import discard, uninterrupted, write_text
 from napari_nucleus_kd.io.tables import write_columns
 
 if TYPE_CHECKING:
@@ -159,8 +160,7 @@ def _table_beside(path: Path, columns: Columns) -> Iterator[Path]:
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        with suppress(OSError):  # a disk that refuses has been told of
-            partial.unlink(missing_ok=True)
+        discard(partial)
 
 
 def _finish(
@@ -325,14 +325,10 @@ def segment_all(jobs: Sequence[Job], order: Order, console: Console) -> list[Out
 
 
 def _show_outcome(outcome: Outcome, console: Console, said: set[str]) -> None:
-    """Print what went wrong, and the notes that no image before had: all are in the records."""
+    """Print what went wrong, and the notes that no image before had."""
     if outcome.problem:
         console.print(f"[bold red]{escape(outcome.name)}[/]: {escape(outcome.problem)}", soft_wrap=True)
-    for note in outcome.notes:
-        if note in said:
-            continue
-        said.add(note)
-        console.print(f"{escape(outcome.name)}: {escape(note)}", soft_wrap=True, style="dim")
+    show_new_notes(outcome.name, outcome.notes, console, said)
 
 
 def show_summary(outcomes: Sequence[Outcome], console: Console) -> None:

@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Group
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,7 +17,7 @@ from napari_nucleus_kd.evaluate import SHOWN, tellable
 from napari_nucleus_kd.train.card import HEADS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from rich.console import Console, RenderableType
 
@@ -56,6 +57,15 @@ def show(steps: Generator[types.Progress, None, T], console: Console) -> T:
             )
     steps.close()
     raise KeyboardInterrupt
+
+
+def show_new_notes(name: str, notes: Sequence[str], console: Console, said: set[str]) -> None:
+    """Print the notes of an image that no image before had; `said`, those that were, takes them in."""
+    for note in notes:
+        if note in said:
+            continue
+        said.add(note)
+        console.print(f"{escape(name)}: {escape(note)}", soft_wrap=True, style="dim")
 
 
 @contextmanager

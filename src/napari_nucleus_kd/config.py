@@ -93,6 +93,12 @@ class Recipe(Settings):
             return Modality.FLUORESCENCE
         return self.modality
 
+    def enhanced_by(self, enhancer: str | None) -> Recipe:
+        """Return the recipe with an enhancer, or with none; the weights of another one are forgotten."""
+        if self.enhance == enhancer:
+            return self
+        return self.model_copy(update={"enhance": enhancer, "enhance_hash": None})
+
     @field_validator("region", mode="before")
     @classmethod
     def _in_whole_pixels(cls, region: object) -> object:

@@ -31,7 +31,6 @@ _DARKEST, _BRIGHTEST = 1.0, 99.8  # percentiles of a picture that become 0 and 1
 _MOSTLY_BRIGHT = 0.5  # median of what is a bright background
 _LEAST_RANGE = 0.25  # that is taken for contrast; less is stretched as if it were this, and noise with it
 
-
 Polarity = Literal["bright", "dark"]
 
 

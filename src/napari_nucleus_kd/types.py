@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -204,6 +204,11 @@ def finish(steps: Generator[Progress, None, _T]) -> _T:
         except StopIteration as stop:
             result: _T = stop.value
             return result
+
+
+def named(name: str, steps: Generator[Progress, None, _T]) -> Generator[Progress, None, _T]:
+    """Take the steps of a part of a longer piece of work, whose name each message then begins with."""
+    return retold(steps, lambda progress: replace(progress, message=f"{name}: {progress.message}"))
 
 
 def retold(

@@ -87,6 +87,15 @@ def put_in_place(partial: Path, path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def discard(path: Path) -> None:
+    """Remove what is left of an unfinished file or folder, if that can be: why not has been told by then."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
     """Give a place beside a file to write to; what was written there is then moved to the file's name.
@@ -104,8 +113,7 @@ def beside(path: Path) -> Iterator[Path]:
             f"{path} cannot be written: {error.strerror or error}; check space and permissions"
         ) from error
     finally:
-        with suppress(OSError):  # a disk that refuses has been told of
-            partial.unlink(missing_ok=True)
+        discard(partial)
 
 
 @contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_nucleus_kd.errors import LabelsError, WriteError
-from napari_nucleus_kd.io.atomic import put_in_place
+from napari_nucleus_kd.io.atomic import discard, put_in_place
 from napari_nucleus_kd.io.images import pixel_size_words, position_words
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ def save_labels(
             f"{path} cannot be written: {error.strerror or error}. Check the disk's space and permissions."
         ) from error
     finally:
-        _remove(partial)
+        discard(partial)
     return path
 
 
@@ -186,11 +184,3 @@ def zarr_words(
     axes = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     multiscale = {"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
     return {"version": "0.5", "multiscales": [multiscale], "image-label": {"version": "0.5"}}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):  # a disk that refuses has been told of
-            path.unlink(missing_ok=True)

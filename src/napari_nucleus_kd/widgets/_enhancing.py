@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from napari_nucleus_kd.errors import ModelError
 from napari_nucleus_kd.mistakes import Mistakes, Verdict, mistakes
 from napari_nucleus_kd.mistakes import picture as picture_of
-from napari_nucleus_kd.types import Progress, retold
+from napari_nucleus_kd.types import Progress, named
 from napari_nucleus_kd.widgets import _steps
 from napari_nucleus_kd.widgets._layers import FROM_KEY, PLANE_KEY, made_from
 from napari_nucleus_kd.widgets._show import placed
@@ -92,7 +91,7 @@ def enhanced_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, En
 
     drawn, resolved = yield from enhance_steps(image, recipe)
     yield Progress(0, 0, "showing both")
-    before, _ = seen(image, resolved.model_copy(update={"enhance": None, "enhance_hash": None}))
+    before, _ = seen(image, resolved.enhanced_by(None))
     picture = np.asarray(drawn.pixels)
     return Enhanced(picture[0], resolved, _small(255 * before), _small(np.repeat(picture, 3, axis=0)))
 
@@ -121,17 +120,13 @@ def _small(picture: Array) -> npt.NDArray[np.uint8]:
 
 def both_steps(image: Image, recipe: Recipe) -> Generator[Progress, None, Both]:
     """Find the nuclei of a part of an image without and with the enhancer of a recipe."""
-    plain = recipe.model_copy(update={"enhance": None, "enhance_hash": None})
-    first = yield from retold(_steps.memory_steps(image, plain), partial(_told, "as it is"))
-    second = yield from retold(_steps.memory_steps(image, recipe), partial(_told, "enhanced"))
+    plain = recipe.enhanced_by(None)
+    first = yield from named("as it is", _steps.memory_steps(image, plain))
+    second = yield from named("enhanced", _steps.memory_steps(image, recipe))
     yield Progress(0, 0, "comparing the nuclei")
     labels = first.result.nuclei.labels, second.result.nuclei.labels
     found = mistakes(*labels)
     return Both(first, second, found, picture_of(*labels, found))
-
-
-def _told(which: str, progress: Progress) -> Progress:
-    return replace(progress, message=f"{which}: {progress.message}")
 
 
 def add_enhanced(viewer: ViewerModel, plane: Plane, enhanced: Enhanced) -> ImageLayer:

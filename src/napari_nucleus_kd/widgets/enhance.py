@@ -227,14 +227,8 @@ class EnhanceWidget(StepWidget):
         if problem:
             self.workspace.problem = Problem(STEP, problem)
             return None
-        return _layers.shown_plane(source, self.session.viewer), image, self._recipe(name)
-
-    def _recipe(self, enhancer: str | None) -> Recipe:
-        """Return the chosen settings, with an enhancer."""
-        recipe = self.runs.settled_recipe()
-        if recipe.enhance == enhancer:
-            return recipe
-        return recipe.model_copy(update={"enhance": enhancer, "enhance_hash": None})
+        recipe = self.runs.settled_recipe().enhanced_by(name)
+        return _layers.shown_plane(source, self.session.viewer), image, recipe
 
     def _show(self, plane: Plane, image: Image, asked: Recipe, enhanced: Enhanced) -> None:
         layer = _enhancing.add_enhanced(self.session.viewer, plane, enhanced)
@@ -296,7 +290,9 @@ class EnhanceWidget(StepWidget):
 
     def _on_settings(self, *_: object) -> None:
         """Take the pictures away if they would be others now; of whichever part, that is seen."""
-        if self._asked is not None and _enhancing.differ(self._asked, self._recipe(self.chosen())):
+        if self._asked is None:
+            return
+        if _enhancing.differ(self._asked, self.runs.settled_recipe().enhanced_by(self.chosen())):
             self._forget()
 
     def _tell_differences(self) -> None:
